@@ -1,0 +1,179 @@
+//! What the VMM and the guest kernel agree on: addresses, registers, boot modules.
+//!
+//! The kernel is loaded by PVH (the `hvm_start_info` of Xen's public headers): `rbx` holds the
+//! physical address of the start info; modules carry the initramfs and the [`ProcessSpec`], told
+//! apart by the module's own command line ([`MODULE_INITRAMFS`], [`MODULE_PROCESS`]). Under
+//! another VMM there may be one module without a command line: it is the initramfs, and the
+//! process is taken from the kernel's command line.
+//!
+//! The kernel command line holds one `virtio_mmio.device=SIZE@BASE:IRQ` for each device, and
+//! `ringlet.control=BASE` where the control page exists, `loglevel=LEVEL` and `mode=MODE`.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod process;
+
+pub use process::{ProcessSpec, ProcessSpecError, StreamSet, TerminalSize};
+
+/// Guest RAM lies below this address and, what does not fit, from [`HIGH_RAM_BASE`] on.
+pub const LOW_RAM_END: u64 = 0xc000_0000;
+/// Where RAM continues above the 32-bit hole.
+pub const HIGH_RAM_BASE: u64 = 0x1_0000_0000;
+
+/// Physical address of the control page ([`control`]); also on the command line as
+/// `ringlet.control=0xd0000000`.
+pub const CONTROL_BASE: u64 = 0xd000_0000;
+/// The first virtio-mmio device; device `i` is at `VIRTIO_BASE + i * VIRTIO_SIZE`.
+pub const VIRTIO_BASE: u64 = 0xd000_1000;
+/// Bytes of MMIO space for each virtio-mmio device.
+pub const VIRTIO_SIZE: u64 = 0x1000;
+/// The IOAPIC pin of the first virtio-mmio device; device `i` has pin `VIRTIO_IRQ + i`.
+///
+/// The VMM raises them edge-triggered (an irqfd without resampling), so a kernel that sees the
+/// control page need not read or acknowledge `InterruptStatus` for used buffers.
+pub const VIRTIO_IRQ: u32 = 5;
+/// Devices that have a pin of their own on the 24-pin IOAPIC.
+pub const VIRTIO_MAX: u32 = 24 - VIRTIO_IRQ;
+
+/// Command line of the boot module that is the initramfs (cpio newc).
+pub const MODULE_INITRAMFS: &str = "initramfs";
+/// Command line of the boot module that is an encoded [`ProcessSpec`].
+pub const MODULE_PROCESS: &str = "process";
+
+/// I/O port of the 16550 serial port: kernel log and panics; the VMM copies it to stderr.
+pub const SERIAL_PORT: u16 = 0x3f8;
+
+/// Registers of the control page: 32-bit little-endian writes; a read gives 0.
+pub mod control {
+    /// Ends the VM. The value is an encoded [`Exit`].
+    pub const EXIT: u64 = 0x0;
+    /// A stage of the timeline was reached: a [`Mark`] as a number.
+    pub const MARK: u64 = 0x8;
+
+    /// The stages that the guest reports through [`MARK`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u32)]
+    pub enum Mark {
+        /// The kernel's first instruction.
+        KernelEntered = 1,
+        /// Devices found, root file system unpacked.
+        KernelReady = 2,
+        /// Just before the program's first instruction.
+        ProgramEntered = 3,
+        /// The program ended.
+        ProgramExited = 4,
+    }
+
+    impl Mark {
+        /// The stage with that number, if there is one.
+        pub fn from_number(number: u32) -> Option<Self> {
+            [
+                Self::KernelEntered,
+                Self::KernelReady,
+                Self::ProgramEntered,
+                Self::ProgramExited,
+            ]
+            .into_iter()
+            .find(|mark| *mark as u32 == number)
+        }
+    }
+
+    /// Why the VM ends: bits 0..16 of the register are a detail, bits 16..32 the kind.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Exit {
+        /// The program exited with this status.
+        Exited(u8),
+        /// This signal ended the program.
+        Signaled(u8),
+        /// The program is not in the root file system.
+        NotFound,
+        /// The program is there, but cannot be executed: the detail is the errno.
+        NotExecutable(u16),
+        /// The kernel panicked; it has said why on the serial port.
+        Panic,
+        /// The root file system image cannot be used; details are on the serial port.
+        BadRootfs,
+        /// Guest memory does not suffice to start the program.
+        OutOfMemory,
+        /// The kernel cannot run in the mode asked for on this host.
+        BadMode,
+        /// The boot information (command line, modules) makes no sense.
+        BadBoot,
+    }
+
+    impl Exit {
+        /// The register value.
+        pub fn encode(self) -> u32 {
+            let (kind, detail) = match self {
+                Self::Exited(status) => (0, u16::from(status)),
+                Self::Signaled(signal) => (1, u16::from(signal)),
+                Self::NotFound => (2, 0),
+                Self::NotExecutable(errno) => (3, errno),
+                Self::Panic => (4, 0),
+                Self::BadRootfs => (5, 0),
+                Self::OutOfMemory => (6, 0),
+                Self::BadMode => (7, 0),
+                Self::BadBoot => (8, 0),
+            };
+            kind << 16 | u32::from(detail)
+        }
+
+        /// The meaning of a register value; `None` for one that no kernel writes.
+        pub fn decode(value: u32) -> Option<Self> {
+            let detail = (value & 0xffff) as u16;
+            let byte = u8::try_from(detail).ok();
+            Some(match (value >> 16, detail) {
+                (0, _) => Self::Exited(byte?),
+                (1, 1..=64) => Self::Signaled(byte?),
+                (2, 0) => Self::NotFound,
+                (3, errno) => Self::NotExecutable(errno),
+                (4, 0) => Self::Panic,
+                (5, 0) => Self::BadRootfs,
+                (6, 0) => Self::OutOfMemory,
+                (7, 0) => Self::BadMode,
+                (8, 0) => Self::BadBoot,
+                _ => return None,
+            })
+        }
+    }
+}
+
+/// The virtio-console device: one port for each standard stream.
+pub mod console {
+    /// Ports, by number and by the name that `VIRTIO_CONSOLE_PORT_NAME` gives.
+    pub const PORTS: [(u32, &str); 3] = [(0, "stdin"), (1, "stdout"), (2, "stderr")];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::control::{Exit, Mark};
+
+    #[test]
+    fn exit_values_survive_the_register() {
+        for exit in [
+            Exit::Exited(0),
+            Exit::Exited(255),
+            Exit::Signaled(64),
+            Exit::NotFound,
+            Exit::NotExecutable(8),
+            Exit::Panic,
+            Exit::BadRootfs,
+            Exit::OutOfMemory,
+            Exit::BadMode,
+            Exit::BadBoot,
+        ] {
+            assert_eq!(Exit::decode(exit.encode()), Some(exit));
+        }
+        assert_eq!(Exit::decode(256), None);
+        assert_eq!(Exit::decode(1 << 16), None);
+        assert_eq!(Exit::decode(99 << 16), None);
+    }
+
+    #[test]
+    fn marks_are_numbered() {
+        assert_eq!(Mark::from_number(3), Some(Mark::ProgramEntered));
+        assert_eq!(Mark::from_number(0), None);
+    }
+}
