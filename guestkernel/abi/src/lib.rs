@@ -146,6 +146,16 @@ pub mod console {
     pub const PORTS: [(u32, &str); 3] = [(0, "stdin"), (1, "stdout"), (2, "stderr")];
 }
 
+/// The virtio-blk device: one addition to the standard's, which has no status for a full host.
+pub mod block {
+    /// Feature bit (of the range 50..127 that the standard leaves to device types): the driver
+    /// understands [`STATUS_NOSPC`]. Without it such a request fails with `VIRTIO_BLK_S_IOERR`.
+    pub const FEATURE_NOSPC: u64 = 63;
+    /// Request status: the host's file system or quota is full (`ENOSPC`, `EDQUOT`). The request
+    /// may have been carried out in part.
+    pub const STATUS_NOSPC: u8 = 3;
+}
+
 #[cfg(test)]
 mod tests {
     use super::control::{Exit, Mark};
