@@ -1,0 +1,49 @@
+//! What entering the kernel costs: io_uring NOPs in batches, and a system call that does nothing.
+
+use io_uring::opcode;
+
+use crate::{Context, Outcome, ring};
+
+/// Nanoseconds for each NOP, submitted and completed `batch` at a time.
+pub(crate) fn nops(context: &Context, batch: u32) -> Outcome {
+    let mut ring = ring(batch)?;
+    let rounds = 2048 / u64::from(batch);
+    let rate = context.rate(|| {
+        for _ in 0..rounds {
+            let mut queue = ring.submission();
+            for index in 0..batch {
+                let entry = opcode::Nop::new().build().user_data(index.into());
+                // SAFETY: a NOP refers to no memory.
+                unsafe { queue.push(&entry) }?;
+            }
+            drop(queue);
+            let mut left = batch as usize;
+            while left > 0 {
+                ring.submit_and_wait(left)?;
+                for entry in ring.completion() {
+                    if entry.result() != 0 {
+                        return Err(format!("a NOP completed with {}", entry.result()).into());
+                    }
+                    left -= 1;
+                }
+            }
+        }
+        Ok(rounds * u64::from(batch))
+    })?;
+    Ok(1e9 / rate)
+}
+
+/// Nanoseconds for `getppid`, which neither libc nor the vDSO answers.
+pub(crate) fn null_syscall(context: &Context) -> Outcome {
+    const CALLS: u64 = 1000;
+    let rate = context.rate(|| {
+        for _ in 0..CALLS {
+            // SAFETY: getppid takes no arguments and has no effect.
+            if unsafe { libc::syscall(libc::SYS_getppid) } < 0 {
+                return Err("getppid failed".into());
+            }
+        }
+        Ok(CALLS)
+    })?;
+    Ok(1e9 / rate)
+}
