@@ -1,1 +1,37 @@
-//! Empty so far.
+//! All unsafe code of the guest kernel, behind types that are sound for any safe caller.
+//!
+//! Built with `--cfg baremetal` this is the machine itself: boot, the monitor, traps, paging,
+//! clocks, MMIO. Built without, it is the *hosted backend*: physical memory is a block of the
+//! heap, page tables are built but never loaded, programs are closures, so that everything
+//! above can be tested, fuzzed and run under Miri as a normal library. Files that differ between
+//! the two stand in `bare/` and `hosted/`; all others are shared.
+#![cfg_attr(baremetal, no_std)]
+
+extern crate alloc;
+
+#[cfg(baremetal)]
+mod bare;
+#[cfg(not(baremetal))]
+pub mod hosted;
+
+#[cfg(baremetal)]
+use bare as backend;
+#[cfg(not(baremetal))]
+use hosted as backend;
+
+mod dma;
+mod frame;
+mod page_table;
+mod physical;
+mod plain;
+mod user;
+
+pub use dma::{DmaSegments, Segment};
+pub use frame::{Frame, MemoryUse, OutOfMemory, memory_use};
+pub use page_table::{Access, Flush, MapError, Missing, PageTable, Space};
+pub use physical::{PAGE_SIZE, PhysAddr};
+pub use plain::Plain;
+pub use user::{PageFault, Registers, Trap, UserContext};
+
+pub use backend::clock;
+pub use backend::interrupt;

@@ -1,0 +1,570 @@
+//! A program's page table: which page frame each of its pages shows, and what the program may do
+//! with it. The table owns a reference to every frame it maps.
+//!
+//! The kernel reaches a program's memory only through these functions, which walk the table; it
+//! never faults. Format: Intel SDM volume 3, section 5.5 (4-level paging).
+
+use crate::backend;
+use crate::frame::{Frame, OutOfMemory};
+use crate::physical::{PAGE_SIZE, PhysAddr};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bitflags::bitflags;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+bitflags! {
+    /// What a program may do with a page. x86 has no page that can be written or executed but
+    /// not read: every page with some access is readable.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Access: u8 {
+        /// Loads.
+        const READ = 1;
+        /// Stores.
+        const WRITE = 2;
+        /// Instruction fetches.
+        const EXECUTE = 4;
+    }
+}
+
+/// The address of the first byte that the table does not show as the caller needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// A program address.
+    pub address: u64,
+}
+
+/// Why a page was not mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// There is no frame for a table.
+    OutOfMemory,
+    /// Something is mapped there already.
+    Occupied,
+    /// The address does not belong to programs.
+    BadAddress,
+}
+
+impl From<OutOfMemory> for MapError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+/// Software bit: the entry holds a frame, be it present or not.
+const HELD: u64 = 1 << 9;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const ENTRIES: usize = 512;
+/// Program addresses are below this: the lower half less its last page, as on Linux.
+const END: u64 = 0x7fff_ffff_f000;
+
+/// The tables themselves, freed with all they map when the last user is gone: a CPU whose CR3
+/// points here is one.
+#[derive(Debug)]
+pub(crate) struct Root {
+    frame: Frame,
+}
+
+impl Root {
+    #[cfg_attr(
+        not(baremetal),
+        expect(dead_code, reason = "hosted programs are closures")
+    )]
+    pub(crate) fn address(&self) -> PhysAddr {
+        self.frame.address()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        for index in 0..ENTRIES / 2 {
+            free_table(self.frame.atomic_u64(index * 8), 3);
+        }
+    }
+}
+
+/// Frees what a table entry refers to: at level 0 a page, above a table with all below it.
+fn free_table(entry: &AtomicU64, level: u32) {
+    let value = entry.swap(0, Ordering::Relaxed);
+    if value & HELD == 0 {
+        return;
+    }
+    // SAFETY: a held entry stands for one reference, and it was cleared above.
+    let frame = unsafe { Frame::from_address(PhysAddr(value & ADDRESS)) };
+    if level > 0 {
+        for index in 0..ENTRIES {
+            free_table(frame.atomic_u64(index * 8), level - 1);
+        }
+    }
+}
+
+/// Frames that were unmapped, kept until no CPU's TLB can know them.
+///
+/// Flushes when it is dropped; collect the changes of one system call in one.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Flush {
+    is_needed: bool,
+    frames: Vec<Frame>,
+}
+
+impl Flush {
+    /// Nothing to flush yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn note(&mut self, old: u64) {
+        // A translation that was never used is in no TLB.
+        self.is_needed |= old & ACCESSED != 0;
+    }
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        if self.is_needed {
+            backend::flush_tlb();
+        }
+    }
+}
+
+/// The page table of one address space.
+#[derive(Debug)]
+pub struct PageTable {
+    root: Arc<Root>,
+}
+
+impl PageTable {
+    /// An empty table.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn new() -> Result<Self, OutOfMemory> {
+        let frame = Frame::zeroed()?;
+        backend::map_kernel(&frame);
+        Ok(Self {
+            root: Arc::new(Root { frame }),
+        })
+    }
+
+    /// A reference to the tables, for [`UserContext::run`](crate::UserContext::run).
+    pub fn space(&self) -> Space {
+        Space(self.root.clone())
+    }
+
+    /// Maps the page at `address` (rounded down) to `frame`. No access at all keeps the frame for
+    /// a later [`protect`](Self::protect).
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`].
+    pub fn map(&mut self, address: u64, frame: Frame, access: Access) -> Result<(), MapError> {
+        let table = self.table_for(address)?;
+        let entry = table.entry(address);
+        if entry.load(Ordering::Relaxed) & HELD != 0 {
+            return Err(MapError::Occupied);
+        }
+        entry.store(leaf(frame, access), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Maps the page at `address` (rounded down) to `frame`, whatever it showed before.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::OutOfMemory`] and [`MapError::BadAddress`].
+    pub fn replace(
+        &mut self,
+        address: u64,
+        frame: Frame,
+        access: Access,
+        flush: &mut Flush,
+    ) -> Result<(), MapError> {
+        let table = self.table_for(address)?;
+        let old = table
+            .entry(address)
+            .swap(leaf(frame, access), Ordering::Relaxed);
+        take(old, flush);
+        Ok(())
+    }
+
+    /// Unmaps all pages of `range` (page aligned).
+    pub fn unmap(&mut self, range: Range<u64>, flush: &mut Flush) {
+        self.for_each_entry(range, |_, entry| {
+            take(entry.swap(0, Ordering::Relaxed), flush)
+        });
+    }
+
+    /// Sets what the program may do with the pages of `range` (page aligned) that are mapped.
+    /// `adjust` is told of each page's address and frame and gives its access: less than asked for where a write has
+    /// to fault first.
+    pub fn protect(
+        &mut self,
+        range: Range<u64>,
+        flush: &mut Flush,
+        mut adjust: impl FnMut(u64, &Frame) -> Access,
+    ) {
+        self.for_each_entry(range, |address, entry| {
+            let old = entry.load(Ordering::Relaxed);
+            // SAFETY: the entry keeps its reference; this second one is forgotten, not dropped.
+            let frame = core::mem::ManuallyDrop::new(unsafe {
+                Frame::from_address(PhysAddr(old & ADDRESS))
+            });
+            let new = old & (ADDRESS | HELD) | bits(adjust(address, &frame));
+            entry.store(new, Ordering::Relaxed);
+            flush.note(old);
+        });
+    }
+
+    /// Moves all pages of `range` (page aligned) so that its first page comes to `to`, where
+    /// nothing is mapped: as `mremap` does.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; pages before the one that failed have been moved.
+    pub fn relocate(
+        &mut self,
+        range: Range<u64>,
+        to: u64,
+        flush: &mut Flush,
+    ) -> Result<(), MapError> {
+        let mut moved = Vec::new();
+        self.for_each_entry(range.clone(), |address, entry| {
+            let old = entry.swap(0, Ordering::Relaxed);
+            flush.note(old);
+            moved.push((address, old & !ACCESSED));
+        });
+        let mut result = Ok(());
+        for (address, value) in moved {
+            match self.table_for(address - range.start + to) {
+                Ok(table) => {
+                    let entry = table.entry(address - range.start + to);
+                    take(entry.swap(value, Ordering::Relaxed), flush);
+                }
+                Err(error) => {
+                    take(value, flush);
+                    result = Err(error);
+                }
+            }
+        }
+        result
+    }
+
+    /// The frame that the page at `address` (rounded down) shows, and what the program may do
+    /// with it; `None` if nothing is mapped.
+    pub fn lookup(&self, address: u64) -> Option<(Frame, Access)> {
+        let value = self.leaf_entry(address)?.load(Ordering::Relaxed);
+        if value & HELD == 0 {
+            return None;
+        }
+        // SAFETY: the entry keeps its reference; this one is forgotten and a clone returned.
+        let frame = unsafe { Frame::from_address(PhysAddr(value & ADDRESS)) };
+        let clone = frame.clone();
+        core::mem::forget(frame);
+        Some((clone, access_of(value)))
+    }
+
+    /// The frame at `address`, if the program has `needed` access to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Missing`].
+    pub fn frame(&self, address: u64, needed: Access) -> Result<Frame, Missing> {
+        match self.lookup(address) {
+            Some((frame, access)) if access.contains(needed) => Ok(frame),
+            _ => Err(Missing { address }),
+        }
+    }
+
+    /// Copies program memory from `address` on into `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`Missing`] with the first address that the program cannot read; what lies before it has
+    /// been copied.
+    #[inline]
+    pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), Missing> {
+        let mut done = 0;
+        while done < out.len() {
+            let at = address.wrapping_add(done as u64);
+            let offset = at as usize % PAGE_SIZE;
+            let count = (out.len() - done).min(PAGE_SIZE - offset);
+            self.with_frame(at, Access::READ, |frame| {
+                frame.read(offset, &mut out[done..done + count]);
+            })?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Copies `bytes` to program memory from `address` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Missing`] with the first address that the program cannot write; what lies before it has
+    /// been copied.
+    #[inline]
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Missing> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = address.wrapping_add(done as u64);
+            let offset = at as usize % PAGE_SIZE;
+            let count = (bytes.len() - done).min(PAGE_SIZE - offset);
+            self.with_frame(at, Access::WRITE, |frame| {
+                frame.write(offset, &bytes[done..done + count]);
+            })?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Calls `with` with the frame at `address`, without counting a reference.
+    #[inline]
+    pub fn with_frame<R>(
+        &self,
+        address: u64,
+        needed: Access,
+        with: impl FnOnce(&Frame) -> R,
+    ) -> Result<R, Missing> {
+        let value = self
+            .leaf_entry(address)
+            .map_or(0, |entry| entry.load(Ordering::Relaxed));
+        if value & HELD == 0 || !access_of(value).contains(needed) {
+            return Err(Missing { address });
+        }
+        // SAFETY: the entry keeps its reference for as long as `self` is borrowed, since
+        // changing it takes `&mut self`; this second one is forgotten, not dropped.
+        let frame =
+            core::mem::ManuallyDrop::new(unsafe { Frame::from_address(PhysAddr(value & ADDRESS)) });
+        Ok(with(&frame))
+    }
+
+    /// The last-level table for `address`, made if it is not there.
+    fn table_for(&mut self, address: u64) -> Result<Table, MapError> {
+        if address >= END {
+            return Err(MapError::BadAddress);
+        }
+        let mut table = Table::of(&self.root.frame);
+        for level in (1..4).rev() {
+            let entry = table.entry_at(address, level);
+            let value = entry.load(Ordering::Relaxed);
+            table = if value & HELD == 0 {
+                let next = Frame::zeroed()?.into_address();
+                entry.store(next.0 | PRESENT | WRITABLE | USER | HELD, Ordering::Relaxed);
+                Table(next)
+            } else {
+                Table(PhysAddr(value & ADDRESS))
+            };
+        }
+        Ok(table)
+    }
+
+    #[inline]
+    fn leaf_entry(&self, address: u64) -> Option<&AtomicU64> {
+        if address >= END {
+            return None;
+        }
+        let mut table = Table::of(&self.root.frame);
+        for level in (1..4).rev() {
+            let value = table.entry_at(address, level).load(Ordering::Relaxed);
+            if value & HELD == 0 {
+                return None;
+            }
+            table = Table(PhysAddr(value & ADDRESS));
+        }
+        Some(table.entry(address))
+    }
+
+    /// Calls `each` for every held entry of the range, skipping tables that are not there.
+    fn for_each_entry(&mut self, range: Range<u64>, mut each: impl FnMut(u64, &AtomicU64)) {
+        let mut address = range.start;
+        let end = range.end.min(END);
+        while address < end {
+            let mut table = Table::of(&self.root.frame);
+            let mut span = PAGE_SIZE as u64;
+            for level in (1..4).rev() {
+                let value = table.entry_at(address, level).load(Ordering::Relaxed);
+                if value & HELD == 0 {
+                    span = (PAGE_SIZE as u64) << (9 * level);
+                    break;
+                }
+                table = Table(PhysAddr(value & ADDRESS));
+            }
+            if span == PAGE_SIZE as u64 {
+                let entry = table.entry(address);
+                if entry.load(Ordering::Relaxed) & HELD != 0 {
+                    each(address, entry);
+                }
+            }
+            address = (address & !(span - 1)).saturating_add(span);
+        }
+    }
+}
+
+/// An address space to run a program in.
+#[derive(Clone, Debug)]
+pub struct Space(pub(crate) Arc<Root>);
+
+/// A table that some [`Root`] owns.
+#[derive(Clone, Copy)]
+struct Table(PhysAddr);
+
+impl Table {
+    fn of(root: &Frame) -> Self {
+        Self(root.address())
+    }
+
+    fn entry<'a>(self, address: u64) -> &'a AtomicU64 {
+        self.entry_at(address, 0)
+    }
+
+    fn entry_at<'a>(self, address: u64, level: usize) -> &'a AtomicU64 {
+        let index = (address >> (12 + 9 * level)) as usize % ENTRIES;
+        let pointer = crate::physical::pointer(self.0).wrapping_add(index * 8);
+        // SAFETY: tables are frames that the root owns until it is dropped, and callers keep the
+        // entry no longer than they borrow the page table; all accesses to tables are atomic.
+        unsafe { AtomicU64::from_ptr(pointer.cast()) }
+    }
+}
+
+fn bits(access: Access) -> u64 {
+    if access.is_empty() {
+        return 0;
+    }
+    let mut bits = PRESENT | USER;
+    if access.contains(Access::WRITE) {
+        bits |= WRITABLE;
+    }
+    if !access.contains(Access::EXECUTE) {
+        bits |= NO_EXECUTE;
+    }
+    bits
+}
+
+fn access_of(value: u64) -> Access {
+    if value & PRESENT == 0 {
+        return Access::empty();
+    }
+    let mut access = Access::READ;
+    access.set(Access::WRITE, value & WRITABLE != 0);
+    access.set(Access::EXECUTE, value & NO_EXECUTE == 0);
+    access
+}
+
+fn leaf(frame: Frame, access: Access) -> u64 {
+    frame.into_address().0 | HELD | bits(access)
+}
+
+/// Takes the frame out of an entry that was just overwritten.
+fn take(old: u64, flush: &mut Flush) {
+    if old & HELD != 0 {
+        flush.note(old);
+        // SAFETY: the entry stood for one reference and is gone.
+        flush
+            .frames
+            .push(unsafe { Frame::from_address(PhysAddr(old & ADDRESS)) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RW: Access = Access::READ.union(Access::WRITE);
+
+    fn table_with(address: u64, pages: u64, access: Access) -> PageTable {
+        let mut table = PageTable::new().unwrap();
+        for page in 0..pages {
+            let frame = Frame::zeroed().unwrap();
+            table.map(address + page * 4096, frame, access).unwrap();
+        }
+        table
+    }
+
+    #[test]
+    fn bytes_cross_pages() {
+        let table = table_with(0x1f_f000, 2, RW);
+        table.write(0x1f_fffe, b"abcd").unwrap();
+        let mut out = [0; 4];
+        table.read(0x1f_fffe, &mut out).unwrap();
+        assert_eq!(&out, b"abcd");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let table = table_with(0x1000, 1, RW);
+        let mut out = [0; 8];
+        assert_eq!(
+            table.read(0x1ffc, &mut out),
+            Err(Missing { address: 0x2000 })
+        );
+        assert_eq!(
+            table.read(u64::MAX - 3, &mut out),
+            Err(Missing {
+                address: u64::MAX - 3
+            })
+        );
+        assert!(table.lookup(0xffff_8000_0000_0000).is_none());
+    }
+
+    #[test]
+    fn protection_is_kept() {
+        let mut table = table_with(0x1000, 2, RW);
+        table.write(0x1000, b"x").unwrap();
+        let mut flush = Flush::new();
+        table.protect(0x1000..0x2000, &mut flush, |_, _| Access::empty());
+        assert_eq!(
+            table.read(0x1000, &mut [0]),
+            Err(Missing { address: 0x1000 })
+        );
+        table.protect(0x1000..0x2000, &mut flush, |_, _| Access::READ);
+        let mut out = [0];
+        table.read(0x1000, &mut out).unwrap();
+        assert_eq!(&out, b"x");
+        assert_eq!(table.write(0x1000, b"y"), Err(Missing { address: 0x1000 }));
+        table.write(0x2000, b"y").unwrap();
+    }
+
+    #[test]
+    fn unmapping_and_dropping_free_the_frames() {
+        let frame = Frame::zeroed().unwrap();
+        let mut table = PageTable::new().unwrap();
+        table.map(0x5000, frame.clone(), RW).unwrap();
+        assert_eq!(
+            table.map(0x5000, frame.clone(), RW),
+            Err(MapError::Occupied)
+        );
+        // The refused reference was dropped.
+        let mut flush = Flush::new();
+        table.unmap(0..END, &mut flush);
+        drop(flush);
+        assert!(frame.is_unique());
+        table.map(0x7fff_ffff_e000, frame.clone(), RW).unwrap();
+        assert_eq!(
+            table.map(0x7fff_ffff_f000, frame.clone(), RW),
+            Err(MapError::BadAddress)
+        );
+        drop(table);
+        assert!(frame.is_unique());
+    }
+
+    #[test]
+    fn pages_move() {
+        let mut table = table_with(0x10_0000, 3, RW);
+        table.write(0x10_1000, b"moved").unwrap();
+        let mut flush = Flush::new();
+        table
+            .relocate(0x10_0000..0x10_3000, 0x20_0000, &mut flush)
+            .unwrap();
+        let mut out = [0; 5];
+        table.read(0x20_1000, &mut out).unwrap();
+        assert_eq!(&out, b"moved");
+        assert!(table.lookup(0x10_1000).is_none());
+    }
+}
