@@ -1,1 +1,15 @@
-//! Empty so far.
+//! The guest kernel in safe Rust: an async executor, processes, a virtual file system, io_uring.
+//!
+//! Every operation that can wait exists once, as something to poll on a kernel object: a system
+//! call awaits it, an io_uring request polls it from its slot. See `docs/design.md`.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod error;
+pub mod executor;
+pub mod fs;
+pub mod io;

@@ -1,0 +1,70 @@
+//! Error numbers, as programs see them.
+
+use linux_raw_sys::errno;
+use machine::{MapError, OutOfMemory};
+
+/// An error number of Linux (`errno(3)`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(u16);
+
+/// The result of whatever a program asked for.
+pub type Result<T, E = Errno> = core::result::Result<T, E>;
+
+macro_rules! errnos {
+    ($($name:ident)*) => {
+        #[expect(missing_docs, reason = "errno(3) describes them")]
+        impl Errno {
+            $(pub const $name: Self = Self(errno::$name as u16);)*
+
+            /// The name, as in `errno(3)`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                    _ => "errno",
+                }
+            }
+        }
+    };
+}
+
+errnos! {
+    EPERM ENOENT EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK
+    EBUSY EEXIST EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC
+    ESPIPE EROFS EMLINK EPIPE EDOM ERANGE EDEADLK ENAMETOOLONG ENOSYS ENOTEMPTY ELOOP ENODATA
+    ETIME EPROTO EBADFD EOVERFLOW ENOTSOCK EOPNOTSUPP ETIMEDOUT EALREADY ECANCELED ESTALE
+    EHWPOISON
+}
+
+impl Errno {
+    /// What a system call returns, or a CQE's `res` holds: the negated number.
+    pub fn as_result(self) -> i32 {
+        -i32::from(self.0)
+    }
+
+    /// The number itself, positive.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+}
+
+impl core::fmt::Debug for Errno {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}({})", self.name(), self.0)
+    }
+}
+
+impl From<OutOfMemory> for Errno {
+    fn from(_: OutOfMemory) -> Self {
+        Self::ENOMEM
+    }
+}
+
+impl From<MapError> for Errno {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::OutOfMemory => Self::ENOMEM,
+            MapError::Occupied => Self::EEXIST,
+            MapError::BadAddress => Self::EINVAL,
+        }
+    }
+}

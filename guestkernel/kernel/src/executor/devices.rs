@@ -1,0 +1,83 @@
+//! Devices as the executor sees them: something to poll, and to arm before the CPU does
+//! something else.
+
+use super::timer;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use spin::RwLock;
+
+/// A device that completes requests.
+pub trait Device: Send + Sync {
+    /// Takes what the device has completed and wakes those who wait for it; true if there was
+    /// anything.
+    fn poll(&self) -> bool;
+
+    /// Whether requests are under way of which somebody expects completion soon, so that it is
+    /// worth while to spin: not so for input that may never come.
+    fn in_flight(&self) -> bool;
+
+    /// Asks for an interrupt at the next completion; true if something has completed already,
+    /// which the caller then polls instead of waiting.
+    fn arm(&self) -> bool;
+}
+
+static DEVICES: RwLock<Vec<Arc<dyn Device>>> = RwLock::new(Vec::new());
+static URGENT: AtomicUsize = AtomicUsize::new(0);
+
+/// Has the executor poll `device` from now on.
+pub fn add_device(device: Arc<dyn Device>) {
+    DEVICES.write().push(device);
+}
+
+/// Takes what devices have completed; false if nothing was.
+pub fn poll_devices() -> bool {
+    let devices = DEVICES.read();
+    devices
+        .iter()
+        .fold(false, |progress, device| progress | device.poll())
+}
+
+pub(super) fn in_flight() -> bool {
+    DEVICES.read().iter().any(|device| device.in_flight())
+}
+
+/// Asks all devices for interrupts; true if one has completed something already.
+pub(super) fn arm() -> bool {
+    let devices = DEVICES.read();
+    devices
+        .iter()
+        .fold(false, |pending, device| pending | device.arm())
+}
+
+/// Held while something must make progress even if the program never enters the kernel: a CQE
+/// that it polls for, a signal. While nobody holds one, completions and timers are not looked at
+/// until the program makes a system call, which saves the interrupts.
+#[derive(Debug)]
+pub struct Urgent(());
+
+impl Urgent {
+    /// Takes one more.
+    #[expect(clippy::new_without_default, reason = "taking one has an effect")]
+    pub fn new() -> Self {
+        URGENT.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        URGENT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Sees to the interrupts that are needed while the program runs; true if there is work to do
+/// before it is entered.
+#[inline]
+pub fn prepare_program() -> bool {
+    if URGENT.load(Ordering::Relaxed) == 0 {
+        return false;
+    }
+    machine::interrupt::set_timer(timer::next_deadline());
+    arm()
+}

@@ -1,0 +1,88 @@
+//! One read or write, as an object: where its bytes go, how far it has come, what it waits for.
+//!
+//! A file's [`poll_io`](crate::fs::FileOps::poll_io) advances an [`Io`] without allocating. The
+//! system call awaits it with [`Io::complete`]; an io_uring request holds it in its slot.
+
+use crate::error::{Errno, Result};
+use crate::fs::FileOps;
+use crate::mm::IoBuffer;
+use bitflags::bitflags;
+use core::future::poll_fn;
+use core::task::{Context, Poll};
+
+/// Which way the bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the file into the buffer.
+    Read,
+    /// From the buffer into the file.
+    Write,
+}
+
+bitflags! {
+    /// How a read or write is done: `RWF_*` of `preadv2(2)` and what the open flags imply.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct IoFlags: u32 {
+        /// Fail with `EAGAIN` rather than wait (`RWF_NOWAIT`, `O_NONBLOCK` where that counts).
+        const NOWAIT = 1 << 0;
+        /// Poll for completion (`RWF_HIPRI`, IOPOLL rings).
+        const HIGH_PRIORITY = 1 << 1;
+        /// The data is durable when the write completes (`RWF_DSYNC`, `O_DSYNC`).
+        const DATA_SYNC = 1 << 2;
+        /// As above, with metadata (`RWF_SYNC`, `O_SYNC`).
+        const SYNC = 1 << 3;
+        /// Write at the end of the file (`RWF_APPEND`, `O_APPEND`).
+        const APPEND = 1 << 4;
+        /// No copy in between: the device accesses the buffer (`O_DIRECT`).
+        const DIRECT = 1 << 5;
+    }
+}
+
+/// A device request under way, without an allocation for the common kind.
+#[derive(Default)]
+pub enum InFlight {
+    /// The device has not been asked yet.
+    #[default]
+    Nothing,
+    /// A block device works on it.
+    Block(crate::drivers::block::BlockTicket),
+}
+
+/// One read or write.
+pub struct Io {
+    /// Which way the bytes go.
+    pub direction: Direction,
+    /// The byte of the file at which it starts; `None` for the file's own position or a stream.
+    pub position: Option<u64>,
+    /// The memory side.
+    pub buffer: IoBuffer,
+    /// How it is done.
+    pub flags: IoFlags,
+    /// Bytes done so far, where a file does it in parts.
+    pub done: usize,
+    /// What the device works on.
+    pub in_flight: InFlight,
+}
+
+impl Io {
+    /// A read or write that has not started.
+    pub fn new(direction: Direction, position: Option<u64>, buffer: IoBuffer, flags: IoFlags) -> Self {
+        Self {
+            direction,
+            position,
+            buffer,
+            flags,
+            done: 0,
+            in_flight: InFlight::Nothing,
+        }
+    }
+
+    /// Does it all.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file.
+    pub async fn complete(&mut self, file: &dyn FileOps) -> Result<usize> {
+        poll_fn(|context| file.poll_io(self, context)).await
+    }
+}

@@ -1,0 +1,1 @@
+//! Programs' memory: address spaces and the memory side of reads and writes.
