@@ -35,6 +35,10 @@ bitflags! {
         const APPEND = 1 << 4;
         /// No copy in between: the device accesses the buffer (`O_DIRECT`).
         const DIRECT = 1 << 5;
+        /// The open file has checked it and filled in what its own flags imply.
+        const STARTED = 1 << 6;
+        /// It starts at the open file's own position, and moves that.
+        const OWN_POSITION = 1 << 7;
     }
 }
 

@@ -1,0 +1,393 @@
+//! Open files: what the object behind an open file description can do, and the description.
+
+use super::{Answer, BoxFuture, Inode, Stat};
+use crate::error::{Errno, Result};
+use crate::io::{Direction, Io, IoFlags};
+use crate::mm::{AddressSpace, PageSource};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bitflags::bitflags;
+use core::any::Any;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::task::{Context, Poll};
+use linux_raw_sys::general as raw;
+
+bitflags! {
+    /// The flags of `open(2)` that stay with the open file.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct OpenFlags: u32 {
+        /// Writing is allowed, reading is not.
+        const WRITE_ONLY = raw::O_WRONLY;
+        /// Both are allowed.
+        const READ_WRITE = raw::O_RDWR;
+        /// Every write goes to the end.
+        const APPEND = raw::O_APPEND;
+        /// Nothing waits.
+        const NONBLOCK = raw::O_NONBLOCK;
+        /// Signals announce readiness; kept, without effect.
+        const ASYNC = raw::FASYNC;
+        /// The device accesses the program's memory.
+        const DIRECT = raw::O_DIRECT;
+        /// Offsets of 64 bits; always so.
+        const LARGE_FILE = raw::O_LARGEFILE;
+        /// Fails unless it is a directory.
+        const DIRECTORY = raw::O_DIRECTORY;
+        /// Fails if the last component is a symbolic link.
+        const NO_FOLLOW = raw::O_NOFOLLOW;
+        /// Reads do not set the access time.
+        const NO_ATIME = raw::O_NOATIME;
+        /// Writes are durable, their data at least.
+        const DATA_SYNC = raw::O_DSYNC;
+        /// Writes are durable.
+        const SYNC = raw::O_SYNC;
+        /// The file is only named, not opened.
+        const PATH = raw::O_PATH;
+    }
+}
+
+impl OpenFlags {
+    /// What `fcntl(F_SETFL)` can change.
+    pub const CHANGEABLE: Self = Self::APPEND
+        .union(Self::NONBLOCK)
+        .union(Self::ASYNC)
+        .union(Self::DIRECT)
+        .union(Self::NO_ATIME);
+
+    /// Whether the file may be read.
+    pub fn can_read(self) -> bool {
+        !self.intersects(Self::PATH) && self.bits() & raw::O_ACCMODE != raw::O_WRONLY
+    }
+
+    /// Whether the file may be written.
+    pub fn can_write(self) -> bool {
+        !self.intersects(Self::PATH)
+            && matches!(self.bits() & raw::O_ACCMODE, raw::O_WRONLY | raw::O_RDWR)
+    }
+}
+
+bitflags! {
+    /// What a file is ready for: the events of `poll(2)`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Readiness: u32 {
+        /// There is something to read, or the end.
+        const IN = raw::POLLIN;
+        /// Something urgent.
+        const PRIORITY = raw::POLLPRI;
+        /// There is room to write.
+        const OUT = raw::POLLOUT;
+        /// An error; reported whether asked for or not.
+        const ERROR = raw::POLLERR;
+        /// The other end is gone; reported whether asked for or not.
+        const HANG_UP = raw::POLLHUP;
+        /// The file descriptor is not open; reported whether asked for or not.
+        const INVALID = raw::POLLNVAL;
+        /// As `IN`.
+        const READ_NORMAL = raw::POLLRDNORM;
+        /// As `OUT`.
+        const WRITE_NORMAL = raw::POLLWRNORM;
+        /// The other end will write no more.
+        const READ_HANG_UP = raw::POLLRDHUP;
+    }
+}
+
+impl Readiness {
+    /// Something to read.
+    pub const READABLE: Self = Self::IN.union(Self::READ_NORMAL);
+    /// Room to write.
+    pub const WRITABLE: Self = Self::OUT.union(Self::WRITE_NORMAL);
+    /// What is reported whether asked for or not.
+    pub const ALWAYS: Self = Self::ERROR.union(Self::HANG_UP).union(Self::INVALID);
+}
+
+/// An entry of a directory, as it is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirEntry<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// The number of its inode.
+    pub inode: u64,
+    /// Its type (`DT_*`).
+    pub kind: u8,
+    /// The position at which listing goes on after this entry.
+    pub next: u64,
+}
+
+/// What takes the entries of a directory: false if this one found no room and listing stops.
+pub type DirectorySink<'a> = dyn FnMut(&DirEntry<'_>) -> bool + Send + 'a;
+
+/// The object behind an open file description. Defaults suit an object that is not made of bytes.
+pub trait FileOps: Any + Send + Sync {
+    /// Advances a read or write. It gives the number of bytes done, which may be less than
+    /// asked for and is 0 at the end of the file. It is polled again, with the same `io`, until
+    /// it is ready, and never after that. It does not allocate for common files.
+    ///
+    /// `io.position` is `Some` if and only if the file [is seekable](Self::is_seekable). A file
+    /// that appends sets it to where it wrote.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read(2)` and `write(2)`.
+    fn poll_io(&self, _io: &mut Io, _context: &mut Context<'_>) -> Poll<Result<usize>> {
+        Poll::Ready(Err(Errno::EINVAL))
+    }
+
+    /// The attributes of a file that was not opened by a path; those that were have an [`Inode`].
+    ///
+    /// # Errors
+    ///
+    /// `EIO` and the like.
+    fn stat(&self) -> Result<Stat> {
+        Ok(Stat::anonymous())
+    }
+
+    /// Whether it has positions.
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    /// The number of bytes in it, where `SEEK_END` counts from.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it has no size.
+    fn size(&self) -> Result<u64> {
+        Err(Errno::EINVAL)
+    }
+
+    /// The first position not before `from` that is in a hole (`SEEK_HOLE`) or not (`SEEK_DATA`).
+    /// The default is a file without holes.
+    fn seek_hole(&self, from: u64, hole: bool) -> Answer<'_, u64> {
+        Answer::ready(self.size().and_then(|size| match from < size {
+            false => Err(Errno::ENXIO),
+            true if hole => Ok(size),
+            true => Ok(from),
+        }))
+    }
+
+    /// Makes what was written durable; `data_only` as `fdatasync(2)`. `EINVAL` if there is
+    /// nothing that could be.
+    fn sync(&self, _data_only: bool) -> BoxFuture<'_, Result<()>> {
+        Box::pin(core::future::ready(Err(Errno::EINVAL)))
+    }
+
+    /// `ioctl(2)`. `ENOTTY` for a request that it does not know.
+    fn ioctl<'a>(
+        &'a self,
+        _request: u32,
+        _argument: u64,
+        _space: &'a AddressSpace,
+    ) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(core::future::ready(Err(Errno::ENOTTY)))
+    }
+
+    /// What a mapping of it shows.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if it cannot be mapped.
+    fn page_source(self: Arc<Self>) -> Result<Arc<dyn PageSource>> {
+        Err(Errno::ENODEV)
+    }
+
+    /// Cuts it off or lengthens it with zeros.
+    fn truncate(&self, _size: u64) -> Answer<'_, ()> {
+        Errno::EINVAL.into()
+    }
+
+    /// `fallocate(2)`, with `FALLOC_FL_*` as `mode` and a range that is positive and does not
+    /// overflow.
+    fn allocate(&self, _mode: u32, _offset: u64, _length: u64) -> Answer<'_, ()> {
+        Errno::ENODEV.into()
+    }
+
+    /// Lists the directory from `position` on (0, or a [`DirEntry::next`]), and gives the position
+    /// after the last entry that `sink` took.
+    fn read_dir<'a>(&'a self, _position: u64, _sink: &'a mut DirectorySink<'_>) -> Answer<'a, u64> {
+        Errno::ENOTDIR.into()
+    }
+
+    /// What it is ready for now. If that has nothing of `interest` and nothing of
+    /// [`Readiness::ALWAYS`], the task of `context` is woken when it may have.
+    fn poll_ready(&self, _interest: Readiness, _context: &mut Context<'_>) -> Readiness {
+        Readiness::READABLE | Readiness::WRITABLE
+    }
+
+    /// A file descriptor of it was closed, with others perhaps still open; `close(2)` returns the
+    /// error.
+    ///
+    /// # Errors
+    ///
+    /// Of a write that was put off.
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// An open file description: what descriptors, and io_uring's file tables, refer to.
+pub struct OpenFile {
+    /// The object that does the work.
+    pub ops: Arc<dyn FileOps>,
+    /// The file in its file system, if it was opened by a path.
+    inode: Option<Arc<dyn Inode>>,
+    /// The name it was opened by and the directory that has it.
+    name: Option<(Arc<dyn Inode>, Vec<u8>)>,
+    flags: AtomicU32,
+    position: AtomicU64,
+}
+
+impl OpenFile {
+    /// A file that has no path.
+    pub fn new(ops: Arc<dyn FileOps>, flags: OpenFlags) -> Arc<Self> {
+        Arc::new(Self {
+            ops,
+            inode: None,
+            name: None,
+            flags: AtomicU32::new(flags.bits()),
+            position: AtomicU64::new(0),
+        })
+    }
+
+    /// A file of a file system.
+    pub fn with_inode(
+        ops: Arc<dyn FileOps>,
+        flags: OpenFlags,
+        inode: Arc<dyn Inode>,
+        name: Option<(Arc<dyn Inode>, Vec<u8>)>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            ops,
+            inode: Some(inode),
+            name,
+            flags: AtomicU32::new(flags.bits()),
+            position: AtomicU64::new(0),
+        })
+    }
+
+    /// The file in its file system, if it was opened by a path.
+    pub fn inode(&self) -> Option<&Arc<dyn Inode>> {
+        self.inode.as_ref()
+    }
+
+    /// The directory and name it was opened by.
+    pub fn name(&self) -> Option<(&Arc<dyn Inode>, &[u8])> {
+        self.name
+            .as_ref()
+            .map(|(directory, name)| (directory, name.as_slice()))
+    }
+
+    /// How it was opened, and what `fcntl(2)` changed.
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// Sets the flags among [`OpenFlags::CHANGEABLE`].
+    pub fn set_flags(&self, flags: OpenFlags) {
+        let kept = self.flags() - OpenFlags::CHANGEABLE;
+        let new = kept | flags & OpenFlags::CHANGEABLE;
+        self.flags.store(new.bits(), Ordering::Relaxed);
+    }
+
+    /// Where the next read or write without a position starts.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+
+    /// Sets the position.
+    pub fn set_position(&self, position: u64) {
+        self.position.store(position, Ordering::Relaxed);
+    }
+
+    /// Whether it was only named, not opened (`O_PATH`).
+    pub fn is_path_only(&self) -> bool {
+        self.flags().contains(OpenFlags::PATH)
+    }
+
+    /// Its attributes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub async fn stat(&self) -> Result<Stat> {
+        match &self.inode {
+            Some(inode) => inode.stat().await,
+            None => self.ops.stat(),
+        }
+    }
+
+    /// Advances a read or write until it is ready: what `read(2)` and `IORING_OP_READ` both do.
+    /// Without a position in `io`, a file that has positions uses its own and moves it.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if the file was not opened for that, `EINVAL` if the range overflows, and those of
+    /// the file.
+    #[inline]
+    pub fn poll_io(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
+        if !io.flags.contains(IoFlags::STARTED)
+            && let Err(error) = self.start_io(io)
+        {
+            return Poll::Ready(Err(error));
+        }
+        let result = self.ops.poll_io(io, context);
+        if io.flags.contains(IoFlags::OWN_POSITION)
+            && let (Poll::Ready(Ok(count)), Some(start)) = (&result, io.position)
+        {
+            self.set_position(start + *count as u64);
+        }
+        result
+    }
+
+    /// Checks what the file was opened for and fills in what its flags imply.
+    fn start_io(&self, io: &mut Io) -> Result<()> {
+        let flags = self.flags();
+        let is_allowed = match io.direction {
+            Direction::Read => flags.can_read(),
+            Direction::Write => flags.can_write(),
+        };
+        if !is_allowed {
+            return Err(Errno::EBADF);
+        }
+        io.flags |= IoFlags::STARTED;
+        if self.ops.is_seekable() {
+            if io.position.is_none() {
+                io.position = Some(self.position());
+                io.flags |= IoFlags::OWN_POSITION;
+            }
+            let end = io
+                .position
+                .and_then(|start| start.checked_add(io.buffer.len() as u64));
+            if end.is_none_or(|end| end > i64::MAX as u64) {
+                return Err(Errno::EINVAL);
+            }
+        } else {
+            io.position = None;
+            if flags.contains(OpenFlags::NONBLOCK) {
+                io.flags |= IoFlags::NOWAIT;
+            }
+        }
+        if flags.contains(OpenFlags::DIRECT) {
+            io.flags |= IoFlags::DIRECT;
+        }
+        if io.direction == Direction::Write {
+            if flags.contains(OpenFlags::APPEND) {
+                io.flags |= IoFlags::APPEND;
+            }
+            if flags.contains(OpenFlags::SYNC) {
+                io.flags |= IoFlags::SYNC;
+            } else if flags.contains(OpenFlags::DATA_SYNC) {
+                io.flags |= IoFlags::DATA_SYNC;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does all of a read or write.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`poll_io`](Self::poll_io).
+    pub async fn complete(&self, io: &mut Io) -> Result<usize> {
+        core::future::poll_fn(|context| self.poll_io(io, context)).await
+    }
+}
