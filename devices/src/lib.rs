@@ -1,1 +1,32 @@
-//! Empty so far.
+//! The virtio devices of Ringlet's VMM: block, console and entropy behind virtio-mmio.
+//!
+//! A device is a [`VirtioDevice`] inside an [`MmioTransport`], which owns the registers, the status
+//! state machine and the doorbells. Once the driver sets DRIVER_OK the device gets its
+//! [`Virtqueue`]s and serves them on threads of its own or in the VMM's event loop.
+//!
+//! Everything that comes from the guest is untrusted. A queue or request that makes no sense marks
+//! the device failed ([`Interrupt::fail`]); it never panics and never reaches memory outside the
+//! guest's.
+
+pub mod block;
+mod chain;
+pub mod console;
+mod device;
+pub mod entropy;
+mod interrupt;
+mod mmio;
+mod poll;
+mod queue;
+#[cfg(test)]
+mod testing;
+mod worker;
+
+pub use chain::{Buffers, ChainError, Segment};
+pub use device::{Activation, VirtioDevice};
+pub use interrupt::Interrupt;
+pub use mmio::{MmioTransport, NOTIFY_OFFSET};
+pub use queue::{QueueError, Virtqueue};
+pub use worker::{Stop, Worker};
+
+/// Guest memory as the devices see it: shared with the VMM, mapped for the life of the VM.
+pub type Memory = std::sync::Arc<vm_memory::GuestMemoryMmap>;

@@ -1,0 +1,79 @@
+//! How the block device reaches the host's file: the interface that both engines have.
+
+use std::io;
+use std::os::fd::RawFd;
+
+/// Which engine to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// io_uring, or preadv(2) and pwritev(2) where the host denies it.
+    #[default]
+    Auto,
+    /// preadv(2) and pwritev(2).
+    Vectored,
+}
+
+/// One operation on the host's file. The I/O vectors are those of the slot it is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Operation {
+    /// preadv(2)
+    Read { fd: RawFd, offset: u64 },
+    /// pwritev(2)
+    Write { fd: RawFd, offset: u64 },
+    /// fdatasync(2)
+    Sync { fd: RawFd },
+    /// fallocate(2)
+    Allocate {
+        fd: RawFd,
+        mode: i32,
+        offset: u64,
+        len: u64,
+    },
+}
+
+/// A finished operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    /// The slot it was started for.
+    pub(crate) slot: u16,
+    /// What the system call gives: a count, or a negative errno.
+    pub(crate) result: i32,
+}
+
+/// Starts operations and reports their ends.
+pub(crate) trait Engine {
+    /// Starts an operation for `slot`; the host may see it only after [`flush`](Self::flush).
+    ///
+    /// # Errors
+    ///
+    /// The host takes no more operations.
+    ///
+    /// # Safety
+    ///
+    /// The memory that `iovecs` points at, and the array itself, must stay valid until the
+    /// completion of `slot` is reported.
+    unsafe fn start(
+        &mut self,
+        slot: u16,
+        operation: Operation,
+        iovecs: &[libc::iovec],
+    ) -> io::Result<()>;
+
+    /// Hands started operations to the host and lets finished ones be seen.
+    ///
+    /// # Errors
+    ///
+    /// The host's, other than EINTR.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// The next finished operation, in any order.
+    fn next_completion(&mut self) -> Option<Completion>;
+
+    /// Sleeps until an operation is finished, the doorbell rings or the worker is told to stop;
+    /// may return early.
+    ///
+    /// # Errors
+    ///
+    /// The host's, other than EINTR.
+    fn wait(&mut self) -> io::Result<()>;
+}

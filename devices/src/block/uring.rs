@@ -1,0 +1,171 @@
+//! The io_uring engine: operations, doorbell and stop event all complete in one ring.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use io_uring::{IoUring, opcode, squeue, types};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::QUEUE_SIZE;
+use super::engine::{Completion, Engine, Operation};
+
+/// Room for an operation of every slot and the two polls.
+const ENTRIES: u32 = 2 * QUEUE_SIZE as u32;
+
+/// User data of the polls; slots have theirs below.
+const DOORBELL: u64 = 1 << 16;
+const STOP: u64 = DOORBELL + 1;
+
+/// One ring for one worker thread, which must be the one that made it.
+pub(crate) struct Uring {
+    ring: IoUring,
+    doorbell: EventFd,
+    doorbell_armed: bool,
+}
+
+impl Uring {
+    /// A ring that `doorbell` and `stop` wake too.
+    ///
+    /// # Errors
+    ///
+    /// The host denies io_uring (ENOSYS, EPERM) or the memory for it.
+    pub(crate) fn new(doorbell: EventFd, stop: &EventFd) -> io::Result<Self> {
+        // Completions wait until this thread enters the kernel or looks: no interrupts to it.
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .build(ENTRIES)
+            .or_else(|error| match error.raw_os_error() {
+                // A kernel before 6.0 does not know the flags.
+                Some(libc::EINVAL) => IoUring::new(ENTRIES),
+                _ => Err(error),
+            })?;
+        let mut engine = Self {
+            ring,
+            doorbell,
+            doorbell_armed: false,
+        };
+        let poll = poll_entry(stop, STOP);
+        // SAFETY: a poll has no memory arguments; the worker's stop event outlives the worker.
+        unsafe { engine.push(&poll)? };
+        Ok(engine)
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Engine::start`].
+    unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        // SAFETY: passed on to the caller.
+        if unsafe { self.ring.submission().push(entry) }.is_ok() {
+            return Ok(());
+        }
+        self.flush()?;
+        // SAFETY: passed on to the caller.
+        unsafe { self.ring.submission().push(entry) }
+            .map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))
+    }
+}
+
+fn poll_entry(event: &EventFd, user_data: u64) -> squeue::Entry {
+    opcode::PollAdd::new(types::Fd(event.as_raw_fd()), libc::POLLIN as u32)
+        .build()
+        .user_data(user_data)
+}
+
+/// Success for what only says: try again.
+fn unless_interrupted(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        // Completions must be taken first (EBUSY), or memory is short for now (EAGAIN).
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+impl Engine for Uring {
+    unsafe fn start(
+        &mut self,
+        slot: u16,
+        operation: Operation,
+        iovecs: &[libc::iovec],
+    ) -> io::Result<()> {
+        let (base, count) = (iovecs.as_ptr(), iovecs.len() as u32);
+        let entry = match (operation, iovecs) {
+            (Operation::Read { fd, offset }, [one]) if u32::try_from(one.iov_len).is_ok() => {
+                opcode::Read::new(types::Fd(fd), one.iov_base.cast(), one.iov_len as u32)
+                    .offset(offset)
+                    .build()
+            }
+            (Operation::Write { fd, offset }, [one]) if u32::try_from(one.iov_len).is_ok() => {
+                opcode::Write::new(types::Fd(fd), one.iov_base.cast(), one.iov_len as u32)
+                    .offset(offset)
+                    .build()
+            }
+            (Operation::Read { fd, offset }, _) => opcode::Readv::new(types::Fd(fd), base, count)
+                .offset(offset)
+                .build(),
+            (Operation::Write { fd, offset }, _) => opcode::Writev::new(types::Fd(fd), base, count)
+                .offset(offset)
+                .build(),
+            (Operation::Sync { fd }, _) => opcode::Fsync::new(types::Fd(fd))
+                .flags(types::FsyncFlags::DATASYNC)
+                .build(),
+            (
+                Operation::Allocate {
+                    fd,
+                    mode,
+                    offset,
+                    len,
+                },
+                _,
+            ) => opcode::Fallocate::new(types::Fd(fd), len)
+                .offset(offset)
+                .mode(mode)
+                .build(),
+        };
+        // SAFETY: the caller keeps the vectors and what they point at valid.
+        unsafe { self.push(&entry.user_data(slot.into())) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let submission = self.ring.submission();
+        let idle = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+        drop(submission);
+        if idle {
+            return Ok(());
+        }
+        unless_interrupted(self.ring.submit())
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        loop {
+            let entry = self.ring.completion().next()?;
+            match entry.user_data() {
+                STOP => (),
+                DOORBELL => {
+                    self.doorbell_armed = false;
+                    // EAGAIN says that it was read already.
+                    let _ = self.doorbell.read();
+                }
+                slot => {
+                    return Some(Completion {
+                        slot: slot as u16,
+                        result: entry.result(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        if !self.doorbell_armed {
+            let poll = poll_entry(&self.doorbell, DOORBELL);
+            // SAFETY: a poll has no memory arguments; the doorbell lives as long as the ring.
+            unsafe { self.push(&poll)? };
+            self.doorbell_armed = true;
+        }
+        unless_interrupted(self.ring.submit_and_wait(1))
+    }
+}

@@ -1,0 +1,274 @@
+//! The console device (VIRTIO 1.2, section 5.3) with a port for each standard stream.
+//!
+//! Port 0 carries the host's standard input to the guest, ports 1 and 2 the guest's output to
+//! standard output and standard error. Each stream has a thread that blocks on the host's
+//! descriptor, so that a slow reader or writer holds up its own stream alone, and any kind of file
+//! will do. The descriptors are never made non-blocking: others share them.
+//!
+//! The control queues (`control`) are served in the VMM's event loop.
+
+mod control;
+mod input;
+mod output;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+pub use control::ControlQueues;
+
+use crate::device::read_config_bytes;
+use crate::{Activation, Interrupt, VirtioDevice, Worker};
+use control::Control;
+
+/// `VIRTIO_CONSOLE_F_SIZE` (VIRTIO 1.2, 5.3.3).
+const F_SIZE: u32 = 0;
+/// `VIRTIO_CONSOLE_F_MULTIPORT`.
+const F_MULTIPORT: u32 = 1;
+
+/// Ports: standard input, output and error.
+const PORTS: usize = ringlet_abi::console::PORTS.len();
+const STDIN: u32 = ringlet_abi::console::PORTS[0].0;
+const STDOUT: u32 = ringlet_abi::console::PORTS[1].0;
+const STDERR: u32 = ringlet_abi::console::PORTS[2].0;
+
+/// Queues (VIRTIO 1.2, 5.3.2): port 0's pair, the control pair, the pairs of the other ports.
+const QUEUES: usize = 2 * PORTS + 2;
+const CONTROL_RX: usize = 2;
+const CONTROL_TX: usize = 3;
+
+const QUEUE_SIZE: u16 = 64;
+
+/// The queue that the device fills with input for `port`.
+const fn rx_queue(port: u32) -> usize {
+    match port {
+        0 => 0,
+        port => 2 * port as usize + 2,
+    }
+}
+
+/// The queue with the driver's output for `port`.
+const fn tx_queue(port: u32) -> usize {
+    rx_queue(port) + 1
+}
+
+/// The host's ends of the three streams.
+pub struct Streams {
+    /// What port 0 reads.
+    pub input: OwnedFd,
+    /// What port 1 writes to.
+    pub output: OwnedFd,
+    /// What port 2 writes to.
+    pub error: OwnedFd,
+}
+
+/// A terminal's size in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Characters in a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+}
+
+struct Shared {
+    control: Mutex<Control>,
+    size: Mutex<Size>,
+    outputs: Mutex<Outputs>,
+    drained: EventFd,
+}
+
+/// The interrupt and the output threads of a device that is active.
+#[derive(Default)]
+struct Outputs {
+    interrupt: Option<Arc<Interrupt>>,
+    threads: Vec<Worker>,
+    running: usize,
+}
+
+/// A virtio-console device.
+pub struct Console {
+    shared: Arc<Shared>,
+    streams: [Arc<OwnedFd>; PORTS],
+    input: Option<Worker>,
+}
+
+/// The console as the VMM's event loop uses it.
+#[derive(Clone)]
+pub struct ConsoleHandle(Arc<Shared>);
+
+impl Console {
+    /// A device for `streams`.
+    ///
+    /// # Errors
+    ///
+    /// Those of eventfd(2).
+    pub fn new(streams: Streams, size: Size) -> io::Result<Self> {
+        let Streams {
+            input,
+            output,
+            error,
+        } = streams;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                control: Mutex::default(),
+                size: Mutex::new(size),
+                outputs: Mutex::default(),
+                drained: EventFd::new(EFD_NONBLOCK)?,
+            }),
+            streams: [input, output, error].map(Arc::new),
+            input: None,
+        })
+    }
+
+    /// A handle for the event loop.
+    pub fn handle(&self) -> ConsoleHandle {
+        ConsoleHandle(Arc::clone(&self.shared))
+    }
+}
+
+impl ConsoleHandle {
+    /// Starts to end the output streams: each when what the driver queued is written out.
+    pub fn drain(&self) {
+        let outputs = lock(&self.0.outputs);
+        outputs.threads.iter().for_each(Worker::drain);
+        if outputs.running == 0 {
+            self.0.signal_drained();
+        }
+    }
+
+    /// Readable once every output stream has ended.
+    pub fn drained(&self) -> &EventFd {
+        &self.0.drained
+    }
+
+    /// Tells the driver of a new terminal size.
+    pub fn resize(&self, size: Size) {
+        *lock(&self.0.size) = size;
+        if let Some(interrupt) = &lock(&self.0.outputs).interrupt {
+            interrupt.config_changed();
+        }
+    }
+
+    /// The subscriber that serves the control queues, whose doorbells are `doorbells[2]` and
+    /// `doorbells[3]` of the device; port 0's output, which goes nowhere, included.
+    ///
+    /// # Errors
+    ///
+    /// Those of dup(2).
+    pub fn control_queues(&self, doorbells: &[EventFd]) -> io::Result<ControlQueues> {
+        ControlQueues::new(Arc::clone(&self.0), doorbells)
+    }
+}
+
+impl Shared {
+    /// The host's end of `port` is gone: no more input comes, or output goes nowhere.
+    fn close_port(&self, port: u32) {
+        lock(&self.control).close_port(port);
+    }
+
+    fn output_ended(&self) {
+        let mut outputs = lock(&self.outputs);
+        outputs.running = outputs.running.saturating_sub(1);
+        if outputs.running == 0 {
+            self.signal_drained();
+        }
+    }
+
+    fn signal_drained(&self) {
+        // It fails only when the counter is full, and then it is readable.
+        let _ = self.drained.write(1);
+    }
+}
+
+/// Locks `mutex`; what a panicked thread left is still a state that the device can go on from.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl VirtioDevice for Console {
+    fn device_type(&self) -> u32 {
+        VIRTIO_ID_CONSOLE
+    }
+
+    fn name(&self) -> &str {
+        "console"
+    }
+
+    fn features(&self) -> u64 {
+        1 << F_SIZE | 1 << F_MULTIPORT
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE; QUEUES]
+    }
+
+    /// `struct virtio_console_config` (VIRTIO 1.2, 5.3.4).
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let size = *lock(&self.shared.size);
+        let mut config = [0; 12];
+        config[0..2].copy_from_slice(&size.columns.to_le_bytes());
+        config[2..4].copy_from_slice(&size.rows.to_le_bytes());
+        config[4..8].copy_from_slice(&(PORTS as u32).to_le_bytes());
+        read_config_bytes(&config, offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let multiport = activation.has_feature(F_MULTIPORT);
+        let mut queues = activation.queues;
+        let mut take = |index: usize| queues.get_mut(index).and_then(Option::take);
+
+        // A driver without MULTIPORT has one port for both directions.
+        let outputs: &[(u32, usize)] = match multiport {
+            true => &[(STDOUT, tx_queue(STDOUT)), (STDERR, tx_queue(STDERR))],
+            false => &[(STDOUT, tx_queue(STDIN))],
+        };
+        let mut started = lock(&self.shared.outputs);
+        started.interrupt = Some(activation.interrupt);
+        for &(port, queue) in outputs {
+            let Some(queue) = take(queue) else { continue };
+            let fd = Arc::clone(&self.streams[port as usize]);
+            let shared = Arc::clone(&self.shared);
+            let (_, name) = ringlet_abi::console::PORTS[port as usize];
+            started.threads.push(Worker::spawn(name, move |stop| {
+                output::serve(queue, &fd, &stop, || shared.close_port(port));
+                shared.output_ended();
+            })?);
+            started.running += 1;
+        }
+        drop(started);
+
+        if let Some(queue) = take(rx_queue(STDIN)) {
+            let fd = Arc::clone(&self.streams[STDIN as usize]);
+            let shared = Arc::clone(&self.shared);
+            self.input = Some(Worker::spawn("stdin", move |stop| {
+                input::serve(queue, &fd, &stop, || shared.close_port(STDIN));
+            })?);
+        }
+        lock(&self.shared.control).activate(
+            take(CONTROL_RX),
+            take(CONTROL_TX),
+            multiport.then(|| take(tx_queue(STDIN))).flatten(),
+        );
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.input = None;
+        let threads = {
+            let mut outputs = lock(&self.shared.outputs);
+            outputs.interrupt = None;
+            std::mem::take(&mut outputs.threads)
+        };
+        // The threads take the locks as they end, so none is held here.
+        drop(threads);
+        lock(&self.shared.outputs).running = 0;
+        *lock(&self.shared.control) = Control::default();
+    }
+}
+
+#[cfg(test)]
+mod tests;
