@@ -118,6 +118,43 @@ impl DmaSegments {
         }
     }
 
+    /// A number of runs that [`for_each_run`](Self::for_each_run) does not exceed, found without
+    /// looking at each.
+    pub(crate) fn most_runs(&self) -> usize {
+        match self {
+            Self::Own(segments) => segments.len(),
+            Self::Shared { length, .. } => length / PAGE_SIZE + 2,
+        }
+    }
+
+    /// `length` bytes from byte `offset` on, or as many of them as there are. It allocates if
+    /// that is more than two segments of its own.
+    pub fn part(&self, offset: usize, length: usize) -> Self {
+        match self {
+            Self::Own(segments) => {
+                let (mut skip, mut left) = (offset, length);
+                let mut part = SmallVec::new();
+                for segment in segments {
+                    let here = segment.len().saturating_sub(skip).min(left);
+                    let start = segment.offset() + skip.min(segment.len());
+                    part.extend(Segment::new(segment.frame.clone(), start, here));
+                    skip = skip.saturating_sub(segment.len());
+                    left -= here;
+                }
+                Self::Own(part)
+            }
+            Self::Shared {
+                region,
+                offset: start,
+                length: all,
+            } => Self::Shared {
+                region: region.clone(),
+                offset: start + offset.min(*all),
+                length: length.min(all.saturating_sub(offset)),
+            },
+        }
+    }
+
     /// The bytes in all segments together.
     pub fn total(&self) -> usize {
         match self {
@@ -187,5 +224,37 @@ mod tests {
             length: 10,
         };
         assert_eq!(runs(&tail), [(frames[1].address().0, 10)]);
+    }
+
+    #[test]
+    fn parts_put_together_are_the_whole() {
+        let frames: Vec<_> = (0..3).map(|_| Frame::zeroed().unwrap()).collect();
+        let segments = [
+            Segment::new(frames[1].clone(), 4000, 96).unwrap(),
+            Segment::new(frames[2].clone(), 0, 4096).unwrap(),
+            Segment::new(frames[0].clone(), 0, 10).unwrap(),
+        ];
+        let bytes = |whole: &DmaSegments| {
+            let mut bytes = Vec::new();
+            whole.for_each_run(|start, length| {
+                bytes.extend((0..u64::from(length)).map(|byte| start.0 + byte));
+            });
+            bytes
+        };
+        let total = 96 + 4096 + 10;
+        for whole in [
+            DmaSegments::Own(segments.iter().cloned().collect()),
+            DmaSegments::Shared {
+                region: segments.clone().into(),
+                offset: 0,
+                length: total,
+            },
+        ] {
+            for cut in [0, 1, 95, 96, 97, 4192, 4193, total - 1, total] {
+                let (first, second) = (whole.part(0, cut), whole.part(cut, usize::MAX));
+                assert_eq!(first.total(), cut);
+                assert_eq!([bytes(&first), bytes(&second)].concat(), bytes(&whole));
+            }
+        }
     }
 }

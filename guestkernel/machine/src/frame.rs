@@ -247,6 +247,18 @@ impl Frame {
         out
     }
 
+    /// The 16-bit word at `offset` as an atomic.
+    ///
+    /// # Panics
+    ///
+    /// If `offset` is no multiple of 2 in the page.
+    #[inline]
+    pub fn atomic_u16(&self, offset: usize) -> &core::sync::atomic::AtomicU16 {
+        assert!(offset.is_multiple_of(2));
+        // SAFETY: as for `atomic_u32`.
+        unsafe { core::sync::atomic::AtomicU16::from_ptr(self.pointer(offset, 2).cast()) }
+    }
+
     /// The 32-bit word at `offset` as an atomic.
     ///
     /// # Panics

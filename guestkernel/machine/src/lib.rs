@@ -19,6 +19,7 @@ use bare as backend;
 #[cfg(not(baremetal))]
 use hosted as backend;
 
+mod boot_info;
 mod dma;
 mod frame;
 mod page_table;
@@ -26,6 +27,7 @@ mod physical;
 mod plain;
 mod user;
 
+pub use boot_info::{BootInfo, BootModule};
 pub use dma::{DmaSegments, Segment};
 pub use frame::{Frame, MemoryUse, OutOfMemory, memory_use};
 pub use page_table::{Access, Flush, MapError, Missing, PageTable, Space};
@@ -35,3 +37,5 @@ pub use user::{PageFault, Registers, Trap, UserContext};
 
 pub use backend::clock;
 pub use backend::interrupt;
+pub use backend::power;
+pub use backend::serial;

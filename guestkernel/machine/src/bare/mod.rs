@@ -1,1 +1,251 @@
+//! The machine itself: x86-64 under KVM, mode `shared` (program and kernel both at CPL 3, the
+//! monitor at CPL 0).
 
+mod boot;
+pub mod clock;
+mod heap;
+pub mod interrupt;
+mod memory_functions;
+mod monitor;
+mod panic;
+mod per_cpu;
+pub mod power;
+pub mod serial;
+mod symbols;
+
+use crate::frame::Frame;
+use crate::page_table::Space;
+use crate::physical;
+use crate::user::{PageFault, Trap, UserContext};
+use core::arch::{asm, global_asm};
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU64, Ordering};
+use per_cpu::offset;
+
+/// Where the physical map starts, as on Linux. The upper half's first slot of the page map (256)
+/// would be nearer at hand, but a KVM that emulates CPL 0 reserves it for itself: accesses at
+/// CPL 3 fault there.
+pub(crate) const PHYSICAL_MAP: u64 = 0xffff_8880_0000_0000;
+/// The page map's entry for it.
+const PHYSICAL_MAP_SLOT: usize = (PHYSICAL_MAP >> 39) as usize % 512;
+/// The kernel image is linked at this plus its physical address.
+pub(crate) const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
+pub(crate) const USER_CS: u64 = 0x33;
+pub(crate) const USER_SS: u64 = 0x2b;
+/// Bytes of the kernel's stack. Futures live on the heap; the deepest call chains are polls.
+const STACK_SIZE: usize = 256 << 10;
+
+/// What the entry code stores besides the general registers.
+#[derive(Clone, Debug, Default)]
+#[repr(C, align(16))]
+pub(crate) struct ContextState {
+    /// The low halves of the vector registers, which is what kernel code changes.
+    xmm: [u128; 16],
+    /// Whether the program can be entered by a jump: it left by SYSCALL and nothing in its
+    /// flags needs IRETQ.
+    is_fast: u32,
+}
+
+global_asm!(
+    include_str!("boot.S"),
+    control = const ringlet_abi::CONTROL_BASE,
+    control_mark = const ringlet_abi::control::MARK,
+    physical_map_slot = const PHYSICAL_MAP_SLOT,
+    stack_size = const STACK_SIZE,
+);
+
+global_asm!(
+    include_str!("monitor.S"),
+    latched = const offset::LATCHED,
+    ist1 = const offset::IST1,
+    nested = const offset::NESTED,
+    to_upcall = const offset::TO_UPCALL,
+    // Bits 16..32 of the address at which the linker script places the monitor.
+    monitor_middle = const 0x8020,
+);
+
+macro_rules! register {
+    ($name:ident) => {
+        offset_of!(UserContext, registers) + offset_of!(crate::user::Registers, $name)
+    };
+}
+
+global_asm!(
+    include_str!("entry.S"),
+    rax = const register!(rax),
+    rbx = const register!(rbx),
+    rcx = const register!(rcx),
+    rdx = const register!(rdx),
+    rsi = const register!(rsi),
+    rdi = const register!(rdi),
+    rbp = const register!(rbp),
+    r8 = const register!(r8),
+    r9 = const register!(r9),
+    r10 = const register!(r10),
+    r11 = const register!(r11),
+    r12 = const register!(r12),
+    r13 = const register!(r13),
+    r14 = const register!(r14),
+    r15 = const register!(r15),
+    rip = const register!(rip),
+    rflags = const register!(rflags),
+    rsp = const register!(rsp),
+    fs_base = const offset_of!(UserContext, fs_base),
+    xmm = const offset_of!(UserContext, backend) + offset_of!(ContextState, xmm),
+    is_fast = const offset_of!(UserContext, backend) + offset_of!(ContextState, is_fast),
+    latched = const offset::LATCHED,
+    ist1 = const offset::IST1,
+    nested = const offset::NESTED,
+    kernel_rsp = const offset::KERNEL_RSP,
+    context = const offset::CONTEXT,
+    user_rsp = const offset::USER_RSP,
+    cpu_fs_base = const offset::FS_BASE,
+    exception = const offset::EXCEPTION,
+    exception_rax = const offset::EXCEPTION_RAX,
+    exception_frame = const offset::EXCEPTION_FRAME,
+    interrupt_frame = const offset::INTERRUPT_FRAME,
+    double_fault = const offset::DOUBLE_FAULT,
+);
+
+unsafe extern "C" {
+    fn enter_program(context: *mut UserContext) -> u32;
+}
+
+/// Physical address of the page map that CR3 holds.
+static LOADED: AtomicU64 = AtomicU64::new(0);
+/// The address space that CR3 refers to, kept alive.
+static ACTIVE: spin::Mutex<Option<Space>> = spin::Mutex::new(None);
+
+pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
+    let root = space.0.address().0;
+    if LOADED.load(Ordering::Relaxed) != root {
+        // SAFETY: the root maps the kernel as every page map does, and is kept alive in ACTIVE
+        // until another one has been loaded.
+        unsafe { monitor::load_cr3(root) };
+        LOADED.store(root, Ordering::Relaxed);
+        *ACTIVE.lock() = Some(space.clone());
+    }
+    if context.registers.rip != context.registers.rcx {
+        context.backend.is_fast = 0;
+    }
+    // What the program must not choose for itself: interrupts stay enabled, no I/O privilege.
+    context.registers.rflags = context.registers.rflags & 0x0024_4dd5 | 0x202;
+    // SAFETY: the context is exclusively ours; the program runs in its own half of the address
+    // space (in this mode nothing protects the kernel from it, as docs/design.md says), and the
+    // entry code returns here with all callee-saved registers restored.
+    let reason = unsafe { enter_program(context) };
+    match reason {
+        0 => Trap::Syscall,
+        1 => {
+            // SAFETY: the monitor wrote the block's exception before it resumed us, and writes
+            // it again only at the next exception, which the kernel does not raise.
+            let exception = unsafe { &(*per_cpu::current()).exception };
+            trap_of(exception)
+        }
+        _ => {
+            interrupt::acknowledge();
+            Trap::Interrupt
+        }
+    }
+}
+
+fn trap_of(exception: &per_cpu::ExceptionStack) -> Trap {
+    match exception.vector {
+        14 => Trap::PageFault(PageFault {
+            address: exception.cr2,
+            is_present: exception.code & 1 != 0,
+            is_write: exception.code & 2 != 0,
+            is_fetch: exception.code & 16 != 0,
+        }),
+        vector => Trap::Exception {
+            vector: vector as u8,
+            code: exception.code,
+        },
+    }
+}
+
+pub(crate) fn physical_map() -> *mut u8 {
+    core::ptr::with_exposed_provenance_mut(PHYSICAL_MAP as usize)
+}
+
+/// Copies `count` bytes of memory that others may change meanwhile.
+///
+/// # Safety
+///
+/// Both ranges must be valid; an overlap gives a mixture of old and new bytes.
+pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
+    // SAFETY: the caller's promise. The copy is opaque to the compiler, which therefore assumes
+    // nothing about bytes that change during it.
+    unsafe {
+        asm!("rep movsb", inout("rcx") count => _, inout("rsi") from => _, inout("rdi") to => _,
+             options(nostack, preserves_flags));
+    }
+}
+
+/// Sets `count` bytes of memory that others may change meanwhile.
+///
+/// # Safety
+///
+/// The range must be valid.
+pub(crate) unsafe fn fill(to: *mut u8, value: u8, count: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("rep stosb", inout("rcx") count => _, in("al") value, inout("rdi") to => _,
+             options(nostack, preserves_flags));
+    }
+}
+
+/// Makes the kernel's half of the address space part of a new page map.
+pub(crate) fn map_kernel(root: &Frame) {
+    for index in 256..512 {
+        let entry = boot::page_map_entry(index);
+        root.atomic_u64(index * 8).store(entry, Ordering::Relaxed);
+    }
+}
+
+pub(crate) fn flush_tlb() {
+    let root = LOADED.load(Ordering::Relaxed);
+    if root != 0 {
+        // SAFETY: it is the page map that is loaded.
+        unsafe { monitor::load_cr3(root) };
+    }
+}
+
+/// Reads a 32-bit device register.
+///
+/// # Safety
+///
+/// `address` must be that of a device register whose read does no harm.
+pub(crate) unsafe fn read_register(address: crate::PhysAddr) -> u32 {
+    let value: u32;
+    // SAFETY: the caller's promise. A fixed encoding, since the host decodes the instruction.
+    unsafe {
+        asm!("mov {:e}, dword ptr [{}]", out(reg) value, in(reg) physical::pointer(address),
+             options(nostack, preserves_flags));
+    }
+    value
+}
+
+/// Writes a 32-bit device register.
+///
+/// # Safety
+///
+/// `address` must be that of a device register, and what the device then does must be sound.
+pub(crate) unsafe fn write_register(address: crate::PhysAddr, value: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("mov dword ptr [{}], {:e}", in(reg) physical::pointer(address), in(reg) value,
+             options(nostack, preserves_flags));
+    }
+}
+
+/// Makes `$main`, a `fn(machine::BootInfo) -> !`, what the machine starts after boot.
+#[macro_export]
+macro_rules! entry_point {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "Rust" fn ringlet_kernel_main(boot: $crate::BootInfo) -> ! {
+            $main(boot)
+        }
+    };
+}

@@ -5,6 +5,8 @@
 
 pub mod clock;
 pub mod interrupt;
+pub mod power;
+pub mod serial;
 
 use crate::frame::{self, Frame, FrameState};
 use crate::page_table::Space;

@@ -1,0 +1,185 @@
+// Boot: from the PVH entry (32-bit, paging off, CPL 0) to the kernel's first Rust function.
+//
+// Every instruction at CPL 0 may be emulated (0.6 µs, and no SSE), so this does only what needs
+// CPL 0. PVH: ebx holds the physical address of the start info.
+
+.set VIRTUAL, 0xffffffff80000000
+.set CR4_BITS, (1 << 5) | (1 << 9) | (1 << 10)          // PAE, OSFXSR, OSXMMEXCPT
+.set CR4_FSGSBASE, 1 << 16
+
+.pushsection .note.pvh, "a", @note
+    .long 4, 8, 18                                      // XEN_ELFNOTE_PHYS32_ENTRY
+    .asciz "Xen"
+    .quad pvh_entry - VIRTUAL
+.popsection
+
+.pushsection .boot, "awx"
+.code32
+.globl pvh_entry
+pvh_entry:
+    cld
+    mov dword ptr [{control} + {control_mark}], 1       // the timeline's first mark
+    mov edi, ebx
+    mov eax, 7                                          // FSGSBASE where CPUID has it
+    xor ecx, ecx
+    cpuid
+    mov eax, CR4_BITS
+    test ebx, 1
+    jz 1f
+    or eax, CR4_FSGSBASE
+1:  mov cr4, eax
+    mov ecx, 0xc0000080                                 // EFER: SCE, LME, NXE
+    rdmsr
+    or eax, 0x901
+    wrmsr
+    mov eax, offset page_map - VIRTUAL
+    mov cr3, eax
+    mov eax, 0x80010033                                 // PG, WP, NE, ET, MP, PE
+    mov cr0, eax
+    lgdt [gdt_pointer_low - VIRTUAL]
+    .byte 0xea                                          // ljmp 0x10, long_mode
+    .long long_mode - VIRTUAL
+    .word 0x10
+
+.code64
+long_mode:
+    mov rax, offset high
+    jmp rax
+high:
+    mov edi, edi
+    mov ax, 0x18
+    mov ss, ax
+    mov ds, ax
+    mov es, ax
+    lgdt [rip + gdt_pointer]
+    lea rax, [rip + BOOT_CPU]                           // the base of the TSS, in its four pieces
+    mov rsi, rax
+    lea rdx, [rip + gdt + 0x40]
+    mov word ptr [rdx + 2], ax
+    shr rax, 16
+    mov byte ptr [rdx + 4], al
+    mov byte ptr [rdx + 7], ah
+    shr rax, 16
+    mov dword ptr [rdx + 8], eax
+    mov ax, 0x40
+    ltr ax
+    lidt [rip + idt_pointer]
+    mov ecx, 0xc0000081                                 // STAR: SYSCALL 0x10/0x18, SYSRET base 0x20
+    xor eax, eax
+    mov edx, 0x00230010
+    wrmsr
+    mov ecx, 0xc0000082                                 // LSTAR
+    mov eax, offset syscall_entry - VIRTUAL + 0x80000000
+    mov edx, 0xffffffff
+    wrmsr
+    mov ecx, 0xc0000084                                 // FMASK: TF, DF, NT, AC
+    mov eax, 0x44500
+    xor edx, edx
+    wrmsr
+    mov ecx, 0xc0000101                                 // GS base
+    mov eax, esi
+    shr rsi, 32
+    mov edx, esi
+    wrmsr
+    mov al, 0xff                                        // the PIC is not used
+    out 0x21, al
+    out 0xa1, al
+    mov eax, 0x40000000                                 // is this KVM?
+    cpuid
+    xor eax, eax
+    cmp ebx, 0x4b4d564b
+    jne 2f
+    mov eax, 0x40000001
+    cpuid
+2:  mov dword ptr [rip + boot_kvm_features], eax
+    rdtsc
+    mov esi, eax
+    mov ecx, 8                                          // is CPL 0 emulated?
+3:  dec ecx
+    jnz 3b
+    rdtsc
+    sub eax, esi
+    mov dword ptr [rip + boot_loop_cycles], eax
+    lea rsp, [rip + kernel_stack_end]
+    push 0x2b
+    lea rax, [rip + kernel_stack_end - 8]
+    push rax
+    push 0x202
+    push 0x33
+    lea rax, [rip + machine_start]
+    push rax
+    iretq
+.popsection
+
+.pushsection .boot.data, "aw"
+.balign 16
+.globl gdt
+gdt:
+    .quad 0, 0
+    .quad 0x00af9b000000ffff                            // 0x10 kernel code
+    .quad 0x00cf93000000ffff                            // 0x18 kernel data
+    .quad 0x00cffb000000ffff                            // 0x20 user code, 32 bit: SYSRET's base
+    .quad 0x00cff3000000ffff                            // 0x28 user data
+    .quad 0x00affb000000ffff                            // 0x30 user code
+    .quad 0
+    .quad 0x0000890000000067, 0                         // 0x40 TSS
+gdt_end:
+gdt_pointer_low:
+    .word gdt_end - gdt - 1
+    .long gdt - VIRTUAL
+.balign 8
+    .word 0, 0, 0
+gdt_pointer:
+    .word gdt_end - gdt - 1
+    .quad gdt
+.balign 8
+    .word 0, 0, 0
+idt_pointer:
+    .word 256 * 16 - 1
+    .quad idt
+.globl boot_kvm_features, boot_loop_cycles
+boot_kvm_features: .long 0
+boot_loop_cycles:  .long 0
+
+// Page tables: the first 4 GiB at 0 (until the kernel removes it), at the physical map, and the
+// first GiB at VIRTUAL; the last GiB, where devices are, uncached.
+.balign 4096
+.globl page_map
+page_map:
+    .quad page_map_low - VIRTUAL + 7
+    .fill {physical_map_slot} - 1, 8, 0
+    .quad page_map_low - VIRTUAL + 7
+    .fill 510 - {physical_map_slot}, 8, 0
+    .quad page_map_high - VIRTUAL + 7
+page_map_low:
+    .quad page_directories - VIRTUAL + 7
+    .quad page_directories - VIRTUAL + 0x1000 + 7
+    .quad page_directories - VIRTUAL + 0x2000 + 7
+    .quad page_directories - VIRTUAL + 0x3000 + 7
+    .fill 508, 8, 0
+page_map_high:
+    .fill 510, 8, 0
+    .quad page_directories - VIRTUAL + 7
+    .quad 0
+page_directories:
+    .set address, 0
+    .rept 3 * 512
+    .quad address + 0x87
+    .set address, address + 0x200000
+    .endr
+    .rept 512
+    .quad address + 0x9f
+    .set address, address + 0x200000
+    .endr
+.popsection
+
+.pushsection .bss.stack, "aw", @nobits
+.balign 4096
+.globl kernel_stack, kernel_stack_end
+kernel_stack:
+    .skip {stack_size}
+kernel_stack_end:
+.globl panic_stack_end
+    .skip 0x8000
+panic_stack_end:
+.popsection

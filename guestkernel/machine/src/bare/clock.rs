@@ -1,0 +1,101 @@
+//! Time: the TSC, scaled as kvmclock says (Linux `Documentation/virt/kvm/x86/msr.rst`).
+
+use super::{IMAGE_BASE, monitor};
+use core::arch::x86_64::_rdtsc;
+use core::sync::atomic::{AtomicI8, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+
+const MSR_WALL_CLOCK: u32 = 0x4b56_4d00;
+const MSR_SYSTEM_TIME: u32 = 0x4b56_4d01;
+/// KVM_FEATURE_CLOCKSOURCE2 in leaf 0x40000001.
+const FEATURE_CLOCKSOURCE2: u32 = 1 << 3;
+
+/// `struct pvclock_vcpu_time_info`, which the host writes.
+#[repr(C, align(32))]
+struct SystemTime {
+    version: AtomicU32,
+    padding: u32,
+    tsc_timestamp: AtomicU64,
+    system_time: AtomicU64,
+    multiplier: AtomicU32,
+    shift: AtomicI8,
+    flags: AtomicU8,
+}
+
+/// `struct pvclock_wall_clock`, which the host writes once.
+#[repr(C, align(32))]
+struct WallClock {
+    version: AtomicU32,
+    seconds: AtomicU32,
+    nanoseconds: AtomicU32,
+}
+
+static SYSTEM_TIME: SystemTime = SystemTime {
+    version: AtomicU32::new(0),
+    padding: 0,
+    tsc_timestamp: AtomicU64::new(0),
+    system_time: AtomicU64::new(0),
+    multiplier: AtomicU32::new(0),
+    shift: AtomicI8::new(0),
+    flags: AtomicU8::new(0),
+};
+
+static WALL_CLOCK: WallClock = WallClock {
+    version: AtomicU32::new(0),
+    seconds: AtomicU32::new(0),
+    nanoseconds: AtomicU32::new(0),
+};
+
+/// Asks the host to keep the clock in memory.
+///
+/// # Panics
+///
+/// If the host has no kvmclock.
+pub(super) fn initialise(kvm_features: u32) {
+    assert!(
+        kvm_features & FEATURE_CLOCKSOURCE2 != 0,
+        "the host offers no kvmclock, the only clock that this kernel can use"
+    );
+    let physical = |address: u64| address - IMAGE_BASE;
+    // SAFETY: the host writes to the two statics, whose fields are atomic.
+    unsafe {
+        monitor::write_msr(MSR_WALL_CLOCK, physical((&raw const WALL_CLOCK) as u64));
+        monitor::write_msr(MSR_SYSTEM_TIME, physical((&raw const SYSTEM_TIME) as u64) | 1);
+    }
+    assert!(
+        SYSTEM_TIME.multiplier.load(Ordering::Relaxed) != 0,
+        "the host does not write kvmclock"
+    );
+}
+
+fn tsc() -> u64 {
+    // SAFETY: RDTSC is there on every x86-64 and is not disabled for CPL 3.
+    unsafe { _rdtsc() }
+}
+
+/// Nanoseconds since boot.
+#[inline]
+pub fn monotonic() -> u64 {
+    loop {
+        let version = SYSTEM_TIME.version.load(Ordering::Acquire);
+        let timestamp = SYSTEM_TIME.tsc_timestamp.load(Ordering::Relaxed);
+        let base = SYSTEM_TIME.system_time.load(Ordering::Relaxed);
+        let multiplier = SYSTEM_TIME.multiplier.load(Ordering::Relaxed);
+        let shift = SYSTEM_TIME.shift.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        if version & 1 != 0 || version != SYSTEM_TIME.version.load(Ordering::Relaxed) {
+            core::hint::spin_loop();
+            continue;
+        }
+        let delta = tsc().saturating_sub(timestamp);
+        let shifted = if shift >= 0 { delta << (shift as u32 & 63) } else { delta >> (shift.unsigned_abs() & 63) };
+        let scaled = (u128::from(shifted) * u128::from(multiplier) >> 32) as u64;
+        return base + scaled;
+    }
+}
+
+/// Nanoseconds since 1970-01-01 00:00 UTC.
+pub fn realtime() -> u64 {
+    let seconds = WALL_CLOCK.seconds.load(Ordering::Relaxed);
+    let nanoseconds = WALL_CLOCK.nanoseconds.load(Ordering::Relaxed);
+    u64::from(seconds) * 1_000_000_000 + u64::from(nanoseconds) + monotonic()
+}

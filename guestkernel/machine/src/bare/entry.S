@@ -1,0 +1,199 @@
+// Between the program and the kernel, both at CPL 3 (mode `shared`): SYSCALL lands here, upcalls
+// of the monitor do, and the kernel leaves for the program from here.
+//
+// The program's registers are stored in its UserContext, whose address is in the CPU's block.
+// The kernel uses SSE but never AVX, so the XMM registers are all that is stored of the rest.
+
+.pushsection .text.entry, "ax"
+
+.macro save_general
+    mov [rsp + {rbx}], rbx
+    mov [rsp + {rdx}], rdx
+    mov [rsp + {rsi}], rsi
+    mov [rsp + {rdi}], rdi
+    mov [rsp + {rbp}], rbp
+    mov [rsp + {r8}], r8
+    mov [rsp + {r9}], r9
+    mov [rsp + {r10}], r10
+    mov [rsp + {r12}], r12
+    mov [rsp + {r13}], r13
+    mov [rsp + {r14}], r14
+    mov [rsp + {r15}], r15
+.endm
+
+.macro save_xmm
+    .set number, 0
+    .altmacro
+    .rept 16
+    save_one_xmm %number
+    .set number, number + 1
+    .endr
+    .noaltmacro
+.endm
+.macro save_one_xmm number
+    movaps [rsp + {xmm} + \number * 16], xmm\number
+.endm
+
+.macro load_xmm
+    .set number, 0
+    .altmacro
+    .rept 16
+    load_one_xmm %number
+    .set number, number + 1
+    .endr
+    .noaltmacro
+.endm
+.macro load_one_xmm number
+    movaps xmm\number, [rdi + {xmm} + \number * 16]
+.endm
+
+// Back to the caller of enter_program, with eax as its value.
+.macro return_to_kernel
+    mov rsp, gs:[{kernel_rsp}]
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret
+.endm
+
+.globl syscall_entry
+.balign 64
+syscall_entry:
+    mov gs:[{user_rsp}], rsp
+    mov rsp, gs:[{context}]
+    mov [rsp + {rax}], rax
+    mov [rsp + {rcx}], rcx
+    mov [rsp + {rip}], rcx
+    mov [rsp + {r11}], r11
+    mov [rsp + {rflags}], r11
+    save_general
+    mov rax, gs:[{user_rsp}]
+    mov [rsp + {rsp}], rax
+    save_xmm
+    xor eax, eax
+    test r11d, 0x44500                                  // flags that only IRETQ restores
+    setz al
+    mov [rsp + {is_fast}], eax
+    xor eax, eax
+    return_to_kernel
+
+// rdi: the UserContext. Returns why the program stopped: 0 system call, 1 exception, 2 interrupt.
+.globl enter_program
+.balign 64
+enter_program:
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov gs:[{kernel_rsp}], rsp
+    mov gs:[{context}], rdi
+.globl exit_restart
+exit_restart:
+    mov rdi, gs:[{context}]
+    cmp qword ptr gs:[{latched}], 0
+    jne 2f
+    mov rax, [rdi + {fs_base}]
+    cmp rax, gs:[{cpu_fs_base}]
+    je 3f
+    wrfsbase rax
+    mov gs:[{cpu_fs_base}], rax
+3:  load_xmm
+    mov rax, [rdi + {rax}]
+    mov rbx, [rdi + {rbx}]
+    mov rcx, [rdi + {rcx}]
+    mov rdx, [rdi + {rdx}]
+    mov rsi, [rdi + {rsi}]
+    mov rbp, [rdi + {rbp}]
+    mov r8, [rdi + {r8}]
+    mov r9, [rdi + {r9}]
+    mov r10, [rdi + {r10}]
+    mov r11, [rdi + {r11}]
+    mov r12, [rdi + {r12}]
+    mov r13, [rdi + {r13}]
+    mov r14, [rdi + {r14}]
+    mov r15, [rdi + {r15}]
+    cmp dword ptr [rdi + {is_fast}], 0
+    je 1f
+    // After SYSCALL: rcx holds the address to return to, and the ABI leaves the flags undefined
+    // but for the direction flag, which is clear.
+    mov rsp, [rdi + {rsp}]
+    mov rdi, [rdi + {rdi}]
+    jmp rcx
+1:  lea rsp, [rdi + {rip}]
+    mov rdi, [rdi + {rdi}]
+    iretq
+.globl exit_end
+exit_end:
+2:  mov eax, 2
+    return_to_kernel
+
+.globl upcall_exception
+.balign 64
+upcall_exception:
+    cmp qword ptr gs:[{exception_frame}], 0
+    jl 1f
+    mov rsp, gs:[{context}]
+    mov rax, gs:[{exception_rax}]
+    mov [rsp + {rax}], rax
+    mov [rsp + {rcx}], rcx
+    mov [rsp + {r11}], r11
+    save_general
+    mov rax, gs:[{exception_frame}]
+    mov [rsp + {rip}], rax
+    mov rax, gs:[{exception_frame} + 16]
+    mov [rsp + {rflags}], rax
+    mov rax, gs:[{exception_frame} + 24]
+    mov [rsp + {rsp}], rax
+    save_xmm
+    mov dword ptr [rsp + {is_fast}], 0
+    mov eax, 1
+    return_to_kernel
+1:  lea rsp, [rip + panic_stack_end]                    // the kernel faulted: a bug
+    push 0
+    push rbp
+    mov rbp, rsp
+    lea rdi, [rip + BOOT_CPU + {exception}]
+    call machine_fault
+
+.globl upcall_double_fault
+upcall_double_fault:
+    lea rsp, [rip + panic_stack_end]
+    push 0
+    push rbp
+    mov rbp, rsp
+    lea rdi, [rip + BOOT_CPU + {double_fault}]
+    call machine_fault
+
+.globl upcall_interrupt
+.balign 64
+upcall_interrupt:
+    mov rsp, gs:[{context}]
+    mov [rsp + {rax}], rax
+    mov [rsp + {rcx}], rcx
+    mov [rsp + {r11}], r11
+    save_general
+    mov rax, gs:[{interrupt_frame}]
+    mov [rsp + {rip}], rax
+    mov rax, gs:[{interrupt_frame} + 16]
+    mov [rsp + {rflags}], rax
+    mov rax, gs:[{interrupt_frame} + 24]
+    mov [rsp + {rsp}], rax
+    sub qword ptr gs:[{ist1}], {nested}                 // the frame is read: the next may come
+    save_xmm
+    mov dword ptr [rsp + {is_fast}], 0
+    mov eax, 2
+    return_to_kernel
+
+// rax: function of the monitor; other registers as it says. The one HLT of the kernel.
+.globl monitor_call
+monitor_call:
+.globl monitor_call_site
+monitor_call_site:
+    hlt
+    ret
+.popsection
