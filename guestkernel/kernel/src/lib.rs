@@ -13,3 +13,6 @@ pub mod error;
 pub mod executor;
 pub mod fs;
 pub mod io;
+pub mod mm;
+pub mod process;
+pub mod syscall;

@@ -1,1 +1,17 @@
 //! Programs' memory: address spaces and the memory side of reads and writes.
+
+mod address_space;
+mod change;
+mod fault;
+mod io_buffer;
+mod page_source;
+mod user_access;
+mod vma;
+
+pub use address_space::{AddressSpace, MMAP_MIN, TASK_SIZE};
+pub use change::{Advice, Remap};
+pub use fault::FaultError;
+pub use io_buffer::{IoBuffer, UserRange};
+pub use machine::{Access, Segment};
+pub use page_source::PageSource;
+pub use vma::{Backing, MapRequest, PAGE, Placement};

@@ -1,0 +1,338 @@
+//! Changing what is mapped: `mprotect(2)`, `mremap(2)`, `madvise(2)`, `mincore(2)`.
+
+use super::address_space::{AddressSpace, Mappings, TASK_SIZE, page_range, round_up};
+use super::vma::{Backing, MapRequest, PAGE, Placement, Vma, normalised};
+use crate::error::{Errno, Result};
+use alloc::vec::Vec;
+use core::ops::Range;
+use machine::{Access, Flush};
+
+/// What `mremap(2)` asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Remap {
+    /// Where the mapping is.
+    pub address: u64,
+    /// Its bytes now.
+    pub old_length: u64,
+    /// Its bytes then.
+    pub new_length: u64,
+    /// It may move (`MREMAP_MAYMOVE`).
+    pub may_move: bool,
+    /// Where it must go (`MREMAP_FIXED`).
+    pub fixed: Option<u64>,
+    /// The old place stays mapped, empty (`MREMAP_DONTUNMAP`).
+    pub keep_old: bool,
+}
+
+/// What `madvise(2)` says that does something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Nothing is done; the range must be mapped.
+    Nothing,
+    /// Drop the pages (`MADV_DONTNEED`).
+    DontNeed,
+    /// The contents of anonymous memory are worth nothing any more (`MADV_FREE`).
+    Free,
+    /// Fill the pages in, for stores if so (`MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`).
+    Populate {
+        /// For stores.
+        for_write: bool,
+    },
+}
+
+impl AddressSpace {
+    /// Sets what the program may do with `length` bytes from `address` on (`mprotect(2)`).
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an address that is no page's, `ENOMEM` if not all of it is mapped, `EACCES`
+    /// if the mapped file does not allow it. What lies before the cause has been changed.
+    pub fn protect(&self, address: u64, length: u64, access: Access) -> Result<()> {
+        if !address.is_multiple_of(PAGE) {
+            return Err(Errno::EINVAL);
+        }
+        let range = page_range(address, length)
+            .filter(|range| range.end <= TASK_SIZE)
+            .ok_or(Errno::ENOMEM)?;
+        let mut flush = Flush::new();
+        self.mappings
+            .lock()
+            .protect(range, normalised(access), &mut flush)
+    }
+
+    /// Moves or resizes a mapping (`mremap(2)`) and returns where it is. The caller has checked
+    /// the flags.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`, `EFAULT` if the old range is not one mapping, `ENOMEM`.
+    pub fn remap(&self, remap: Remap) -> Result<u64> {
+        let mut flush = Flush::new();
+        self.mappings.lock().remap(remap, &mut flush)
+    }
+
+    /// Takes an advice about `length` bytes from `address` on (`madvise(2)`).
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an address that is no page's or memory that the advice does not fit, `ENOMEM`
+    /// if not all of it is mapped, `EFAULT` if it could not be filled in.
+    pub fn advise(&self, address: u64, length: u64, advice: Advice) -> Result<()> {
+        let range = page_range(address, length)
+            .filter(|range| range.end <= TASK_SIZE)
+            .ok_or(Errno::EINVAL)?;
+        let mut flush = Flush::new();
+        let mut mappings = self.mappings.lock();
+        let is_all_mapped = mappings.is_all_mapped(&range);
+        match advice {
+            Advice::Nothing => {}
+            Advice::DontNeed => mappings.table.unmap(range, &mut flush),
+            Advice::Free => {
+                if mappings
+                    .overlapping(&range)
+                    .any(|(_, area)| !matches!(area.backing, Backing::Anonymous))
+                {
+                    return Err(Errno::EINVAL);
+                }
+                mappings.table.unmap(range, &mut flush);
+            }
+            Advice::Populate { for_write } => {
+                drop(mappings);
+                return self.fill_in_all(range, for_write);
+            }
+        }
+        if is_all_mapped { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    fn fill_in_all(&self, range: Range<u64>, for_write: bool) -> Result<()> {
+        use super::fault::FaultError;
+        let needed = if for_write { Access::WRITE } else { Access::READ };
+        for page in range.step_by(PAGE as usize) {
+            self.fill_in(page, needed).map_err(|error| match error {
+                FaultError::NotMapped | FaultError::OutOfMemory => Errno::ENOMEM,
+                FaultError::Denied => Errno::EINVAL,
+                FaultError::NoPage => Errno::EFAULT,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// For each page of `length` bytes from `address` on, whether it is in memory (`mincore(2)`).
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an address that is no page's, `ENOMEM` if not all of it is mapped.
+    pub fn residency(&self, address: u64, length: u64) -> Result<Vec<bool>> {
+        if !address.is_multiple_of(PAGE) {
+            return Err(Errno::EINVAL);
+        }
+        let range = page_range(address, length)
+            .filter(|range| range.end <= TASK_SIZE)
+            .ok_or(Errno::ENOMEM)?;
+        let mappings = self.mappings.lock();
+        if !mappings.is_all_mapped(&range) {
+            return Err(Errno::ENOMEM);
+        }
+        let mut pages = Vec::new();
+        pages
+            .try_reserve_exact(((range.end - range.start) / PAGE) as usize)
+            .map_err(|_| Errno::ENOMEM)?;
+        pages.extend(
+            range
+                .step_by(PAGE as usize)
+                .map(|page| mappings.is_filled_in(page)),
+        );
+        Ok(pages)
+    }
+
+    /// Checks that `length` bytes from `address` on are mapped (`msync(2)`, `mlock(2)`).
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn check_mapped(&self, range: Range<u64>) -> Result<()> {
+        if self.mappings.lock().is_all_mapped(&range) {
+            Ok(())
+        } else {
+            Err(Errno::ENOMEM)
+        }
+    }
+}
+
+impl Mappings {
+    fn is_all_mapped(&self, range: &Range<u64>) -> bool {
+        let mut end = range.end;
+        for (start, area) in self.overlapping(range) {
+            if area.end < end {
+                return false;
+            }
+            end = start;
+        }
+        end <= range.start
+    }
+
+    fn protect(&mut self, range: Range<u64>, access: Access, flush: &mut Flush) -> Result<()> {
+        let mut next = range.start;
+        let mut result = Ok(());
+        for start in self.isolate(&range) {
+            let Some(area) = self.areas.get_mut(&start) else {
+                continue;
+            };
+            if start != next {
+                break;
+            }
+            if !area.max_access.contains(access) {
+                result = Err(Errno::EACCES);
+                break;
+            }
+            next = area.end;
+            area.access = access;
+            // Frames that others may see, and private pages that nobody has written yet, show
+            // their first write by a fault.
+            let may_write_at_once = matches!(area.backing, Backing::Anonymous);
+            self.table.protect(start..next, flush, |_, frame| {
+                if may_write_at_once || (!area.is_shared && frame.is_unique()) {
+                    access
+                } else {
+                    access & !Access::WRITE
+                }
+            });
+        }
+        self.generation += 1;
+        for edge in self.edges(&range) {
+            self.join_at(edge);
+        }
+        if result.is_ok() && next < range.end {
+            return Err(Errno::ENOMEM);
+        }
+        result
+    }
+
+    /// Where areas start in `range` and right after it, from the top down.
+    fn edges(&self, range: &Range<u64>) -> Vec<u64> {
+        self.areas
+            .range(range.start..=range.end)
+            .rev()
+            .map(|(start, _)| *start)
+            .collect()
+    }
+
+    fn remap(&mut self, remap: Remap, flush: &mut Flush) -> Result<u64> {
+        let Remap { address, .. } = remap;
+        let new_length = round_up(remap.new_length).ok_or(Errno::EINVAL)?;
+        let old_length = round_up(remap.old_length).ok_or(Errno::EINVAL)?;
+        if !address.is_multiple_of(PAGE) || new_length == 0 || new_length > TASK_SIZE {
+            return Err(Errno::EINVAL);
+        }
+        let old = address..address.checked_add(old_length).ok_or(Errno::EINVAL)?;
+        if let Some(to) = remap.fixed {
+            let overlaps = to < old.end && old.start < to.saturating_add(new_length);
+            if !to.is_multiple_of(PAGE) || to > TASK_SIZE - new_length || overlaps {
+                return Err(Errno::EINVAL);
+            }
+        }
+        let (start, area) = self.area_at(address).ok_or(Errno::EFAULT)?;
+        let area_end = area.end;
+        let is_anonymous = matches!(area.backing, Backing::Anonymous);
+        if old.is_empty() {
+            // A second view of shared memory.
+            if !area.is_shared || !remap.may_move {
+                return Err(Errno::EINVAL);
+            }
+            let mut copy = area.clone();
+            copy.skip(address - start);
+            let to = self.reserve(&copy, new_length, remap.fixed, flush)?;
+            copy.end = to + new_length;
+            self.insert(to, copy);
+            return Ok(to);
+        }
+        if old.end > area_end {
+            return Err(Errno::EFAULT);
+        }
+        if remap.keep_old && !is_anonymous {
+            return Err(Errno::EINVAL);
+        }
+        if remap.fixed.is_none() && !remap.keep_old {
+            if new_length <= old_length {
+                if new_length < old_length {
+                    self.unmap(address + new_length..old.end, flush);
+                }
+                return Ok(address);
+            }
+            if self.grow(start, &old, new_length)? {
+                return Ok(address);
+            }
+        }
+        if !remap.may_move {
+            return Err(Errno::ENOMEM);
+        }
+        self.relocate(old, new_length, remap, flush)
+    }
+
+    /// Grows the area that ends at `old.end` where it is; false if something is in the way.
+    fn grow(&mut self, start: u64, old: &Range<u64>, new_length: u64) -> Result<bool> {
+        let end = old.start.checked_add(new_length).ok_or(Errno::EINVAL)?;
+        let more = end - old.end;
+        let Some(area) = self.areas.get(&start) else {
+            return Ok(false);
+        };
+        if area.end != old.end || end > TASK_SIZE || !self.is_free(&(old.end..end)) {
+            return Ok(false);
+        }
+        if !self.has_room_for(more) {
+            return Err(Errno::ENOMEM);
+        }
+        let mut rest = area.clone();
+        rest.skip(area.end - start);
+        rest.end = end;
+        self.insert(old.end, rest);
+        Ok(true)
+    }
+
+    fn relocate(
+        &mut self,
+        mut old: Range<u64>,
+        new_length: u64,
+        remap: Remap,
+        flush: &mut Flush,
+    ) -> Result<u64> {
+        if new_length < old.end - old.start {
+            self.unmap(old.start + new_length..old.end, flush);
+            old.end = old.start + new_length;
+        }
+        let (start, area) = self.area_at(old.start).ok_or(Errno::EFAULT)?;
+        let mut area = area.clone();
+        area.skip(old.start - start);
+        let to = self.reserve(&area, new_length, remap.fixed, flush)?;
+        area.end = to + new_length;
+        let result = self.table.relocate(old.clone(), to, flush);
+        if !remap.keep_old {
+            self.unmap(old, flush);
+        }
+        self.insert(to, area);
+        result?;
+        Ok(to)
+    }
+
+    /// Finds room for `length` bytes, or makes it at `fixed`.
+    fn reserve(
+        &mut self,
+        area: &Vma,
+        length: u64,
+        fixed: Option<u64>,
+        flush: &mut Flush,
+    ) -> Result<u64> {
+        let placement = fixed.map_or(Placement::Hint(0), Placement::Fixed);
+        // Mapped and taken out again: the checks are those of any new mapping.
+        let to = self.map(
+            MapRequest {
+                placement,
+                no_reserve: true,
+                ..MapRequest::anonymous(length, area.access)
+            },
+            flush,
+        )?;
+        self.unmap(to..to + length, flush);
+        Ok(to)
+    }
+}

@@ -1,0 +1,307 @@
+//! Filling pages in when they are first used: zeros, pages of a source, private copies.
+//!
+//! A fault costs far more than mapping a page does, so neighbours that were never touched are
+//! mapped along with the page that is needed.
+
+use super::address_space::{AddressSpace, Mappings};
+use super::page_source::PageSource;
+use super::vma::{Backing, PAGE};
+use crate::error::Errno;
+use alloc::sync::Arc;
+use core::ops::Range;
+use machine::{Access, Flush, Frame, MapError, PAGE_SIZE, PageFault};
+use smallvec::SmallVec;
+
+/// Pages that one fault maps at first, and at most when a program goes through its memory.
+const AROUND: u64 = 16;
+const AROUND_MOST: u64 = 256;
+
+/// Why a page cannot be filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultError {
+    /// Nothing is mapped there: SIGSEGV with `SEGV_MAPERR`.
+    NotMapped,
+    /// The mapping does not allow it: SIGSEGV with `SEGV_ACCERR`.
+    Denied,
+    /// What is mapped has no such page: SIGBUS.
+    NoPage,
+    /// There is no page frame left.
+    OutOfMemory,
+}
+
+impl From<FaultError> for Errno {
+    fn from(error: FaultError) -> Self {
+        match error {
+            FaultError::OutOfMemory => Self::ENOMEM,
+            _ => Self::EFAULT,
+        }
+    }
+}
+
+impl From<MapError> for FaultError {
+    fn from(_: MapError) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<machine::OutOfMemory> for FaultError {
+    fn from(_: machine::OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// How many pages of anonymous memory the next fault maps: more, when it goes on where the last
+/// one ended.
+#[derive(Default)]
+pub(super) struct Window {
+    end: u64,
+    pages: u64,
+}
+
+impl Window {
+    /// The pages to map for a fault at `page` in the area `area`.
+    fn around(&mut self, page: u64, area: &Range<u64>) -> Range<u64> {
+        let range = if page == self.end {
+            self.pages = (self.pages * 2).min(AROUND_MOST);
+            page..page.saturating_add(self.pages * PAGE)
+        } else {
+            self.pages = AROUND;
+            aligned_around(page)
+        };
+        let range = range.start.max(area.start)..range.end.min(area.end);
+        self.end = range.end;
+        range
+    }
+}
+
+fn aligned_around(page: u64) -> Range<u64> {
+    let start = page & !(AROUND * PAGE - 1);
+    start..start + AROUND * PAGE
+}
+
+/// A page of a source that is to be mapped.
+struct SourceFault {
+    source: Arc<dyn PageSource>,
+    generation: u64,
+    /// The page that is needed.
+    page: u64,
+    /// The pages to map, and the number of the first in the source.
+    range: Range<u64>,
+    first_index: u64,
+    is_shared: bool,
+    access: Access,
+    needs_write: bool,
+}
+
+type Frames = SmallVec<[(u64, Frame); AROUND as usize]>;
+
+enum Step {
+    Done,
+    FromSource(SourceFault),
+}
+
+impl AddressSpace {
+    /// Makes the page that a program faulted on usable.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`].
+    pub fn fault(&self, fault: PageFault) -> Result<(), FaultError> {
+        let needed = if fault.is_write {
+            Access::WRITE
+        } else if fault.is_fetch {
+            Access::EXECUTE
+        } else {
+            Access::READ
+        };
+        self.fill_in(fault.address, needed)
+    }
+
+    /// Makes the page at `address` one that the program has `needed` access to.
+    pub(super) fn fill_in(&self, address: u64, needed: Access) -> Result<(), FaultError> {
+        let page = address & !(PAGE - 1);
+        loop {
+            let step = self.mappings.lock().fill_in(page, needed)?;
+            let Step::FromSource(fault) = step else {
+                return Ok(());
+            };
+            // Without the lock, since the source may take its own.
+            let frames = fault.frames()?;
+            let mut flush = Flush::new();
+            let mut mappings = self.mappings.lock();
+            if mappings.generation == fault.generation {
+                return mappings.map_source(&fault, frames, &mut flush);
+            }
+        }
+    }
+
+    /// Fills in all pages of `range`, as far as there are any and memory suffices.
+    pub(crate) fn populate(&self, range: Range<u64>) {
+        let mut page = range.start & !(PAGE - 1);
+        while page < range.end {
+            let needed = {
+                let mappings = self.mappings.lock();
+                match mappings.area_at(page) {
+                    Some((_, area)) if area.access.contains(Access::WRITE) => Access::WRITE,
+                    Some((_, area)) if !area.access.is_empty() => Access::READ,
+                    _ => return,
+                }
+            };
+            if self.fill_in(page, needed).is_err() {
+                return;
+            }
+            page += PAGE;
+        }
+    }
+}
+
+impl SourceFault {
+    /// Gets the frames: that of the page that is needed, then those around it that are there.
+    fn frames(&self) -> Result<Frames, FaultError> {
+        let for_write = self.is_shared && self.access.contains(Access::WRITE);
+        let get = |page: u64| {
+            let index = self.first_index + (page - self.range.start) / PAGE;
+            self.source.page(index, for_write)
+        };
+        let mut frames = Frames::new();
+        let needed = get(self.page).map_err(|error| match error {
+            Errno::ENOMEM => FaultError::OutOfMemory,
+            _ => FaultError::NoPage,
+        })?;
+        frames.push((self.page, needed));
+        let mut page = self.range.start;
+        while page < self.range.end {
+            if page != self.page {
+                match get(page) {
+                    Ok(frame) => frames.push((page, frame)),
+                    Err(_) if page > self.page => break,
+                    Err(_) => {}
+                }
+            }
+            page += PAGE;
+        }
+        Ok(frames)
+    }
+}
+
+impl Mappings {
+    fn fill_in(&mut self, page: u64, needed: Access) -> Result<Step, FaultError> {
+        let (start, area) = self.area_at(page).ok_or(FaultError::NotMapped)?;
+        if !area.access.contains(needed) {
+            return Err(FaultError::Denied);
+        }
+        let access = area.access;
+        let is_shared = area.is_shared;
+        let bounds = start..area.end;
+        let present = self.table.lookup(page);
+        if let Some((_, access)) = &present
+            && access.contains(needed)
+        {
+            // Somebody else has filled it in, or it was mapped along with another.
+            return Ok(Step::Done);
+        }
+        if let (Some((frame, _)), false) = (&present, is_shared) {
+            // A store to a page that is shown to nobody else must not reach others.
+            let frame = frame.clone();
+            drop(present);
+            self.unshare(page, frame, access)?;
+            return Ok(Step::Done);
+        }
+        match &area.backing {
+            Backing::Anonymous => {
+                self.map_zeros(page, access, &bounds)?;
+                Ok(Step::Done)
+            }
+            Backing::Source { source, first_page } => {
+                let range = if source.is_resident() && present.is_none() {
+                    let around = aligned_around(page);
+                    around.start.max(bounds.start)..around.end.min(bounds.end)
+                } else {
+                    page..page + PAGE
+                };
+                Ok(Step::FromSource(SourceFault {
+                    source: source.clone(),
+                    generation: self.generation,
+                    page,
+                    first_index: first_page + (range.start - bounds.start) / PAGE,
+                    range,
+                    is_shared,
+                    access,
+                    needs_write: needed.contains(Access::WRITE),
+                }))
+            }
+        }
+    }
+
+    /// Makes the private page that shows `frame` writable: as it is if nobody else has the frame,
+    /// else as a copy.
+    fn unshare(&mut self, page: u64, frame: Frame, access: Access) -> Result<(), FaultError> {
+        let mut flush = Flush::new();
+        let copy = Frame::uninitialised()?;
+        frame.copy_to(0, &copy, 0, PAGE_SIZE);
+        drop(frame);
+        self.table.replace(page, copy, access, &mut flush)?;
+        Ok(())
+    }
+
+    fn map_zeros(
+        &mut self,
+        page: u64,
+        access: Access,
+        bounds: &Range<u64>,
+    ) -> Result<(), FaultError> {
+        self.table.map(page, Frame::zeroed()?, access)?;
+        let memory = machine::memory_use();
+        if memory.free < memory.total / 8 {
+            return Ok(());
+        }
+        let mut next = self.window.around(page, bounds);
+        while next.start < next.end {
+            if !self.is_filled_in(next.start) {
+                let Ok(frame) = Frame::zeroed() else { break };
+                if self.table.map(next.start, frame, access).is_err() {
+                    break;
+                }
+            }
+            next.start += PAGE;
+        }
+        Ok(())
+    }
+
+    /// Maps what a source gave. The areas have not changed since it was asked.
+    fn map_source(
+        &mut self,
+        fault: &SourceFault,
+        frames: Frames,
+        flush: &mut Flush,
+    ) -> Result<(), FaultError> {
+        let read_only = fault.access & !Access::WRITE;
+        for (page, frame) in frames {
+            let is_needed = page == fault.page;
+            if fault.is_shared {
+                if is_needed {
+                    self.table.replace(page, frame, fault.access, flush)?;
+                } else if !self.is_filled_in(page) {
+                    self.table.map(page, frame, fault.access)?;
+                }
+            } else if self.is_filled_in(page) {
+                // A copy that another thread has made meanwhile stays.
+                continue;
+            } else if is_needed && fault.needs_write {
+                let copy = Frame::uninitialised()?;
+                frame.copy_to(0, &copy, 0, PAGE_SIZE);
+                self.table.map(page, copy, fault.access)?;
+            } else {
+                self.table.map(page, frame, read_only)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a frame is mapped at `page`, whatever the program may do with it.
+    pub(super) fn is_filled_in(&self, page: u64) -> bool {
+        self.table
+            .with_frame(page, Access::empty(), |_| ())
+            .is_ok()
+    }
+}

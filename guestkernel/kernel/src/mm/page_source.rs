@@ -1,0 +1,46 @@
+//! What a mapping shows: the contents of a file, the pages of a ring, memory that is shared.
+
+use crate::error::Result;
+use alloc::collections::BTreeMap;
+use machine::Frame;
+use spin::Mutex;
+
+/// Something that has pages which programs can map.
+///
+/// The address space calls these functions without a lock of its own. They may take locks, so
+/// nobody may hold one of those while he copies from or to a program's memory, since that can
+/// end up here.
+pub trait PageSource: Send + Sync {
+    /// The page with number `index`. Every call for the same page gives the same frame, as long
+    /// as the page exists, so that all who map it see the same bytes. `for_write` tells that the
+    /// program may change it through a shared mapping.
+    ///
+    /// # Errors
+    ///
+    /// Any error means that there is no such page (beyond the end, or it cannot be read): the
+    /// program gets SIGBUS, a system call `EFAULT`. `ENOMEM` is the exception.
+    fn page(&self, index: u64, for_write: bool) -> Result<Frame>;
+
+    /// Whether pages are cheap to get, so that it pays to map more than a program has asked for.
+    fn is_resident(&self) -> bool {
+        true
+    }
+}
+
+/// Anonymous memory that is shared (`MAP_SHARED | MAP_ANONYMOUS`): it belongs to all mappings.
+#[derive(Default)]
+pub(super) struct SharedMemory {
+    pages: Mutex<BTreeMap<u64, Frame>>,
+}
+
+impl PageSource for SharedMemory {
+    fn page(&self, index: u64, _for_write: bool) -> Result<Frame> {
+        let mut pages = self.pages.lock();
+        if let Some(frame) = pages.get(&index) {
+            return Ok(frame.clone());
+        }
+        let frame = Frame::zeroed()?;
+        pages.insert(index, frame.clone());
+        Ok(frame)
+    }
+}

@@ -1,0 +1,147 @@
+//! A thread: running the program and seeing to what it wants.
+
+use super::process::{ExitStatus, Process};
+use super::signals::Signal;
+use crate::executor;
+use crate::mm::FaultError;
+use crate::syscall::{self, Args};
+use alloc::sync::Arc;
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::Poll;
+use linux_raw_sys::general as raw;
+use machine::{PageFault, Trap, UserContext};
+
+/// A thread of a process.
+pub struct Thread {
+    /// The process that it belongs to.
+    pub process: Arc<Process>,
+    /// The program's registers.
+    pub context: UserContext,
+    /// Its number.
+    pub tid: u32,
+    /// What `set_robust_list(2)` said: the list's head.
+    pub robust_list: u64,
+    /// What `sigaltstack(2)` said: address, flags, size.
+    pub alternate_stack: (u64, i32, u64),
+    /// Its name (`PR_SET_NAME`), padded with NULs.
+    pub name: [u8; 16],
+}
+
+impl Thread {
+    /// The first thread of `process`.
+    pub fn new(process: Arc<Process>, context: UserContext) -> Self {
+        Self {
+            tid: process.pid,
+            process,
+            context,
+            robust_list: 0,
+            alternate_stack: (0, raw::SS_DISABLE as i32, 0),
+            name: [0; 16],
+        }
+    }
+
+    /// Runs the program until the process ends.
+    pub async fn run(mut self) -> ExitStatus {
+        let process = self.process.clone();
+        loop {
+            if executor::has_ready() || executor::prepare_program() {
+                executor::yield_now().await;
+            }
+            if process.is_ending() {
+                return process.ended().await;
+            }
+            match self.context.run(process.space.root()) {
+                Trap::Syscall => {
+                    let number = self.context.syscall_number();
+                    let args = Args(self.context.syscall_arguments());
+                    let result = {
+                        let call = pin!(syscall::dispatch(&mut self, number, args));
+                        process.until_ending(call).await
+                    };
+                    match result {
+                        Some(Ok(value)) => self.context.set_syscall_result(value),
+                        Some(Err(error)) => self
+                            .context
+                            .set_syscall_result(i64::from(error.as_result()) as u64),
+                        None => {}
+                    }
+                }
+                Trap::PageFault(fault) => self.page_fault(fault),
+                Trap::Exception { vector, code } => self.exception(vector, code),
+                Trap::Interrupt => {
+                    executor::poll_devices();
+                    executor::yield_now().await;
+                }
+            }
+        }
+    }
+
+    fn page_fault(&self, fault: PageFault) {
+        let signal = match self.process.space.fault(fault) {
+            Ok(()) => return,
+            Err(FaultError::NotMapped | FaultError::Denied) => Signal::SIGSEGV,
+            Err(FaultError::NoPage) => Signal::SIGBUS,
+            Err(FaultError::OutOfMemory) => {
+                log::error!(
+                    "process {}: out of memory at {:#x}; killed",
+                    self.process.pid,
+                    fault.address
+                );
+                Signal::SIGKILL
+            }
+        };
+        log::info!(
+            "process {}: signal {} at {:#x}: {} of address {:#x}",
+            self.process.pid,
+            signal.number(),
+            self.context.registers.rip,
+            match (fault.is_write, fault.is_fetch) {
+                (true, _) => "store",
+                (_, true) => "fetch",
+                _ => "load",
+            },
+            fault.address
+        );
+        self.process.force(signal);
+    }
+
+    fn exception(&self, vector: u8, code: u64) {
+        let signal = match vector {
+            0 | 16 | 19 => Signal::SIGFPE,
+            1 | 3 => Signal::SIGTRAP,
+            6 => Signal::SIGILL,
+            17 => Signal::SIGBUS,
+            _ => Signal::SIGSEGV,
+        };
+        log::info!(
+            "process {}: signal {} at {:#x}: exception {vector} ({code:#x})",
+            self.process.pid,
+            signal.number(),
+            self.context.registers.rip
+        );
+        self.process.force(signal);
+    }
+}
+
+impl Process {
+    /// Waits for `future` as long as the process does not end; `None` if it does.
+    async fn until_ending<F: Future>(&self, mut future: core::pin::Pin<&mut F>) -> Option<F::Output> {
+        let mut waiting_since = None;
+        poll_fn(|context| {
+            if let Some(since) = waiting_since.take() {
+                self.note_wait(since);
+            }
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            self.wake_on_signal(context.waker());
+            if self.is_ending() {
+                return Poll::Ready(None);
+            }
+            waiting_since = Some(machine::clock::monotonic());
+            Poll::Pending
+        })
+        .await
+    }
+}
