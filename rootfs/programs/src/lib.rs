@@ -1,7 +1,10 @@
-//! What the guest programs share: opening what they read, aligned buffers, and the check harness.
+//! What the guest programs share: opening what they read, aligned buffers, and, for the programs
+//! that test a kernel, raw system calls and a harness for named checks.
 //!
 //! The programs are ordinary static Linux binaries; the same file runs on the host, which is how
 //! guest and host are compared.
 
 pub mod aligned;
+pub mod check;
 pub mod source;
+pub mod sys;
