@@ -145,6 +145,11 @@ impl<D: VirtioDevice> MmioTransport<D> {
         })
     }
 
+    /// The device behind the registers.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
     /// The doorbell of each queue: to register as ioeventfds at [`NOTIFY_OFFSET`], each matching
     /// its index.
     pub fn doorbells(&self) -> &[EventFd] {

@@ -1,1 +1,118 @@
-fn main() {}
+//! The `ringlet` command.
+
+use std::io::Write;
+use std::process::exit;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{CommandFactory, Parser};
+use ringlet_abi::ProcessSpec;
+use ringlet_vmm::cli::{self, Cli, Command, RunArgs};
+use ringlet_vmm::images::{self, NoImage};
+use ringlet_vmm::outcome::STATUS_ERROR;
+use ringlet_vmm::signals::Signals;
+use ringlet_vmm::terminal::{self, RawMode};
+use ringlet_vmm::vm::RunError;
+use ringlet_vmm::{BuildError, Config, Timeline, logger};
+
+/// Any error of Ringlet itself, as the user sees it.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Image(#[from] NoImage),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("cannot set up signals or the terminal: {0}")]
+    Host(#[from] std::io::Error),
+}
+
+fn main() {
+    let start = Instant::now();
+    logger::install();
+    die_with_status_on_panic();
+    let cli = Cli::try_parse().unwrap_or_else(|error| report_usage(&error));
+    let status = match cli.command {
+        Command::Run(args) => run(&args, start).unwrap_or_else(|error| {
+            say(&error.to_string());
+            STATUS_ERROR
+        }),
+        Command::Completions { shell } => {
+            let name = Cli::command().get_name().to_owned();
+            clap_complete::generate(shell, &mut Cli::command(), name, &mut std::io::stdout());
+            0
+        }
+    };
+    // Threads may still be blocked on the standard streams; nothing waits for them.
+    exit(status.into());
+}
+
+fn run(args: &RunArgs, start: Instant) -> Result<u8, Error> {
+    let timeline = Arc::new(Timeline::new(start));
+    let config = config(args)?;
+    let signals = Signals::block()?;
+    let vm = ringlet_vmm::build(&config, &timeline)?;
+    let raw = RawMode::enter()?;
+    let outcome = vm.run(signals, raw);
+    terminal::restore();
+    if args.timeline {
+        let _ = write!(std::io::stderr(), "{timeline}");
+    }
+    let outcome = outcome?;
+    if let Some(message) = outcome.message(&config) {
+        say(&message);
+    }
+    Ok(outcome.status())
+}
+
+fn config(args: &RunArgs) -> Result<Config, Error> {
+    let exe = std::env::current_exe()?;
+    let variable = |name: &str| std::env::var_os(name);
+    let terminals = terminal::streams();
+    let on_terminal = terminals.contains(0) || terminals.contains(1);
+    Ok(Config {
+        cpus: args.cpus,
+        memory: args.mem,
+        disks: args.disks.clone(),
+        kernel: images::KERNEL.find(args.kernel.as_deref(), variable, &exe)?,
+        rootfs: images::ROOTFS.find(args.rootfs.as_deref(), variable, &exe)?,
+        mode: cli::value_name(&args.mode),
+        kernel_log: cli::value_name(&args.kernel_log),
+        process: ProcessSpec {
+            args: args
+                .command
+                .iter()
+                .map(|arg| std::os::unix::ffi::OsStrExt::as_bytes(arg.as_os_str()).to_vec())
+                .collect(),
+            env: cli::environment(&args.env, on_terminal, |name| std::env::var_os(name)),
+            terminals,
+            size: terminal::size(),
+        },
+    })
+}
+
+/// Help and version go to stdout; an error is one line.
+fn report_usage(error: &clap::Error) -> ! {
+    if error.use_stderr() {
+        say(&cli::one_line(error));
+        exit(STATUS_ERROR.into());
+    }
+    let _ = error.print();
+    exit(0);
+}
+
+fn say(message: &str) {
+    terminal::write_stderr(format!("ringlet: {message}\n").as_bytes());
+}
+
+/// A bug must not leave the terminal raw, nor look like the program's own end.
+fn die_with_status_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        terminal::restore();
+        report(info);
+        // SAFETY: _exit has no memory arguments. Destructors may hold what the panic broke.
+        unsafe { libc::_exit(STATUS_ERROR.into()) };
+    }));
+}

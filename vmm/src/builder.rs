@@ -1,0 +1,346 @@
+//! The steps that make a VM, in order. Nothing of the guest runs before the last one is done.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
+use kvm_bindings::{
+    KVM_API_VERSION, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KvmIrqRouting,
+    kvm_irq_routing_entry,
+};
+use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
+use ringlet_abi::{CONTROL_BASE, VIRTIO_BASE, VIRTIO_IRQ, VIRTIO_MAX, VIRTIO_SIZE};
+use ringlet_devices::block::{Block, Disk, DiskError, EngineKind};
+use ringlet_devices::console::{Console, ConsoleHandle, Size, Streams};
+use ringlet_devices::entropy::Entropy;
+use ringlet_devices::{Memory, MmioTransport, NOTIFY_OFFSET, VirtioDevice};
+
+use crate::boot::{self, BootError};
+use crate::bus::{Bus, RangeTaken};
+use crate::config::Config;
+use crate::control_page::ControlPage;
+use crate::cpuid;
+use crate::kernel_image::{self, KernelError};
+use crate::memory::{self, MemoryError};
+use crate::outcome::Ending;
+use crate::timeline::{Stage, Timeline};
+use crate::vcpu::{Machine, Vcpu};
+use crate::vm::{EventLoop, Vm};
+
+const KVM_PATH: &str = "/dev/kvm";
+
+/// Pins of the IOAPIC.
+const IOAPIC_PINS: u32 = 24;
+
+/// Where KVM puts a TSS of its own on Intel processors without unrestricted guests: three pages
+/// below the BIOS, in no RAM and no device.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// Devices that every VM has: console and entropy.
+const FIXED_DEVICES: u32 = 2;
+
+/// Why a VM cannot be made. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// There is no KVM for this user.
+    #[error("{KVM_PATH}: {0}")]
+    NoKvm(String),
+    /// KVM refuses a step.
+    #[error("KVM: {step}: {cause}")]
+    Kvm {
+        /// The step.
+        step: &'static str,
+        /// Its error.
+        cause: kvm_ioctls::Error,
+    },
+    /// More vCPUs than KVM has.
+    #[error("--cpus {wanted}: KVM on this host has at most {max}")]
+    TooManyCpus {
+        /// vCPUs asked for.
+        wanted: u32,
+        /// The most there can be.
+        max: usize,
+    },
+    /// More disks than interrupt pins.
+    #[error("{wanted} disks: at most {max} can be attached")]
+    TooManyDisks {
+        /// Disks asked for.
+        wanted: usize,
+        /// The most there can be.
+        max: usize,
+    },
+    /// Guest memory.
+    #[error("--mem: {0}")]
+    Memory(#[from] MemoryError),
+    /// A disk image.
+    #[error("disk {}: {cause}", .path.display())]
+    Disk {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: DiskError,
+    },
+    /// The guest kernel.
+    #[error("kernel {}: {cause}", .path.display())]
+    Kernel {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: KernelError,
+    },
+    /// The root file system image.
+    #[error("root file system {}: {cause}", .path.display())]
+    Rootfs {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: BootError,
+    },
+    /// What the kernel is told.
+    #[error(transparent)]
+    Boot(BootError),
+    /// The layout of the devices.
+    #[error(transparent)]
+    Bus(#[from] RangeTaken),
+    /// The host denies a descriptor.
+    #[error("cannot set up the devices: {0}")]
+    Host(#[from] io::Error),
+    /// The host denies an epoll instance.
+    #[error("cannot set up the event loop: {0}")]
+    Events(#[from] event_manager::Error),
+}
+
+/// Names the step that failed.
+trait Step<T> {
+    fn step(self, step: &'static str) -> Result<T, BuildError>;
+}
+
+impl<T> Step<T> for Result<T, kvm_ioctls::Error> {
+    fn step(self, step: &'static str) -> Result<T, BuildError> {
+        self.map_err(|cause| BuildError::Kvm { step, cause })
+    }
+}
+
+/// Makes the VM that `config` describes. Its console is on this process's standard streams.
+///
+/// # Errors
+///
+/// [`BuildError`].
+pub fn build(config: &Config, timeline: &Arc<Timeline>) -> Result<Vm, BuildError> {
+    let disks = open_disks(config)?;
+    let kvm = open_kvm()?;
+    check_cpus(&kvm, config.cpus)?;
+    let memory = Memory::new(memory::map(config.memory)?);
+    let vm = create_vm(&kvm)?;
+    memory::register(&vm, &memory)?;
+
+    let ending = Arc::new(Ending::new()?);
+    let mut board = Board {
+        vm: &vm,
+        memory: &memory,
+        bus: Bus::default(),
+        count: 0,
+    };
+    let page = ControlPage::new(Arc::clone(&ending), Arc::clone(timeline));
+    board
+        .bus
+        .insert(CONTROL_BASE, VIRTIO_SIZE, Box::new(page))?;
+    let mut events = EventManager::new()?;
+    let console = add_console(&mut board, config, &mut events)?;
+    add_entropy(&mut board, &mut events)?;
+    for (index, disk) in disks.into_iter().enumerate() {
+        let block = Block::new(&format!("ringlet-disk{index}"), disk, EngineKind::Auto);
+        board.add(block, |_| Ok(()))?;
+    }
+    let Board { bus, count, .. } = board;
+
+    let kernel = load_kernel(config, &memory)?;
+    let start_info = boot::write(&memory, config, &kernel, count as usize)
+        .map_err(|cause| name_rootfs(config, cause))?;
+
+    let machine = Machine {
+        bus: Arc::new(bus),
+        serial: Arc::default(),
+        ending: Arc::clone(&ending),
+        memory,
+    };
+    let cpuid = cpuid::supported(&kvm).step("supported CPUID")?;
+    let vcpus = (0..config.cpus)
+        .map(|index| Vcpu::new(&vm, index, config.cpus, &cpuid, machine.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .step("create a vCPU")?;
+    if let Some(first) = vcpus.first() {
+        first
+            .enter_at(kernel.entry, start_info.0)
+            .step("set the registers")?;
+    }
+    timeline.reach(Stage::VmCreated);
+    Ok(Vm::new(vm, vcpus, events, console, ending))
+}
+
+fn open_disks(config: &Config) -> Result<Vec<Disk>, BuildError> {
+    let (wanted, max) = (config.disks.len(), (VIRTIO_MAX - FIXED_DEVICES) as usize);
+    if wanted > max {
+        return Err(BuildError::TooManyDisks { wanted, max });
+    }
+    config
+        .disks
+        .iter()
+        .map(|disk| {
+            Disk::open(&disk.path, disk.access).map_err(|cause| BuildError::Disk {
+                path: disk.path.clone(),
+                cause,
+            })
+        })
+        .collect()
+}
+
+fn open_kvm() -> Result<Kvm, BuildError> {
+    let kvm = Kvm::new().map_err(|error| {
+        let hint = match error.errno() {
+            libc::ENOENT | libc::ENODEV | libc::ENXIO => {
+                "; load the module kvm_intel or kvm_amd, and enable virtualization in the firmware \
+                 (in a VM: nested virtualization)"
+            }
+            libc::EACCES | libc::EPERM => "; run as root or as a member of the group 'kvm'",
+            _ => "",
+        };
+        let error = io::Error::from_raw_os_error(error.errno());
+        BuildError::NoKvm(format!("{error}{hint}"))
+    })?;
+    match kvm.get_api_version() {
+        version if version == KVM_API_VERSION as i32 => Ok(kvm),
+        version => Err(BuildError::NoKvm(format!(
+            "it has API version {version}; ringlet needs {KVM_API_VERSION}"
+        ))),
+    }
+}
+
+fn check_cpus(kvm: &Kvm, wanted: u32) -> Result<(), BuildError> {
+    let max = kvm.get_max_vcpus();
+    match wanted as usize <= max {
+        true => Ok(()),
+        false => Err(BuildError::TooManyCpus { wanted, max }),
+    }
+}
+
+/// A VM with the interrupt controllers in KVM.
+fn create_vm(kvm: &Kvm) -> Result<VmFd, BuildError> {
+    let vm = kvm.create_vm().step("create the VM")?;
+    vm.set_tss_address(TSS_ADDRESS)
+        .step("set the TSS address")?;
+    vm.create_irq_chip()
+        .step("create the interrupt controllers")?;
+    // Interrupts go to the IOAPIC alone. The PIC, which KVM routes them to as well unless told, is
+    // one more thing that a kernel would have to mask.
+    let pins: Vec<_> = (0..IOAPIC_PINS)
+        .map(|pin| {
+            let mut entry = kvm_irq_routing_entry {
+                gsi: pin,
+                type_: KVM_IRQ_ROUTING_IRQCHIP,
+                ..Default::default()
+            };
+            entry.u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
+            entry.u.irqchip.pin = pin;
+            entry
+        })
+        .collect();
+    let routing = KvmIrqRouting::from_entries(&pins)
+        .map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))
+        .step("route the interrupts")?;
+    vm.set_gsi_routing(&routing).step("route the interrupts")?;
+    Ok(vm)
+}
+
+/// The devices as they are plugged in: each gets the next address and pin.
+struct Board<'a> {
+    vm: &'a VmFd,
+    memory: &'a Memory,
+    bus: Bus,
+    count: u32,
+}
+
+impl Board<'_> {
+    /// Plugs `device` in; `connect` sees its transport before that.
+    fn add<D: VirtioDevice + 'static>(
+        &mut self,
+        device: D,
+        connect: impl FnOnce(&MmioTransport<D>) -> Result<(), BuildError>,
+    ) -> Result<(), BuildError> {
+        let transport = MmioTransport::new(device, Arc::clone(self.memory))?;
+        connect(&transport)?;
+        let base = VIRTIO_BASE + u64::from(self.count) * VIRTIO_SIZE;
+        let notify = IoEventAddress::Mmio(base + NOTIFY_OFFSET);
+        for (queue, doorbell) in (0_u32..).zip(transport.doorbells()) {
+            self.vm
+                .register_ioevent(doorbell, &notify, queue)
+                .step("register a doorbell")?;
+        }
+        self.vm
+            .register_irqfd(transport.interrupt().line(), VIRTIO_IRQ + self.count)
+            .step("register an interrupt")?;
+        self.bus.insert(base, VIRTIO_SIZE, Box::new(transport))?;
+        self.count += 1;
+        Ok(())
+    }
+}
+
+fn add_console(
+    board: &mut Board<'_>,
+    config: &Config,
+    events: &mut EventLoop,
+) -> Result<ConsoleHandle, BuildError> {
+    let streams = Streams {
+        input: io::stdin().as_fd().try_clone_to_owned()?,
+        output: io::stdout().as_fd().try_clone_to_owned()?,
+        error: io::stderr().as_fd().try_clone_to_owned()?,
+    };
+    let size = Size {
+        columns: config.process.size.columns,
+        rows: config.process.size.rows,
+    };
+    let console = Console::new(streams, size)?;
+    let handle = console.handle();
+    board.add(console, |transport| {
+        subscribe(events, handle.control_queues(transport.doorbells())?);
+        Ok(())
+    })?;
+    Ok(handle)
+}
+
+fn add_entropy(board: &mut Board<'_>, events: &mut EventLoop) -> Result<(), BuildError> {
+    board.add(Entropy::default(), |transport| {
+        for doorbell in transport.doorbells() {
+            subscribe(events, transport.device().subscriber(doorbell)?);
+        }
+        Ok(())
+    })
+}
+
+fn subscribe(events: &mut EventLoop, subscriber: impl MutEventSubscriber + 'static) {
+    events.add_subscriber(Box::new(subscriber));
+}
+
+fn load_kernel(config: &Config, memory: &Memory) -> Result<kernel_image::LoadedKernel, BuildError> {
+    let ram_end = config.memory.min(ringlet_abi::LOW_RAM_END);
+    kernel_image::load(&config.kernel, memory, ram_end).map_err(|cause| BuildError::Kernel {
+        path: config.kernel.clone(),
+        cause,
+    })
+}
+
+/// Says which file it is about, where it is about the image.
+fn name_rootfs(config: &Config, cause: BootError) -> BuildError {
+    match cause {
+        BootError::Rootfs(_)
+        | BootError::NotAFile
+        | BootError::NotCpio
+        | BootError::DoesNotFit { .. } => BuildError::Rootfs {
+            path: config.rootfs.clone(),
+            cause,
+        },
+        cause => BuildError::Boot(cause),
+    }
+}

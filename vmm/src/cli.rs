@@ -1,0 +1,323 @@
+//! The command line: what it accepts, and what it makes of it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use ringlet_devices::block::Access;
+
+use crate::config::DiskConfig;
+
+/// Ringlet runs an unmodified Linux program in a microVM with a guest kernel of its own.
+#[derive(Debug, Parser)]
+#[command(name = "ringlet", version, propagate_version = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a program in a new microVM
+    Run(Box<RunArgs>),
+    /// Print shell completions
+    Completions {
+        /// bash, zsh or fish
+        #[arg(value_parser = parse_shell)]
+        shell: Shell,
+    },
+}
+
+const RUN_AFTER_HELP: &str = "\
+Exit status:
+  the program's own; 128+N if signal N ended it (or ringlet); 127 if PROGRAM is not in the
+  root file system; 126 if it cannot be executed; 125 for any error of ringlet itself
+
+Timeline (--timeline, to stderr, one line for each stage that was reached):
+  timeline: MILLISECONDS ms STAGE
+  with STAGE one of: VM created, kernel entered, kernel ready, program entered, program exited
+
+Environment:
+  RINGLET_KERNEL, RINGLET_ROOTFS  the images, where --kernel and --rootfs are not given
+  RINGLET_LOG                     ringlet's own log: off, error, warn (default), info, debug, trace
+
+Examples:
+  ringlet run -- /bin/echo hello
+  ringlet run --disk image.raw,ro -- uring-sha256 /dev/vda
+  tar c . | ringlet run --mem 1G -- sha256sum";
+
+/// Arguments of `ringlet run`.
+#[derive(Args, Debug)]
+#[command(after_help = RUN_AFTER_HELP)]
+pub struct RunArgs {
+    /// Number of virtual CPUs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub cpus: u32,
+
+    /// Guest memory: bytes, or with a suffix K, M or G (powers of 1024)
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
+    pub mem: u64,
+
+    /// Attach a raw disk image or block device; with ',ro' the guest cannot write it. May be
+    /// repeated: /dev/vda, /dev/vdb ...
+    #[arg(long = "disk", value_name = "FILE[,ro]", value_parser = OsStringValueParser::new().try_map(parse_disk))]
+    pub disks: Vec<DiskConfig>,
+
+    /// Set an environment variable of the program, or without '=V' pass the host's on. PATH, HOME
+    /// and, on a terminal, TERM have defaults
+    #[arg(long = "env", value_name = "K=V", value_parser = OsStringValueParser::new().try_map(parse_env))]
+    pub env: Vec<EnvArg>,
+
+    /// Root file system: an uncompressed cpio archive (newc)
+    #[arg(long, value_name = "IMAGE")]
+    pub rootfs: Option<PathBuf>,
+
+    /// Guest kernel: an x86-64 ELF file with a PVH note
+    #[arg(long, value_name = "ELF")]
+    pub kernel: Option<PathBuf>,
+
+    /// How kernel and program share the processor
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    pub mode: Mode,
+
+    /// What the guest kernel logs to stderr
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = KernelLog::Error)]
+    pub kernel_log: KernelLog,
+
+    /// Print to stderr when each stage was reached, in milliseconds since ringlet was started
+    #[arg(long)]
+    pub timeline: bool,
+
+    /// The program, looked up in the root file system, and its arguments
+    #[arg(
+        required = true,
+        value_names = ["PROGRAM", "ARG"],
+        num_args = 1..,
+        trailing_var_arg = true,
+        value_parser = OsStringValueParser::new()
+    )]
+    pub command: Vec<OsString>,
+}
+
+/// `--mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// What suits the host
+    Auto,
+    /// Both at CPL 3 in one protection domain
+    Shared,
+}
+
+/// `--kernel-log`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum KernelLog {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The name of an option's value.
+pub fn value_name(value: &impl ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// One `--env`: a name, and a value unless the host's is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvArg {
+    name: OsString,
+    value: Option<OsString>,
+}
+
+/// The program's environment: the defaults, changed by `args` in their order.
+pub fn environment(
+    args: &[EnvArg],
+    on_terminal: bool,
+    host: impl Fn(&OsStr) -> Option<OsString>,
+) -> Vec<Vec<u8>> {
+    let mut variables: Vec<(OsString, OsString)> = vec![
+        (
+            "PATH".into(),
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
+        ),
+        ("HOME".into(), "/root".into()),
+    ];
+    if let Some(term) = host(OsStr::new("TERM")).filter(|_| on_terminal) {
+        variables.push(("TERM".into(), term));
+    }
+    for arg in args {
+        let Some(value) = arg.value.clone().or_else(|| host(&arg.name)) else {
+            continue;
+        };
+        match variables.iter_mut().find(|(name, _)| *name == arg.name) {
+            Some((_, old)) => *old = value,
+            None => variables.push((arg.name.clone(), value)),
+        }
+    }
+    variables
+        .into_iter()
+        .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
+        .collect()
+}
+
+/// A number of bytes: `512M`, `512MiB`, `1G`, `1048576`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let shift = match suffix {
+        "" => 0,
+        "K" | "k" | "KiB" => 10,
+        "M" | "m" | "MiB" => 20,
+        "G" | "g" | "GiB" => 30,
+        _ => return Err("give a size as in 512M or 2G".to_owned()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "give a size as in 512M or 2G".to_owned())
+}
+
+fn parse_disk(text: OsString) -> Result<DiskConfig, &'static str> {
+    let bytes = text.as_bytes();
+    let (path, access) = match bytes.strip_suffix(b",ro") {
+        Some(path) => (path, Access::ReadOnly),
+        None => (bytes, Access::ReadWrite),
+    };
+    match path {
+        [] => Err("name a file"),
+        path => Ok(DiskConfig {
+            path: PathBuf::from(OsStr::from_bytes(path)),
+            access,
+        }),
+    }
+}
+
+fn parse_env(text: OsString) -> Result<EnvArg, &'static str> {
+    let bytes = text.as_bytes();
+    let split = bytes.iter().position(|byte| *byte == b'=');
+    let name = &bytes[..split.unwrap_or(bytes.len())];
+    if name.is_empty() {
+        return Err("give a name, as in K=V");
+    }
+    Ok(EnvArg {
+        name: OsString::from_vec(name.to_vec()),
+        value: split.map(|at| OsString::from_vec(bytes[at + 1..].to_vec())),
+    })
+}
+
+fn parse_shell(name: &str) -> Result<Shell, &'static str> {
+    match name {
+        "bash" => Ok(Shell::Bash),
+        "zsh" => Ok(Shell::Zsh),
+        "fish" => Ok(Shell::Fish),
+        _ => Err("there are completions for bash, zsh and fish"),
+    }
+}
+
+/// A command-line error as one line that says what to do.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let line: Vec<_> = first.split_whitespace().collect();
+    let line = line.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    format!("{line}; see 'ringlet run --help'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &[&str]) -> Result<RunArgs, String> {
+        let line = ["ringlet", "run"].iter().chain(args);
+        match Cli::try_parse_from(line) {
+            Ok(Cli {
+                command: Command::Run(args),
+            }) => Ok(*args),
+            Ok(_) => Err("another command".to_owned()),
+            Err(error) => Err(one_line(&error)),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_program_keeps_its_arguments() {
+        let args = run(&["--cpus", "2", "--", "ls", "--mem", "x", "--", "-l"]).unwrap();
+        assert_eq!(args.cpus, 2);
+        assert_eq!(args.command, ["ls", "--mem", "x", "--", "-l"]);
+        assert_eq!(run(&["ls", "-l"]).unwrap().command, ["ls", "-l"]);
+    }
+
+    #[test]
+    fn errors_are_one_line() {
+        for (args, says) in [
+            (&["--cpus", "0", "--", "x"][..], "--cpus"),
+            (&["--mem", "5x", "--", "x"], "512M"),
+            (&["--bogus", "--", "x"], "--bogus"),
+            (&["--disk", ",ro", "--", "x"], "--disk"),
+            (&["--env", "=v", "--", "x"], "K=V"),
+            (&[], "PROGRAM"),
+        ] {
+            let error = run(args).unwrap_err();
+            assert!(error.contains(says) && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("4096", Ok(4096)),
+            ("1K", Ok(1 << 10)),
+            ("512M", Ok(512 << 20)),
+            ("512MiB", Ok(512 << 20)),
+            ("2G", Ok(2 << 30)),
+            ("99999999999G", Err(())),
+            ("", Err(())),
+            ("M", Err(())),
+            ("1T", Err(())),
+            ("-1", Err(())),
+        ] {
+            assert_eq!(parse_size(text).map_err(|_| ()), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn disks_may_have_any_name() {
+        let disk = |text: &[u8]| parse_disk(OsString::from_vec(text.to_vec())).unwrap();
+        assert_eq!(disk(b"a,b").access, Access::ReadWrite);
+        assert_eq!(disk(b"a,b,ro").access, Access::ReadOnly);
+        assert_eq!(disk(b"\xff,ro").path.as_os_str().as_bytes(), b"\xff");
+    }
+
+    #[test]
+    fn the_environment_is_the_defaults_and_what_is_asked_for() {
+        let host = |name: &OsStr| (name == "TERM" || name == "X").then(|| OsString::from("h"));
+        let parse = |text: &str| parse_env(text.into()).unwrap();
+        let args = ["HOME=/h", "A=1", "X", "MISSING", "A=", "B=c=d"].map(parse);
+        let strings: Vec<_> = environment(&args, true, host)
+            .into_iter()
+            .map(|string| String::from_utf8(string).unwrap())
+            .collect();
+        assert!(strings[0].starts_with("PATH=/usr/local/sbin:"));
+        assert_eq!(strings[1..], ["HOME=/h", "TERM=h", "A=", "X=h", "B=c=d"]);
+        assert_eq!(environment(&[], false, host).len(), 2);
+    }
+}

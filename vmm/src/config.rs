@@ -1,0 +1,36 @@
+//! What a VM is made from, once the command line is understood and defaults are filled in.
+
+use std::path::PathBuf;
+
+use ringlet_abi::ProcessSpec;
+use ringlet_devices::block::Access;
+
+/// A disk image and how the guest may use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// Its file.
+    pub path: PathBuf,
+    /// Whether the guest may write.
+    pub access: Access,
+}
+
+/// Everything that makes one VM differ from another.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Virtual CPUs; at least one.
+    pub cpus: u32,
+    /// Guest RAM in bytes.
+    pub memory: u64,
+    /// Disks in the order in which the guest sees them.
+    pub disks: Vec<DiskConfig>,
+    /// The guest kernel.
+    pub kernel: PathBuf,
+    /// The root file system image.
+    pub rootfs: PathBuf,
+    /// The kernel's `mode=` parameter.
+    pub mode: String,
+    /// The kernel's `loglevel=` parameter.
+    pub kernel_log: String,
+    /// The program to start.
+    pub process: ProcessSpec,
+}

@@ -1,0 +1,49 @@
+//! The control page: where the guest says that it ends, and which stages it has reached.
+
+use std::sync::Arc;
+
+use ringlet_abi::control::{self, Exit, Mark};
+
+use crate::bus::MmioDevice;
+use crate::outcome::{Ending, Outcome};
+use crate::timeline::Timeline;
+
+/// The registers of [`ringlet_abi::control`].
+pub struct ControlPage {
+    ending: Arc<Ending>,
+    timeline: Arc<Timeline>,
+}
+
+impl ControlPage {
+    /// A page that reports to `ending` and `timeline`.
+    pub fn new(ending: Arc<Ending>, timeline: Arc<Timeline>) -> Self {
+        Self { ending, timeline }
+    }
+}
+
+impl MmioDevice for ControlPage {
+    fn read(&mut self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let Ok(value) = <[u8; 4]>::try_from(data).map(u32::from_le_bytes) else {
+            return;
+        };
+        match offset {
+            control::EXIT => self.ending.end(match Exit::decode(value) {
+                Some(exit) => Outcome::Exit(exit),
+                None => Outcome::Crash(format!(
+                    "the guest kernel ended with {value:#x}, which means nothing; build kernel \
+                     and ringlet from one source with 'make'"
+                )),
+            }),
+            control::MARK => {
+                if let Some(mark) = Mark::from_number(value) {
+                    self.timeline.reach(mark.into());
+                }
+            }
+            _ => (),
+        }
+    }
+}

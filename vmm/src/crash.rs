@@ -1,0 +1,164 @@
+//! What to tell when a vCPU cannot go on: registers, the instruction, and a hint.
+
+use std::fmt::Write;
+
+use kvm_bindings::{
+    KVM_EXIT_INTERNAL_ERROR, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_regs, kvm_sregs,
+};
+use kvm_ioctls::VcpuFd;
+use ringlet_devices::Memory;
+use vm_memory::{Bytes, GuestAddress};
+
+/// The longest x86 instruction.
+const INSTRUCTION_MAX: usize = 15;
+
+/// Why a vCPU stopped for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// KVM_EXIT_SHUTDOWN.
+    TripleFault,
+    /// KVM_EXIT_INTERNAL_ERROR.
+    InternalError,
+    /// KVM_EXIT_FAIL_ENTRY, with the hardware's reason.
+    FailedEntry(u64),
+    /// KVM_EXIT_HLT, which only happens where no interrupt can come.
+    Halted,
+    /// Another exit.
+    Unexpected(String),
+    /// KVM_RUN failed.
+    Run(kvm_ioctls::Error),
+}
+
+impl Cause {
+    /// What happened, and what to make of it.
+    fn describe(&self, emulation: bool) -> (String, &'static str) {
+        match self {
+            Self::TripleFault => (
+                "the guest triple-faulted".to_owned(),
+                "an exception came while none could be handled: the guest kernel's tables or \
+                 stack are bad",
+            ),
+            Self::InternalError if emulation => (
+                "KVM cannot emulate an instruction of the guest (internal error)".to_owned(),
+                "a CPL 0 instruction that this KVM cannot emulate: where KVM emulates CPL 0, the \
+                 guest kernel may use general-purpose instructions only there",
+            ),
+            Self::InternalError => (
+                "KVM reports an internal error".to_owned(),
+                "the host's kernel log (dmesg) may say more",
+            ),
+            Self::FailedEntry(reason) => (
+                format!("the processor refused to enter the guest (reason {reason:#x})"),
+                "the guest's state is invalid, or KVM's nested virtualization is broken; the \
+                 host's kernel log (dmesg) may say more",
+            ),
+            Self::Halted => (
+                "the guest halted for good".to_owned(),
+                "it waits for an interrupt, and none can come",
+            ),
+            Self::Unexpected(exit) => (
+                format!("KVM stopped the guest with an exit that ringlet does not know: {exit}"),
+                "this ringlet may be too old for the host's kernel",
+            ),
+            Self::Run(error) => (
+                format!("KVM_RUN failed: {error}"),
+                "the host may be short of memory; its kernel log (dmesg) may say more",
+            ),
+        }
+    }
+}
+
+/// The report on vCPU `index`, several lines; the first says what happened.
+pub fn report(fd: &mut VcpuFd, index: u32, memory: &Memory, cause: &Cause) -> String {
+    let failure = emulation_failure(fd);
+    let (what, hint) = cause.describe(failure.is_some());
+    let mut text = format!("{what}; {hint}");
+    if let (Ok(regs), Ok(sregs)) = (fd.get_regs(), fd.get_sregs()) {
+        let code = failure
+            .filter(|bytes| !bytes.is_empty())
+            .or_else(|| read_code(fd, &regs, &sregs, memory));
+        // Writing to a String does not fail.
+        let _ = write!(text, "\nvCPU {index}: {}", registers(&regs, &sregs));
+        if let Some(code) = code {
+            let bytes: Vec<_> = code.iter().map(|byte| format!("{byte:02x}")).collect();
+            let _ = write!(text, "\ncode at rip: {}", bytes.join(" "));
+        }
+    }
+    text
+}
+
+fn registers(r: &kvm_regs, s: &kvm_sregs) -> String {
+    format!(
+        "rip={:#x} rsp={:#x} rflags={:#x} cs={:#x} cpl={}\n\
+         rax={:#x} rbx={:#x} rcx={:#x} rdx={:#x} rsi={:#x} rdi={:#x} rbp={:#x}\n\
+         r8={:#x} r9={:#x} r10={:#x} r11={:#x} r12={:#x} r13={:#x} r14={:#x} r15={:#x}\n\
+         cr0={:#x} cr2={:#x} cr3={:#x} cr4={:#x} efer={:#x} fs={:#x} gs={:#x} gdt={:#x} idt={:#x}",
+        r.rip,
+        r.rsp,
+        r.rflags,
+        s.cs.selector,
+        s.ss.dpl,
+        r.rax,
+        r.rbx,
+        r.rcx,
+        r.rdx,
+        r.rsi,
+        r.rdi,
+        r.rbp,
+        r.r8,
+        r.r9,
+        r.r10,
+        r.r11,
+        r.r12,
+        r.r13,
+        r.r14,
+        r.r15,
+        s.cr0,
+        s.cr2,
+        s.cr3,
+        s.cr4,
+        s.efer,
+        s.fs.base,
+        s.gs.base,
+        s.gdt.base,
+        s.idt.base
+    )
+}
+
+/// For an emulation failure the instruction's bytes, empty where KVM does not tell them.
+fn emulation_failure(fd: &mut VcpuFd) -> Option<Vec<u8>> {
+    let run = fd.get_kvm_run();
+    if run.exit_reason != KVM_EXIT_INTERNAL_ERROR {
+        return None;
+    }
+    // SAFETY: the exit reason says which member of the union KVM filled.
+    let failure = unsafe { run.__bindgen_anon_1.emulation_failure };
+    if failure.suberror != KVM_INTERNAL_ERROR_EMULATION {
+        return None;
+    }
+    let has_bytes = failure.ndata > 0
+        && failure.flags & u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0;
+    if !has_bytes {
+        return Some(Vec::new());
+    }
+    // SAFETY: integers only, any bytes are valid; the flag says that KVM filled them.
+    let instruction = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
+    let size = usize::from(instruction.insn_size).min(INSTRUCTION_MAX);
+    Some(instruction.insn_bytes[..size].to_vec())
+}
+
+/// The bytes at the instruction pointer, as far as they are in one page of guest memory.
+fn read_code(fd: &VcpuFd, regs: &kvm_regs, sregs: &kvm_sregs, memory: &Memory) -> Option<Vec<u8>> {
+    let linear = match sregs.cs.l {
+        1 => regs.rip,
+        _ => sregs.cs.base.wrapping_add(regs.rip) & 0xffff_ffff,
+    };
+    let translation = fd.translate_gva(linear).ok().filter(|t| t.valid != 0)?;
+    let in_page = 4096 - (linear % 4096) as usize;
+    let mut code = vec![0; INSTRUCTION_MAX.min(in_page)];
+    memory
+        .read_slice(&mut code, GuestAddress(translation.physical_address))
+        .ok()?;
+    Some(code)
+}

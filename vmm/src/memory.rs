@@ -1,0 +1,183 @@
+//! Guest RAM: private anonymous memory, in two regions around the 32-bit hole.
+
+use std::io;
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use ringlet_abi::{HIGH_RAM_BASE, LOW_RAM_END};
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{
+    Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+};
+
+/// Less does not hold the kernel and a root file system.
+const MIN: u64 = 32 << 20;
+const PAGE: u64 = 4096;
+
+/// Why guest memory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Less than the kernel needs.
+    #[error("{} KiB of guest memory is too little; give at least {} MiB", .0 >> 10, MIN >> 20)]
+    TooSmall(u64),
+    /// More than the host has.
+    #[error(
+        "{} MiB of guest memory is more than the {} MiB that this host has; give less",
+        .wanted >> 20,
+        .host >> 20
+    )]
+    TooLarge {
+        /// Bytes asked for.
+        wanted: u64,
+        /// Bytes of RAM in the host.
+        host: u64,
+    },
+    /// No whole number of pages.
+    #[error("{0} bytes of guest memory is no multiple of 4 KiB")]
+    Unaligned(u64),
+    /// The host denies the address space.
+    #[error("cannot map {} MiB of guest memory: {cause}; give less", .size >> 20)]
+    Map {
+        /// Bytes asked for.
+        size: u64,
+        /// What the host says.
+        cause: String,
+    },
+    /// KVM denies the region.
+    #[error("KVM does not take the guest memory: {0}")]
+    Kvm(kvm_ioctls::Error),
+}
+
+/// The regions of `size` bytes of guest RAM: guest-physical address and bytes.
+pub fn layout(size: u64) -> Vec<(u64, u64)> {
+    let low = size.min(LOW_RAM_END);
+    let mut regions = vec![(0, low)];
+    if size > low {
+        regions.push((HIGH_RAM_BASE, size - low));
+    }
+    regions
+}
+
+/// Maps `size` bytes of guest RAM and asks for huge pages.
+///
+/// # Errors
+///
+/// [`MemoryError`], before anything is mapped if the size makes no sense.
+pub fn map(size: u64) -> Result<GuestMemoryMmap, MemoryError> {
+    check(size, host_ram())?;
+    let failed = |cause: &dyn std::fmt::Display| MemoryError::Map {
+        size,
+        cause: cause.to_string(),
+    };
+    let mut regions = Vec::new();
+    for (base, len) in layout(size) {
+        let mapping = MmapRegionBuilder::new(len as usize)
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+            .build()
+            .map_err(|error| failed(&error))?;
+        // SAFETY: the range is the mapping that was just made; the advice changes no content.
+        let advised =
+            unsafe { libc::madvise(mapping.as_ptr().cast(), len as usize, libc::MADV_HUGEPAGE) };
+        if advised != 0 {
+            let error = io::Error::last_os_error();
+            log::debug!("no huge pages for guest memory: {error}");
+        }
+        regions.push(
+            GuestRegionMmap::new(mapping, GuestAddress(base))
+                .ok_or_else(|| failed(&"the address range is too large"))?,
+        );
+    }
+    GuestMemoryMmap::from_regions(regions).map_err(|error| failed(&error))
+}
+
+/// Gives the regions of `memory` to the VM.
+///
+/// # Errors
+///
+/// [`MemoryError::Kvm`].
+pub fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), MemoryError> {
+    for (slot, region) in memory.iter().enumerate() {
+        let host = memory
+            .get_host_address(region.start_addr())
+            .map_err(|_| MemoryError::Kvm(kvm_ioctls::Error::new(libc::EFAULT)))?;
+        let region = kvm_userspace_memory_region {
+            slot: slot as u32,
+            flags: 0,
+            guest_phys_addr: region.start_addr().raw_value(),
+            memory_size: region.len(),
+            userspace_addr: host as u64,
+        };
+        // SAFETY: the range is a mapping that lives as long as the VM: the VM's owner keeps it.
+        unsafe { vm.set_user_memory_region(region) }.map_err(MemoryError::Kvm)?;
+    }
+    Ok(())
+}
+
+fn check(size: u64, host: u64) -> Result<(), MemoryError> {
+    if size < MIN {
+        return Err(MemoryError::TooSmall(size));
+    }
+    if !size.is_multiple_of(PAGE) {
+        return Err(MemoryError::Unaligned(size));
+    }
+    if size > host {
+        return Err(MemoryError::TooLarge { wanted: size, host });
+    }
+    Ok(())
+}
+
+/// Bytes of RAM in the host.
+fn host_ram() -> u64 {
+    // SAFETY: sysconf has no memory arguments.
+    let (pages, page) = unsafe {
+        (
+            libc::sysconf(libc::_SC_PHYS_PAGES),
+            libc::sysconf(libc::_SC_PAGESIZE),
+        )
+    };
+    u64::try_from(pages).unwrap_or(0) * u64::try_from(page).unwrap_or(PAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_goes_around_the_hole() {
+        assert_eq!(layout(512 << 20), [(0, 512 << 20)]);
+        assert_eq!(layout(LOW_RAM_END), [(0, LOW_RAM_END)]);
+        assert_eq!(
+            layout(LOW_RAM_END + 4096),
+            [(0, LOW_RAM_END), (HIGH_RAM_BASE, 4096)]
+        );
+    }
+
+    #[test]
+    fn sizes_are_checked() {
+        let host = 1 << 33;
+        assert!(check(MIN, host).is_ok());
+        assert!(check(host, host).is_ok());
+        assert!(matches!(
+            check(MIN - PAGE, host),
+            Err(MemoryError::TooSmall(_))
+        ));
+        assert!(matches!(
+            check(MIN + 1, host),
+            Err(MemoryError::Unaligned(_))
+        ));
+        assert!(matches!(
+            check(host + PAGE, host),
+            Err(MemoryError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn mapped_memory_is_zero_and_ends_where_it_says() {
+        use vm_memory::Bytes;
+        let memory = map(64 << 20).unwrap();
+        let last: u8 = memory.read_obj(GuestAddress((64 << 20) - 1)).unwrap();
+        assert_eq!(last, 0);
+        assert!(memory.read_obj::<u8>(GuestAddress(64 << 20)).is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! How a VM ended, and what that means for the exit status.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use ringlet_abi::control::Exit;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::config::Config;
+
+/// Exit status for any error of Ringlet itself.
+pub const STATUS_ERROR: u8 = 125;
+const STATUS_NOT_EXECUTABLE: u8 = 126;
+const STATUS_NOT_FOUND: u8 = 127;
+/// Added to the number of the signal that ended the program or Ringlet.
+const STATUS_SIGNAL: u8 = 128;
+
+/// Why a VM ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest said so.
+    Exit(Exit),
+    /// Ringlet got this signal.
+    Signal(u8),
+    /// The VM cannot go on: a report for the user.
+    Crash(String),
+}
+
+impl Outcome {
+    /// The exit status of `ringlet run`.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Exit(Exit::Exited(status)) => *status,
+            Self::Exit(Exit::Signaled(signal)) | Self::Signal(signal) => {
+                STATUS_SIGNAL.saturating_add(*signal)
+            }
+            Self::Exit(Exit::NotFound) => STATUS_NOT_FOUND,
+            Self::Exit(Exit::NotExecutable(_)) => STATUS_NOT_EXECUTABLE,
+            Self::Exit(_) | Self::Crash(_) => STATUS_ERROR,
+        }
+    }
+
+    /// What to tell the user, if anything.
+    pub fn message(&self, config: &Config) -> Option<String> {
+        let exit = match self {
+            Self::Crash(report) => return Some(report.clone()),
+            Self::Signal(_) => return None,
+            Self::Exit(exit) => exit,
+        };
+        let program = config.process.args.first().map_or(&[][..], Vec::as_slice);
+        let program = String::from_utf8_lossy(program);
+        let (kernel, rootfs) = (show(&config.kernel), show(&config.rootfs));
+        Some(match exit {
+            Exit::Exited(_) | Exit::Signaled(_) => return None,
+            Exit::NotFound => format!("{program}: not found in the root file system {rootfs}"),
+            Exit::NotExecutable(errno) => format!(
+                "{program}: cannot be executed: {}",
+                io::Error::from_raw_os_error((*errno).into())
+            ),
+            Exit::Panic => format!(
+                "the guest kernel {kernel} panicked; its message is above, please report it"
+            ),
+            Exit::BadRootfs => format!(
+                "the root file system {rootfs} cannot be used: it is damaged or no cpio archive \
+                 (newc); build it again with 'make' or name another with --rootfs"
+            ),
+            Exit::OutOfMemory => format!(
+                "guest memory of {} MiB does not suffice to start {program}; raise --mem",
+                config.memory >> 20
+            ),
+            Exit::BadMode => format!(
+                "the guest kernel cannot run in mode '{}' on this host; use --mode auto",
+                config.mode
+            ),
+            Exit::BadBoot => format!(
+                "the guest kernel {kernel} does not understand this ringlet; build both from \
+                 one source with 'make'"
+            ),
+        })
+    }
+}
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Where any thread says that the VM ends, and the event loop hears of it. The first word counts.
+#[derive(Debug)]
+pub struct Ending {
+    outcome: Mutex<Option<Outcome>>,
+    event: EventFd,
+}
+
+impl Ending {
+    /// For a VM that runs.
+    ///
+    /// # Errors
+    ///
+    /// Those of eventfd(2).
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            outcome: Mutex::new(None),
+            event: EventFd::new(EFD_NONBLOCK)?,
+        })
+    }
+
+    /// Ends the VM.
+    pub fn end(&self, outcome: Outcome) {
+        self.lock().get_or_insert(outcome);
+        // It fails only when the counter is full, and then it is readable.
+        let _ = self.event.write(1);
+    }
+
+    /// The outcome, once there is one.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.lock().clone()
+    }
+
+    /// Whether the VM is to end.
+    pub fn is_set(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// Readable once the VM is to end.
+    pub fn event(&self) -> &EventFd {
+        &self.event
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Outcome>> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses() {
+        for (outcome, status) in [
+            (Outcome::Exit(Exit::Exited(0)), 0),
+            (Outcome::Exit(Exit::Exited(255)), 255),
+            (Outcome::Exit(Exit::Signaled(9)), 137),
+            (Outcome::Exit(Exit::NotFound), 127),
+            (Outcome::Exit(Exit::NotExecutable(8)), 126),
+            (Outcome::Exit(Exit::Panic), 125),
+            (Outcome::Exit(Exit::BadRootfs), 125),
+            (Outcome::Signal(2), 130),
+            (Outcome::Crash(String::new()), 125),
+        ] {
+            assert_eq!(outcome.status(), status, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_outcome_counts() {
+        let ending = Ending::new().unwrap();
+        assert!(!ending.is_set());
+        ending.end(Outcome::Signal(15));
+        ending.end(Outcome::Exit(Exit::Exited(0)));
+        assert_eq!(ending.outcome(), Some(Outcome::Signal(15)));
+        assert!(ending.event().read().is_ok());
+    }
+}

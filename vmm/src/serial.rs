@@ -1,0 +1,96 @@
+//! The serial port: what the guest kernel logs, copied to standard error as it comes.
+
+use std::io::{self, Write};
+
+use ringlet_abi::SERIAL_PORT;
+use vm_superio::serial::NoEvents;
+use vm_superio::{Serial, Trigger};
+
+use crate::terminal;
+
+/// I/O ports of a 16550.
+const PORTS: u16 = 8;
+
+/// The guest polls; nobody waits for this interrupt.
+struct NoInterrupt;
+
+impl Trigger for NoInterrupt {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Collects the bytes of one exit.
+#[derive(Default)]
+struct Line(Vec<u8>);
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A 16550 at [`SERIAL_PORT`].
+pub struct SerialPort(Serial<NoInterrupt, NoEvents, Line>);
+
+impl Default for SerialPort {
+    fn default() -> Self {
+        Self(Serial::new(NoInterrupt, Line::default()))
+    }
+}
+
+impl SerialPort {
+    /// A register of the port, if `port` is one.
+    fn register(port: u16) -> Option<u8> {
+        let offset = port.checked_sub(SERIAL_PORT)?;
+        (offset < PORTS).then_some(offset as u8)
+    }
+
+    /// An `in`; all ones where nothing is.
+    pub fn read(&mut self, port: u16, data: &mut [u8]) {
+        for byte in data {
+            *byte = Self::register(port).map_or(0xff, |register| self.0.read(register));
+        }
+    }
+
+    /// An `out`, or as many as a `rep outs` makes in one exit.
+    pub fn write(&mut self, port: u16, data: &[u8]) {
+        let Some(register) = Self::register(port) else {
+            return;
+        };
+        for byte in data {
+            if let Err(error) = self.0.write(register, *byte) {
+                log::debug!("serial port: {error}");
+            }
+        }
+        let line = std::mem::take(&mut self.0.writer_mut().0);
+        if !line.is_empty() {
+            terminal::write_stderr(&line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_port_answers() {
+        let mut serial = SerialPort::default();
+        let mut data = [0];
+        serial.read(SERIAL_PORT + 5, &mut data);
+        assert_eq!(data[0] & 0x20, 0x20, "the transmitter is empty");
+        for port in [0, SERIAL_PORT - 1, SERIAL_PORT + PORTS, u16::MAX] {
+            serial.read(port, &mut data);
+            assert_eq!(data, [0xff]);
+            serial.write(port, b"x");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The host's terminal: raw while the VM runs, restored on every way out.
+//!
+//! The guest does the line discipline (echo, editing, CR and NL), so the host's terminal does none,
+//! but it still turns Ctrl-C, Ctrl-\ and Ctrl-Z into signals to Ringlet.
+
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use ringlet_abi::{StreamSet, TerminalSize};
+use vmm_sys_util::signal::register_signal_handler;
+
+/// Signals that end the process at once, where no destructor runs.
+const FATAL: [libc::c_int; 5] = [
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGSEGV,
+];
+
+/// The terminal that was made raw and what it was like before. Set once, so that a signal handler
+/// can read it.
+static SAVED: OnceLock<(RawFd, libc::termios)> = OnceLock::new();
+static RAW: AtomicBool = AtomicBool::new(false);
+
+/// Which standard streams are terminals.
+pub fn streams() -> StreamSet {
+    let streams = [
+        io::stdin().is_terminal(),
+        io::stdout().is_terminal(),
+        io::stderr().is_terminal(),
+    ];
+    (0..)
+        .zip(streams)
+        .filter(|(_, is_terminal)| *is_terminal)
+        .fold(StreamSet::default(), |set, (fd, _)| set.with(fd))
+}
+
+/// The size of the first of the standard streams that is a terminal; zeros without one.
+pub fn size() -> TerminalSize {
+    // SAFETY: all-zero bytes are a valid winsize: it is integers only.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    let Some(fd) = first_terminal() else {
+        return TerminalSize::default();
+    };
+    // SAFETY: TIOCGWINSZ writes a winsize.
+    match unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) } {
+        0 => TerminalSize {
+            columns: size.ws_col,
+            rows: size.ws_row,
+        },
+        _ => TerminalSize::default(),
+    }
+}
+
+fn first_terminal() -> Option<RawFd> {
+    let streams = streams();
+    (0..3).find(|fd| streams.contains(*fd as u32))
+}
+
+/// The terminal is raw while this lives.
+pub struct RawMode(());
+
+impl RawMode {
+    /// Makes the terminal raw, if one of the standard streams is one and it is ours to change:
+    /// a background job leaves it alone.
+    ///
+    /// # Errors
+    ///
+    /// Those of tcgetattr(3), tcsetattr(3) and sigaction(2).
+    pub fn enter() -> io::Result<Option<Self>> {
+        let Some(fd) = first_terminal() else {
+            return Ok(None);
+        };
+        if !in_foreground(fd) {
+            return Ok(None);
+        }
+        let saved = attributes(fd)?;
+        if SAVED.set((fd, saved)).is_err() {
+            return Ok(None);
+        }
+        for signal in FATAL {
+            register_signal_handler(signal, restore_and_die)
+                .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        }
+        let mode = Self(());
+        mode.resume()?;
+        Ok(Some(mode))
+    }
+
+    /// Makes the terminal what it was, until [`resume`](Self::resume).
+    pub fn suspend(&self) {
+        restore();
+    }
+
+    /// Makes the terminal raw again.
+    ///
+    /// # Errors
+    ///
+    /// Those of tcsetattr(3).
+    pub fn resume(&self) -> io::Result<()> {
+        let Some((fd, saved)) = SAVED.get() else {
+            return Ok(());
+        };
+        if !in_foreground(*fd) {
+            return Ok(());
+        }
+        let mut raw = *saved;
+        // SAFETY: cfmakeraw changes the structure it is given.
+        unsafe { libc::cfmakeraw(&raw mut raw) };
+        raw.c_lflag |= libc::ISIG;
+        // From here on a handler may restore: the other order could lose that.
+        RAW.store(true, Ordering::Release);
+        set_attributes(*fd, &raw)
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Makes the terminal what it was before [`RawMode`], if it is raw. Async-signal-safe.
+pub fn restore() {
+    if RAW.swap(false, Ordering::AcqRel)
+        && let Some((fd, saved)) = SAVED.get()
+    {
+        // Nobody is left to tell of an error.
+        let _ = set_attributes(*fd, saved);
+    }
+}
+
+extern "C" fn restore_and_die(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    restore();
+    // SAFETY: both are async-signal-safe. The default action ends the process once the handler
+    // returns and the signal is no longer blocked.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+fn in_foreground(fd: RawFd) -> bool {
+    // SAFETY: neither has memory arguments.
+    unsafe { libc::tcgetpgrp(fd) == libc::getpgrp() }
+}
+
+fn attributes(fd: RawFd) -> io::Result<libc::termios> {
+    // SAFETY: all-zero bytes are a valid termios: it is integers only.
+    let mut attributes = unsafe { std::mem::zeroed() };
+    // SAFETY: tcgetattr writes a termios.
+    match unsafe { libc::tcgetattr(fd, &raw mut attributes) } {
+        0 => Ok(attributes),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn set_attributes(fd: RawFd, attributes: &libc::termios) -> io::Result<()> {
+    // SAFETY: tcsetattr reads a termios.
+    match unsafe { libc::tcsetattr(fd, libc::TCSANOW, attributes) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Writes whole lines or parts of them to standard error; in one write, and with CR NL where the
+/// terminal does not add the CR.
+pub fn write_stderr(bytes: &[u8]) {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _guard: MutexGuard<'_, ()> = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stderr = io::stderr();
+    let raw = RAW.load(Ordering::Acquire)
+        && SAVED
+            .get()
+            .is_some_and(|(fd, _)| same_terminal(*fd, stderr.as_raw_fd()));
+    // Nobody is left to tell of an error.
+    let _ = match raw {
+        true => stderr.write_all(&with_carriage_returns(bytes)),
+        false => stderr.write_all(bytes),
+    };
+}
+
+/// Whether `fd` is a terminal, as the raw one is. (Two at once are as good as one here.)
+fn same_terminal(raw: RawFd, fd: RawFd) -> bool {
+    // SAFETY: isatty has no memory arguments.
+    raw == fd || unsafe { libc::isatty(fd) } == 1
+}
+
+fn with_carriage_returns(bytes: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(bytes.len() + 8);
+    for byte in bytes {
+        if *byte == b'\n' {
+            lines.push(b'\r');
+        }
+        lines.push(*byte);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_get_carriage_returns() {
+        assert_eq!(with_carriage_returns(b"a\nb\n\n"), b"a\r\nb\r\n\r\n");
+        assert_eq!(with_carriage_returns(b""), b"");
+    }
+}

@@ -1,0 +1,100 @@
+//! When the stages of a run were reached.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use ringlet_abi::control::Mark;
+
+/// The stages in the order in which they are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The VM is complete; its first vCPU is about to run.
+    VmCreated,
+    /// The kernel's first instruction.
+    KernelEntered,
+    /// The kernel has found its devices and unpacked its root file system.
+    KernelReady,
+    /// The program's first instruction.
+    ProgramEntered,
+    /// The program's exit.
+    ProgramExited,
+}
+
+const STAGES: [(Stage, &str); 5] = [
+    (Stage::VmCreated, "VM created"),
+    (Stage::KernelEntered, "kernel entered"),
+    (Stage::KernelReady, "kernel ready"),
+    (Stage::ProgramEntered, "program entered"),
+    (Stage::ProgramExited, "program exited"),
+];
+
+impl From<Mark> for Stage {
+    fn from(mark: Mark) -> Self {
+        match mark {
+            Mark::KernelEntered => Self::KernelEntered,
+            Mark::KernelReady => Self::KernelReady,
+            Mark::ProgramEntered => Self::ProgramEntered,
+            Mark::ProgramExited => Self::ProgramExited,
+        }
+    }
+}
+
+/// A clock and the time of each stage. It prints as a line for each stage that was reached:
+/// `timeline: MILLISECONDS ms STAGE`.
+#[derive(Debug)]
+pub struct Timeline {
+    start: Instant,
+    reached: [OnceLock<Duration>; STAGES.len()],
+}
+
+impl Timeline {
+    /// A timeline that counts from `start`.
+    pub fn new(start: Instant) -> Self {
+        Self {
+            start,
+            reached: Default::default(),
+        }
+    }
+
+    /// Notes that `stage` is reached now; only the first time counts.
+    pub fn reach(&self, stage: Stage) {
+        let elapsed = self.start.elapsed();
+        self.reached[stage as usize].get_or_init(|| elapsed);
+    }
+}
+
+impl fmt::Display for Timeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (stage, name) in STAGES {
+            if let Some(elapsed) = self.reached[stage as usize].get() {
+                let milliseconds = elapsed.as_secs_f64() * 1e3;
+                writeln!(f, "timeline: {milliseconds:9.3} ms {name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_print_in_order_and_once() {
+        let timeline = Timeline::new(Instant::now());
+        timeline.reach(Stage::KernelReady);
+        timeline.reach(Stage::VmCreated);
+        let first = timeline.to_string();
+        std::thread::sleep(Duration::from_millis(5));
+        timeline.reach(Stage::KernelReady);
+        assert_eq!(timeline.to_string(), first);
+        let lines: Vec<_> = first.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].ends_with(" ms VM created"));
+        assert!(lines[1].ends_with(" ms kernel ready"));
+        let words: Vec<_> = lines[0].split_whitespace().collect();
+        assert_eq!(words[0], "timeline:");
+        assert!(words[1].parse::<f64>().is_ok());
+    }
+}

@@ -1,0 +1,192 @@
+//! A VM's life: its vCPUs run, its event loop turns, and one of them says how it ends.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
+use kvm_ioctls::VmFd;
+use ringlet_devices::Worker;
+use ringlet_devices::console::{ConsoleHandle, Size};
+use vmm_sys_util::epoll::EventSet;
+
+use crate::outcome::{Ending, Outcome};
+use crate::signals::{Request, Signals};
+use crate::terminal::{self, RawMode};
+use crate::vcpu::Vcpu;
+
+/// The event loop of a VM.
+pub type EventLoop = EventManager<Box<dyn MutEventSubscriber>>;
+
+/// A VM that is complete and has not run yet.
+pub struct Vm {
+    vcpus: Vec<Vcpu>,
+    events: EventLoop,
+    console: ConsoleHandle,
+    ending: Arc<Ending>,
+    /// Closed last: vCPUs and devices use it.
+    _fd: VmFd,
+}
+
+/// Why a VM cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The host denies a thread or descriptor.
+    #[error("cannot run the VM: {0}")]
+    Host(#[from] io::Error),
+    /// The event loop fails.
+    #[error("cannot run the VM: {0}")]
+    Events(event_manager::Error),
+}
+
+impl Vm {
+    /// Puts the parts together.
+    pub(crate) fn new(
+        fd: VmFd,
+        vcpus: Vec<Vcpu>,
+        events: EventLoop,
+        console: ConsoleHandle,
+        ending: Arc<Ending>,
+    ) -> Self {
+        Self {
+            vcpus,
+            events,
+            console,
+            ending,
+            _fd: fd,
+        }
+    }
+
+    /// Runs the VM to its end. What the guest wrote before it ended is written out by then, unless
+    /// a signal cut that short.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    pub fn run(mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError> {
+        let flags = Rc::new(Flags::default());
+        self.events.add_subscriber(Box::new(Lifecycle {
+            ending: Arc::clone(&self.ending),
+            console: self.console.clone(),
+            signals,
+            raw,
+            flags: Rc::clone(&flags),
+        }));
+        let mut workers = Vec::new();
+        for (index, vcpu) in self.vcpus.drain(..).enumerate() {
+            workers.push(Worker::spawn(&format!("vcpu{index}"), move |stop| {
+                vcpu.run(&stop)
+            })?);
+        }
+        let outcome = loop {
+            match self.ending.outcome() {
+                Some(outcome) => break outcome,
+                None => turn(&mut self.events)?,
+            }
+        };
+        workers.iter().for_each(Worker::request_stop);
+        drop(workers);
+        if matches!(outcome, Outcome::Exit(_)) {
+            self.console.drain();
+            while !flags.drained.get() && flags.signal.get().is_none() {
+                turn(&mut self.events)?;
+            }
+        }
+        Ok(match flags.signal.get() {
+            Some(signal) => Outcome::Signal(signal),
+            None => outcome,
+        })
+    }
+}
+
+/// Waits for events and serves them.
+fn turn(events: &mut EventLoop) -> Result<(), RunError> {
+    match events.run() {
+        Ok(_) => Ok(()),
+        Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => Ok(()),
+        Err(error) => Err(RunError::Events(error)),
+    }
+}
+
+/// What the event loop has seen.
+#[derive(Default)]
+struct Flags {
+    drained: Cell<bool>,
+    signal: Cell<Option<u8>>,
+}
+
+/// Serves the events that are about the VM itself.
+struct Lifecycle {
+    ending: Arc<Ending>,
+    console: ConsoleHandle,
+    signals: Signals,
+    raw: Option<RawMode>,
+    flags: Rc<Flags>,
+}
+
+impl Lifecycle {
+    fn handle_signals(&self) {
+        loop {
+            match self.signals.next() {
+                Ok(Some(request)) => self.handle_signal(request),
+                Ok(None) => return,
+                Err(error) => return log::error!("signals: {error}"),
+            }
+        }
+    }
+
+    fn handle_signal(&self, request: Request) {
+        match request {
+            Request::End(signal) => {
+                self.flags.signal.set(Some(signal));
+                self.ending.end(Outcome::Signal(signal));
+            }
+            Request::Suspend => self.suspend(),
+            Request::Resize => {
+                let size = terminal::size();
+                self.console.resize(Size {
+                    columns: size.columns,
+                    rows: size.rows,
+                });
+            }
+        }
+    }
+
+    /// Stops the process as SIGTSTP does where nobody handles it.
+    fn suspend(&self) {
+        if let Some(raw) = &self.raw {
+            raw.suspend();
+        }
+        // SAFETY: raise has no memory arguments. It returns when the process is continued.
+        unsafe { libc::raise(libc::SIGSTOP) };
+        if let Some(raw) = &self.raw
+            && let Err(error) = raw.resume()
+        {
+            log::warn!("terminal: {error}");
+        }
+    }
+}
+
+impl MutEventSubscriber for Lifecycle {
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        // EAGAIN says that an event has not come.
+        let _ = self.ending.event().read();
+        if self.console.drained().read().is_ok() {
+            self.flags.drained.set(true);
+        }
+        self.handle_signals();
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        for events in [
+            Events::new(self.ending.event(), EventSet::IN),
+            Events::new(self.console.drained(), EventSet::IN),
+            Events::new(&self.signals, EventSet::IN),
+        ] {
+            if let Err(error) = ops.add(events) {
+                log::error!("event loop: {error}");
+            }
+        }
+    }
+}
