@@ -113,7 +113,12 @@ extern "C" fn machine_start(start_info: u64) -> ! {
     if info.magic != START_MAGIC || info.version < 1 {
         power::exit(Exit::BadBoot);
     }
-    let mut modules = [ModuleEntry { address: 0, size: 0, command_line: 0, reserved: 0 }; MAX_MODULES];
+    let mut modules = [ModuleEntry {
+        address: 0,
+        size: 0,
+        command_line: 0,
+        reserved: 0,
+    }; MAX_MODULES];
     let module_count = (info.module_count as usize).min(MAX_MODULES);
     for (index, module) in modules[..module_count].iter_mut().enumerate() {
         // SAFETY: plain data.
@@ -136,7 +141,8 @@ fn take_module(module: &ModuleEntry) -> BootModule {
     let end = (module.address + module.size).div_ceil(PAGE_SIZE as u64);
     // SAFETY: `initialise_memory` left the module's pages out of the free memory, and each module
     // is taken once.
-    let frames = (first..end).map(|number| unsafe { Frame::adopt(PhysAddr(number * PAGE_SIZE as u64)) });
+    let frames =
+        (first..end).map(|number| unsafe { Frame::adopt(PhysAddr(number * PAGE_SIZE as u64)) });
     BootModule {
         name: read_string(module.command_line),
         frames: frames.collect(),
@@ -174,10 +180,15 @@ fn initialise_memory(info: &StartInfo, modules: &[ModuleEntry]) {
     let mut taken = [const { 0..0 }; MAX_MODULES + 1];
     taken[0] = 0..heap_end;
     for (place, module) in taken[1..].iter_mut().zip(modules) {
-        *place = module.address / page * page..(module.address + module.size).next_multiple_of(page);
+        *place =
+            module.address / page * page..(module.address + module.size).next_multiple_of(page);
     }
-    let holds_heap = ram.iter().any(|range| range.contains(&kernel_end) && range.end >= heap_end);
-    let is_clear = taken[1..].iter().all(|range| range.is_empty() || range.start >= heap_end);
+    let holds_heap = ram
+        .iter()
+        .any(|range| range.contains(&kernel_end) && range.end >= heap_end);
+    let is_clear = taken[1..]
+        .iter()
+        .all(|range| range.is_empty() || range.start >= heap_end);
     if !holds_heap || !is_clear {
         power::exit(Exit::OutOfMemory);
     }

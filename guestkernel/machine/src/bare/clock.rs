@@ -59,7 +59,10 @@ pub(super) fn initialise(kvm_features: u32) {
     // SAFETY: the host writes to the two statics, whose fields are atomic.
     unsafe {
         monitor::write_msr(MSR_WALL_CLOCK, physical((&raw const WALL_CLOCK) as u64));
-        monitor::write_msr(MSR_SYSTEM_TIME, physical((&raw const SYSTEM_TIME) as u64) | 1);
+        monitor::write_msr(
+            MSR_SYSTEM_TIME,
+            physical((&raw const SYSTEM_TIME) as u64) | 1,
+        );
     }
     assert!(
         SYSTEM_TIME.multiplier.load(Ordering::Relaxed) != 0,
@@ -87,7 +90,11 @@ pub fn monotonic() -> u64 {
             continue;
         }
         let delta = tsc().saturating_sub(timestamp);
-        let shifted = if shift >= 0 { delta << (shift as u32 & 63) } else { delta >> (shift.unsigned_abs() & 63) };
+        let shifted = if shift >= 0 {
+            delta << (shift as u32 & 63)
+        } else {
+            delta >> (shift.unsigned_abs() & 63)
+        };
         let scaled = (u128::from(shifted) * u128::from(multiplier) >> 32) as u64;
         return base + scaled;
     }

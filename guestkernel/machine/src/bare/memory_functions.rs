@@ -143,7 +143,11 @@ pub(super) unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, count:
             let a = left.add(at).cast::<u64>().read_unaligned();
             let b = right.add(at).cast::<u64>().read_unaligned();
             if a != b {
-                return if a.swap_bytes() < b.swap_bytes() { -1 } else { 1 };
+                return if a.swap_bytes() < b.swap_bytes() {
+                    -1
+                } else {
+                    1
+                };
             }
             at += 8;
         }

@@ -55,11 +55,9 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     let frame_pointer: u64;
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack, preserves_flags)) }
-    end(frame_pointer, None, |report| {
-        match info.location() {
-            Some(location) => writeln!(report, "kernel panic at {location}: {}", info.message()),
-            None => writeln!(report, "kernel panic: {}", info.message()),
-        }
+    end(frame_pointer, None, |report| match info.location() {
+        Some(location) => writeln!(report, "kernel panic at {location}: {}", info.message()),
+        None => writeln!(report, "kernel panic: {}", info.message()),
     })
 }
 
@@ -88,6 +86,16 @@ extern "C" fn machine_fault(exception: &ExceptionStack) -> ! {
         )
     })
 }
+
+/// Precompiled library code refers to the unwinder, which is never entered: panics abort.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    power::exit(Exit::Panic)
+}
+
+/// As above, in builds without link-time optimisation.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
 
 fn end(
     frame_pointer: u64,
