@@ -22,18 +22,24 @@ use hosted as backend;
 mod boot_info;
 mod dma;
 mod frame;
+mod mmio;
 mod page_table;
 mod physical;
 mod plain;
 mod user;
+mod virtio_mmio;
+mod virtqueue;
 
 pub use boot_info::{BootInfo, BootModule};
 pub use dma::{DmaSegments, Segment};
 pub use frame::{Frame, MemoryUse, OutOfMemory, memory_use};
+pub use mmio::{MmioError, MmioRegion};
 pub use page_table::{Access, Flush, MapError, Missing, PageTable, Space};
 pub use physical::{PAGE_SIZE, PhysAddr};
 pub use plain::Plain;
 pub use user::{PageFault, Registers, Trap, UserContext};
+pub use virtio_mmio::{VirtioError, VirtioFound, VirtioSetup, VirtioTransport};
+pub use virtqueue::{AddError, Completion, Payload, QueueBroken, VirtQueue};
 
 pub use backend::clock;
 pub use backend::interrupt;

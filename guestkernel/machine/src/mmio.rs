@@ -1,6 +1,6 @@
 //! Device registers: ranges of physical addresses that are not RAM, and 32-bit access to them.
 
-use crate::backend::mmio;
+use crate::backend;
 use crate::physical::PhysAddr;
 use core::ops::Range;
 use spin::Mutex;
@@ -78,12 +78,15 @@ impl MmioRegion {
     ///
     /// It is for machine's own drivers alone: what registers do may break anything.
     pub(crate) fn read(&self, offset: u64) -> u32 {
-        mmio::read(self.address(offset))
+        // SAFETY: no RAM is there, as `claim` has checked, and nobody else has the device; its
+        // driver is in this crate.
+        unsafe { backend::read_register(self.address(offset)) }
     }
 
     /// Writes the register at `offset`; for machine's own drivers alone, as [`read`](Self::read).
     pub(crate) fn write(&self, offset: u64, value: u32) {
-        mmio::write(self.address(offset), value);
+        // SAFETY: as above. What a device is told of memory comes from `VirtQueue`, which owns it.
+        unsafe { backend::write_register(self.address(offset), value) }
     }
 }
 

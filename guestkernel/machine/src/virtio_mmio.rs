@@ -51,7 +51,9 @@ pub enum VirtioError {
     #[error("no virtio device is there")]
     NotVirtio,
     /// The interface has a version other than 2.
-    #[error("version {0} of virtio-mmio is not supported (QEMU: -global virtio-mmio.force-legacy=false)")]
+    #[error(
+        "version {0} of virtio-mmio is not supported (QEMU: -global virtio-mmio.force-legacy=false)"
+    )]
     Version(u32),
     /// The device does not offer `VIRTIO_F_VERSION_1`, or does not agree to the features chosen.
     #[error("the device does not agree to the features")]
@@ -152,8 +154,7 @@ impl VirtioFound {
         region.write(register::DRIVER_FEATURES, features as u32);
         region.write(register::DRIVER_FEATURES_SEL, 1);
         region.write(register::DRIVER_FEATURES, (features >> 32) as u32);
-        let agreed =
-            DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
+        let agreed = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
         registers.set_status(agreed);
         let is_agreed = registers.status().contains(DeviceStatus::FEATURES_OK);
         if features & ring_features::VERSION_1 == 0 || !is_agreed {

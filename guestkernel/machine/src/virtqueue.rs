@@ -317,17 +317,17 @@ impl VirtQueue {
         most: usize,
     ) -> Result<Written, AddError> {
         // A chain is never longer than the queue, in a table or not (VIRTIO 1.2, 2.7.5.3.1).
-        let limit = usize::from(self.size);
-        let (table, at, limit) = if most <= SMALL_TABLE {
+        let limit = parts.limit().min(self.size.into());
+        let (table, at) = if most <= SMALL_TABLE {
             let (area, at) = self.area(head);
-            (area, at + TABLE_AT, limit.min(SMALL_TABLE))
+            (area, at + TABLE_AT)
         } else {
             let table = &mut self.slots[usize::from(head)].table;
             if table.is_none() {
                 *table = Some(Frame::uninitialised().map_err(|_| AddError::OutOfMemory)?);
             }
             let table = self.slots[usize::from(head)].table.as_ref();
-            (table.ok_or(AddError::OutOfMemory)?, 0, limit)
+            (table.ok_or(AddError::OutOfMemory)?, 0)
         };
         let mut chain = ChainWriter::new(table, at, 0, limit);
         parts.write(|address, length, flags| chain.push(address, length, flags, |this| this + 1));
@@ -346,7 +346,9 @@ impl VirtQueue {
     /// Writes the request into descriptors of the ring, from the free list's first on.
     fn write_direct(&self, head: u16, parts: &Parts<'_>) -> Result<Written, AddError> {
         let next = |this: u16| self.slots[usize::from(this)].next;
-        let mut chain = ChainWriter::new(&self.descriptors, 0, head, self.free_count.into());
+        let limit = parts.limit().min(self.size.into());
+        let room = limit.min(self.free_count.into());
+        let mut chain = ChainWriter::new(&self.descriptors, 0, head, room);
         parts.write(|address, length, flags| chain.push(address, length, flags, next));
         let (needed, last) = (chain.pushed, chain.index);
         match chain.finish() {
@@ -354,9 +356,7 @@ impl VirtQueue {
                 length,
                 next: next(last),
             }),
-            Err(_) if needed <= self.size.into() && !parts.is_over_limit(needed) => {
-                Err(AddError::Full)
-            }
+            Err(_) if needed <= limit => Err(AddError::Full),
             Err(error) => Err(error),
         }
     }
@@ -397,9 +397,7 @@ impl VirtQueue {
     }
 
     fn used_index(&self) -> u16 {
-        self.rings
-            .atomic_u16(self.used + 2)
-            .load(Ordering::Acquire)
+        self.rings.atomic_u16(self.used + 2).load(Ordering::Acquire)
     }
 
     /// Takes the next request that the device has used, and takes back the wish for an interrupt.
@@ -546,13 +544,12 @@ impl Parts<'_> {
         self.ends() + payload
     }
 
-    /// Whether a chain of `count` descriptors has more for its payload than the limit.
-    fn is_over_limit(&self, count: usize) -> bool {
-        count > self.ends() + self.payload_limit
+    /// Descriptors that may be used.
+    fn limit(&self) -> usize {
+        self.ends() + self.payload_limit
     }
 
-    /// Calls `push` with the address, length and flags of each descriptor; with one too many if
-    /// the payload is in more pieces than its limit, so that the chain is refused.
+    /// Calls `push` with the address, length and flags of each descriptor.
     fn write(&self, mut push: impl FnMut(u64, u32, u16)) {
         if self.header.1 > 0 {
             push(self.header.0, self.header.1, 0);
@@ -628,3 +625,6 @@ impl<'a> ChainWriter<'a> {
         Ok(self.pushed as u16)
     }
 }
+
+#[cfg(test)]
+mod tests;

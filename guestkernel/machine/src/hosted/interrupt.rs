@@ -1,6 +1,17 @@
-//! Interrupts: there are none; waiting sleeps.
+//! Interrupts: simulated devices raise them, nobody is interrupted; waiting sleeps.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+static PENDING: AtomicU64 = AtomicU64::new(0);
+
+/// Makes interrupt `irq` (0 to 63) pending.
+pub fn raise(irq: u32) {
+    PENDING.fetch_or(1 << irq, Ordering::AcqRel);
+}
+
+/// Lets interrupts of `irq` through, as they are anyway.
+pub fn enable(_irq: u32) {}
 
 /// Waits until an interrupt comes or [`monotonic`](crate::clock::monotonic) time `deadline`
 /// is reached. A hosted machine without a deadline would wait for ever: it returns at once.
@@ -17,5 +28,5 @@ pub fn set_timer(_deadline: Option<u64>) {}
 
 /// The device interrupts that came since the last call, by IRQ number: bit N is IRQ N.
 pub fn take_pending() -> u64 {
-    0
+    PENDING.swap(0, Ordering::AcqRel)
 }

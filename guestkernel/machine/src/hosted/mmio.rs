@@ -33,12 +33,21 @@ fn find(address: PhysAddr) -> Option<(Arc<dyn MmioDevice>, u64)> {
     Some((device.clone(), offset % REGION))
 }
 
-/// Reads a register; all ones where there is no device, as on a bus.
-pub(crate) fn read(address: PhysAddr) -> u32 {
+/// Reads a device register; all ones where there is no device, as on a bus.
+///
+/// # Safety
+///
+/// None is needed: it is that of the other backend.
+pub(crate) unsafe fn read_register(address: PhysAddr) -> u32 {
     find(address).map_or(u32::MAX, |(device, offset)| device.read(offset))
 }
 
-pub(crate) fn write(address: PhysAddr, value: u32) {
+/// Writes a device register.
+///
+/// # Safety
+///
+/// None is needed: it is that of the other backend.
+pub(crate) unsafe fn write_register(address: PhysAddr, value: u32) {
     if let Some((device, offset)) = find(address) {
         device.write(offset, value);
     }

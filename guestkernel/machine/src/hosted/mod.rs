@@ -4,9 +4,13 @@
 //! [`UserContext::run`] of that thread then calls it.
 
 pub mod clock;
+pub mod device;
 pub mod interrupt;
+pub mod mmio;
 pub mod power;
 pub mod serial;
+
+pub(crate) use mmio::{read_register, write_register};
 
 use crate::frame::{self, Frame, FrameState};
 use crate::page_table::Space;
