@@ -37,7 +37,7 @@ pub use mmio::{MmioError, MmioRegion};
 pub use page_table::{Access, Flush, MapError, Missing, PageTable, Space};
 pub use physical::{PAGE_SIZE, PhysAddr};
 pub use plain::Plain;
-pub use user::{PageFault, Registers, Trap, UserContext};
+pub use user::{PageFault, Registers, Trap, UserContext, syscall_gate};
 pub use virtio_mmio::{VirtioError, VirtioFound, VirtioSetup, VirtioTransport};
 pub use virtqueue::{AddError, Completion, Payload, QueueBroken, VirtQueue};
 

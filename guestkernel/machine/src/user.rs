@@ -112,3 +112,10 @@ impl UserContext {
         self.registers.rax = value;
     }
 }
+
+/// The address of a pointer to code that does what SYSCALL does, for programs to jump through:
+/// with the address to return to in RCX. `None` where SYSCALL itself is the fastest way, or the
+/// kernel is out of programs' reach.
+pub fn syscall_gate() -> Option<u64> {
+    backend::syscall_gate_address()
+}

@@ -108,6 +108,7 @@ global_asm!(
 );
 
 unsafe extern "C" {
+    static syscall_gate: u64;
     fn enter_program(context: *mut UserContext) -> u32;
 }
 
@@ -162,6 +163,10 @@ fn trap_of(exception: &per_cpu::ExceptionStack) -> Trap {
             code: exception.code,
         },
     }
+}
+
+pub(crate) fn syscall_gate_address() -> Option<u64> {
+    Some((&raw const syscall_gate) as u64)
 }
 
 pub(crate) fn physical_map() -> *mut u8 {

@@ -48,6 +48,10 @@ pub(crate) fn run(context: &mut UserContext, _space: &Space) -> Trap {
     })
 }
 
+pub(crate) fn syscall_gate_address() -> Option<u64> {
+    None
+}
+
 struct Memory(*mut u8);
 // SAFETY: only a pointer to memory that is never freed; who may access what is `Frame`'s affair.
 unsafe impl Send for Memory {}
