@@ -129,8 +129,14 @@ pub trait Inode: Any + Send + Sync {
         Errno::ENOTDIR.into()
     }
 
-    /// Gives `target`, which is in the same file system and no directory, one more name.
-    fn link<'a>(&'a self, _name: &'a [u8], _target: &'a dyn Inode) -> Answer<'a, ()> {
+    /// Makes a regular file without a name. Unless it `can_be_linked`, it never gets one.
+    fn create_unnamed(&self, _mode: u32, _can_be_linked: bool) -> Answer<'_, Arc<dyn Inode>> {
+        Errno::EOPNOTSUPP.into()
+    }
+
+    /// Gives `target`, which is no directory, one more name. `EXDEV` if it is in another file
+    /// system.
+    fn link<'a>(&'a self, _name: &'a [u8], _target: Arc<dyn Inode>) -> Answer<'a, ()> {
         Errno::ENOTDIR.into()
     }
 
@@ -144,11 +150,12 @@ pub trait Inode: Any + Send + Sync {
         Errno::ENOTDIR.into()
     }
 
-    /// Renames `name` to `new_name` in `target`, a directory of the same file system.
+    /// Renames `name` to `new_name` in the directory `target`, with all checks that concern the
+    /// files themselves. `EXDEV` if it is in another file system.
     fn rename<'a>(
         &'a self,
         _name: &'a [u8],
-        _target: &'a dyn Inode,
+        _target: Arc<dyn Inode>,
         _new_name: &'a [u8],
         _mode: RenameMode,
     ) -> Answer<'a, ()> {

@@ -10,6 +10,7 @@ mod fd_table;
 mod file;
 mod inode;
 mod stat;
+pub mod tmpfs;
 mod wait_queue;
 
 pub use answer::{Answer, BoxFuture};

@@ -1,0 +1,276 @@
+//! The bytes of a regular file.
+//!
+//! The lock is never held while a program's memory is accessed, since that may need a page of
+//! this very file.
+
+use super::page_map::PageMap;
+use super::space::Space;
+use crate::error::{Errno, Result};
+use crate::io::{Io, IoFlags};
+use crate::mm::PAGE;
+use alloc::vec::Vec;
+use linux_raw_sys::general as raw;
+use machine::{Frame, PAGE_SIZE};
+use spin::Mutex;
+
+/// The largest size of a file.
+pub(super) const MAX_SIZE: u64 = i64::MAX as u64;
+
+#[derive(Debug, Default)]
+pub(super) struct Content(Mutex<Data>);
+
+#[derive(Debug, Default)]
+struct Data {
+    size: u64,
+    pages: PageMap,
+}
+
+impl Content {
+    /// Bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.0.lock().size
+    }
+
+    /// Pages that take storage.
+    pub(super) fn page_count(&self) -> u64 {
+        self.0.lock().pages.count()
+    }
+
+    /// Makes `pages`, which `space` has been charged for, the whole of the file. Bytes of the
+    /// last page beyond `size` are zeros.
+    pub(super) fn adopt(&self, pages: impl Iterator<Item = Frame>, size: u64) {
+        let mut data = self.0.lock();
+        for (index, page) in pages.enumerate() {
+            data.pages.insert(index as u64, page);
+        }
+        data.size = size;
+    }
+
+    pub(super) fn read(&self, io: &mut Io) -> Result<usize> {
+        let start = io.position.unwrap_or(0);
+        let wanted = io.buffer.len();
+        let mut done = 0;
+        while done < wanted {
+            let at = start + done as u64;
+            let offset = (at % PAGE) as usize;
+            let (page, count) = {
+                let data = self.0.lock();
+                let left = data.size.saturating_sub(at);
+                let count = (left.min(PAGE) as usize)
+                    .min(PAGE_SIZE - offset)
+                    .min(wanted - done);
+                (data.pages.get(at / PAGE).cloned(), count)
+            };
+            if count == 0 {
+                break;
+            }
+            let result = match page {
+                Some(page) => io.buffer.fill_from_frame(done, &page, offset, count),
+                None => io.buffer.fill_zeros(done, count),
+            };
+            match result {
+                Ok(copied) => {
+                    done += copied;
+                    if copied < count {
+                        break;
+                    }
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    pub(super) fn write(&self, io: &mut Io, space: &Space) -> Result<usize> {
+        if io.flags.contains(IoFlags::APPEND) {
+            io.position = Some(self.size());
+        }
+        let start = io.position.unwrap_or(0);
+        let wanted = io.buffer.len();
+        if wanted > 0 && start >= MAX_SIZE {
+            return Err(Errno::EFBIG);
+        }
+        let wanted = wanted.min(usize::try_from(MAX_SIZE - start).unwrap_or(usize::MAX));
+        let mut done = 0;
+        while done < wanted {
+            let at = start + done as u64;
+            let offset = (at % PAGE) as usize;
+            let count = (PAGE_SIZE - offset).min(wanted - done);
+            match self.write_page(io, done, at / PAGE, offset, count, space) {
+                Ok(copied) => {
+                    done += copied;
+                    if copied < count {
+                        break;
+                    }
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Copies `count` bytes at `done` of the buffer to `offset` of the page, and lengthens the
+    /// file to hold them.
+    fn write_page(
+        &self,
+        io: &Io,
+        done: usize,
+        index: u64,
+        offset: usize,
+        count: usize,
+        space: &Space,
+    ) -> Result<usize> {
+        let end = |copied: usize| index * PAGE + (offset + copied) as u64;
+        let page = self.0.lock().pages.get(index).cloned();
+        if let Some(page) = page {
+            let copied = io.buffer.take_to_frame(done, &page, offset, count)?;
+            let mut data = self.0.lock();
+            data.size = data.size.max(end(copied));
+            return Ok(copied);
+        }
+        // The page joins the file only when it is filled: nobody sees what was in it before.
+        let charge = space.charge(1)?;
+        let page = match count {
+            PAGE_SIZE => Frame::uninitialised()?,
+            _ => Frame::zeroed()?,
+        };
+        let copied = io.buffer.take_to_frame(done, &page, offset, count)?;
+        if count == PAGE_SIZE {
+            page.fill(copied..PAGE_SIZE, 0);
+        }
+        let mut data = self.0.lock();
+        match data.pages.get(index) {
+            Some(other) => page.copy_to(offset, other, offset, copied),
+            None => {
+                data.pages.insert(index, page);
+                charge.keep();
+            }
+        }
+        data.size = data.size.max(end(copied));
+        Ok(copied)
+    }
+
+    /// The page for a mapping, made if there is a hole.
+    pub(super) fn page(&self, index: u64, space: &Space) -> Result<Frame> {
+        let mut data = self.0.lock();
+        if index >= data.size.div_ceil(PAGE) {
+            return Err(Errno::EFAULT);
+        }
+        if let Some(page) = data.pages.get(index) {
+            return Ok(page.clone());
+        }
+        let charge = space.charge(1)?;
+        let page = Frame::zeroed()?;
+        data.pages.insert(index, page.clone());
+        charge.keep();
+        Ok(page)
+    }
+
+    pub(super) fn set_size(&self, size: u64, space: &Space) {
+        let mut data = self.0.lock();
+        if size < data.size {
+            let first_gone = size.div_ceil(PAGE);
+            let removed = data.pages.remove(first_gone, u64::MAX);
+            space.release(removed);
+            let tail = (size % PAGE) as usize;
+            if let (1.., Some(page)) = (tail, data.pages.get(size / PAGE)) {
+                page.fill(tail..PAGE_SIZE, 0);
+            }
+        }
+        data.size = size;
+    }
+
+    /// `fallocate(2)` as tmpfs does it.
+    pub(super) fn allocate(
+        &self,
+        mode: u32,
+        offset: u64,
+        length: u64,
+        space: &Space,
+    ) -> Result<()> {
+        let end = offset + length;
+        match mode {
+            0 | raw::FALLOC_FL_KEEP_SIZE => {
+                self.reserve(offset / PAGE, end.div_ceil(PAGE), space)?;
+                if mode == 0 {
+                    let mut data = self.0.lock();
+                    data.size = data.size.max(end);
+                }
+                Ok(())
+            }
+            mode if mode == raw::FALLOC_FL_PUNCH_HOLE | raw::FALLOC_FL_KEEP_SIZE => {
+                self.punch(offset, end, space);
+                Ok(())
+            }
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    /// Makes the pages from `first` to before `end`, all or none.
+    fn reserve(&self, first: u64, end: u64, space: &Space) -> Result<()> {
+        if end - first > space.limit() {
+            return Err(Errno::ENOSPC);
+        }
+        let mut made = Vec::new();
+        for index in first..end {
+            let mut data = self.0.lock();
+            if data.pages.get(index).is_some() {
+                continue;
+            }
+            let page = space.charge(1).and_then(|charge| {
+                let page = Frame::zeroed()?;
+                charge.keep();
+                Ok(page)
+            });
+            match page {
+                Ok(page) => data.pages.insert(index, page),
+                Err(error) => {
+                    for index in made {
+                        space.release(data.pages.remove(index, index + 1));
+                    }
+                    return Err(error);
+                }
+            }
+            made.push(index);
+        }
+        Ok(())
+    }
+
+    fn punch(&self, start: u64, end: u64, space: &Space) {
+        let mut data = self.0.lock();
+        let first_whole = start.div_ceil(PAGE);
+        let end_whole = end / PAGE;
+        let zero = |index: u64, from: u64, to: u64| {
+            if let Some(page) = data.pages.get(index) {
+                page.fill(from as usize..to as usize, 0);
+            }
+        };
+        if first_whole > end_whole {
+            zero(start / PAGE, start % PAGE, end % PAGE);
+            return;
+        }
+        if !start.is_multiple_of(PAGE) {
+            zero(start / PAGE, start % PAGE, PAGE);
+        }
+        zero(end_whole, 0, end % PAGE);
+        space.release(data.pages.remove(first_whole, end_whole));
+    }
+
+    /// The next byte not before `from` that is in a hole or not; `ENXIO` if there is none.
+    pub(super) fn seek_hole(&self, from: u64, hole: bool) -> Result<u64> {
+        let data = self.0.lock();
+        if from >= data.size {
+            return Err(Errno::ENXIO);
+        }
+        if hole {
+            let page = data.pages.next_absent(from / PAGE);
+            return Ok((page * PAGE).max(from).min(data.size));
+        }
+        let page = data.pages.next_present(from / PAGE);
+        page.map(|page| (page * PAGE).max(from))
+            .filter(|at| *at < data.size)
+            .ok_or(Errno::ENXIO)
+    }
+}

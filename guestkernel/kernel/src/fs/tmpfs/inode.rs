@@ -1,0 +1,457 @@
+//! A file of any type: its attributes, and how it is opened.
+
+use super::Tmpfs;
+use super::content::{Content, MAX_SIZE};
+use super::directory::Directory;
+use crate::error::{Errno, Result};
+use crate::fs::file::DirectorySink;
+use crate::fs::{
+    Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileSystemInfo, FileType, Inode,
+    NewNode, RenameMode, SetTime, Stat, Timestamp,
+};
+use crate::io::{Direction, Io};
+use crate::mm::{PAGE, PageSource};
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::task::{Context, Poll};
+use linux_raw_sys::general as raw;
+use machine::Frame;
+use spin::Mutex;
+
+/// Seconds after which a read sets the access time even if nothing was written (`relatime`).
+const ACCESS_TIME_AGE: i64 = 24 * 60 * 60;
+/// What an entry adds to the size of a directory.
+const ENTRY_SIZE: u64 = 20;
+/// Symbolic links up to this length take no block.
+const SHORT_SYMLINK: usize = 127;
+
+/// A file of a [`Tmpfs`].
+pub struct TmpfsInode {
+    fs: Arc<Tmpfs>,
+    number: u64,
+    me: Weak<Self>,
+    attributes: Mutex<Attributes>,
+    pub(super) body: Body,
+}
+
+#[derive(Clone, Copy)]
+struct Attributes {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    links: u32,
+    accessed: Timestamp,
+    modified: Timestamp,
+    changed: Timestamp,
+    created: Timestamp,
+    /// A file without a name may get one.
+    can_be_linked: bool,
+}
+
+pub(super) enum Body {
+    Regular(Content),
+    Directory(Directory),
+    Symlink(Box<[u8]>),
+    Special(FileType, DeviceNumber),
+}
+
+impl Body {
+    pub(super) fn of(node: NewNode, parent: Option<Arc<TmpfsInode>>) -> Self {
+        match node {
+            NewNode::Regular => Self::Regular(Content::default()),
+            NewNode::Directory => Self::Directory(Directory::new(parent)),
+            NewNode::Symlink(target) => Self::Symlink(target.into()),
+            NewNode::Device(kind, number) => Self::Special(kind, number),
+            NewNode::Fifo => Self::Special(FileType::Fifo, DeviceNumber::default()),
+            NewNode::Socket => Self::Special(FileType::Socket, DeviceNumber::default()),
+        }
+    }
+}
+
+impl TmpfsInode {
+    pub(super) fn root(fs: Arc<Tmpfs>, mode: u32) -> Arc<Self> {
+        Self::new(fs, Body::of(NewNode::Directory, None), mode, 0)
+    }
+
+    /// A file that has no name yet; a directory has the link to itself.
+    fn new(fs: Arc<Tmpfs>, body: Body, mode: u32, gid: u32) -> Arc<Self> {
+        let now = Timestamp::now();
+        Arc::new_cyclic(|me| Self {
+            number: fs.next_inode(),
+            me: me.clone(),
+            attributes: Mutex::new(Attributes {
+                mode,
+                uid: 0,
+                gid,
+                links: if matches!(body, Body::Directory(_)) {
+                    2
+                } else {
+                    0
+                },
+                accessed: now,
+                modified: now,
+                changed: now,
+                created: now,
+                can_be_linked: false,
+            }),
+            body,
+            fs,
+        })
+    }
+
+    /// A file that counts against the file system's limit. In a directory with the set-group-ID
+    /// bit it gets that one's group.
+    pub(super) fn new_in(&self, node: NewNode, mode: u32) -> Result<Arc<Self>> {
+        self.fs.files.charge(1)?.keep();
+        let directory = *self.attributes.lock();
+        let (mut mode, mut gid) = (mode, 0);
+        if directory.mode & raw::S_ISGID != 0 {
+            gid = directory.gid;
+            if matches!(node, NewNode::Directory) {
+                mode |= raw::S_ISGID;
+            }
+        }
+        let body = Body::of(node, self.this());
+        Ok(Self::new(self.fs.clone(), body, mode, gid))
+    }
+
+    pub(super) fn fs(&self) -> &Arc<Tmpfs> {
+        &self.fs
+    }
+
+    /// The reference-counted form of `self`; `None` only while it is dropped.
+    pub(super) fn this(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn kind(&self) -> FileType {
+        match self.body {
+            Body::Regular(_) => FileType::Regular,
+            Body::Directory(_) => FileType::Directory,
+            Body::Symlink(_) => FileType::Symlink,
+            Body::Special(kind, _) => kind,
+        }
+    }
+
+    pub(super) fn can_be_linked(&self) -> bool {
+        let attributes = self.attributes.lock();
+        attributes.links > 0 || attributes.can_be_linked
+    }
+
+    /// Adds `by` to the number of links.
+    pub(super) fn change_links(&self, by: i32, now: Timestamp) {
+        let mut attributes = self.attributes.lock();
+        attributes.links = attributes.links.saturating_add_signed(by);
+        attributes.changed = now;
+    }
+
+    /// Contents or names were changed.
+    pub(super) fn touch(&self, now: Timestamp) {
+        let mut attributes = self.attributes.lock();
+        attributes.modified = now;
+        attributes.changed = now;
+    }
+
+    /// The file was read.
+    fn note_access(&self) {
+        let now = Timestamp::now();
+        let mut attributes = self.attributes.lock();
+        let age = now.seconds - attributes.accessed.seconds;
+        if attributes.accessed <= attributes.modified
+            || attributes.accessed <= attributes.changed
+            || age >= ACCESS_TIME_AGE
+        {
+            attributes.accessed = now;
+        }
+    }
+
+    /// Makes `pages` the contents of this regular file, which is empty. Bytes of the last page
+    /// beyond `size` must be zeros.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`; `EINVAL` if it is no regular file.
+    pub fn adopt(&self, pages: impl ExactSizeIterator<Item = Frame>, size: u64) -> Result<()> {
+        let content = self.content()?;
+        self.fs.pages.charge(pages.len() as u64)?.keep();
+        content.adopt(pages, size);
+        Ok(())
+    }
+
+    /// Sets the time of the last write, as an archive tells it.
+    pub fn set_modified(&self, time: Timestamp) {
+        self.attributes.lock().modified = time;
+    }
+
+    /// Sets owner, group and permission bits, as an archive tells them.
+    pub fn set_owner(&self, uid: u32, gid: u32, mode: u32) {
+        let mut attributes = self.attributes.lock();
+        (attributes.uid, attributes.gid, attributes.mode) = (uid, gid, mode);
+    }
+
+    pub(super) fn content(&self) -> Result<&Content> {
+        match &self.body {
+            Body::Regular(content) => Ok(content),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    pub(super) fn directory(&self) -> Result<&Directory> {
+        match &self.body {
+            Body::Directory(directory) => Ok(directory),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    fn stat_now(&self) -> Stat {
+        let attributes = *self.attributes.lock();
+        let (size, pages) = match &self.body {
+            Body::Regular(content) => (content.size(), content.page_count()),
+            Body::Directory(directory) => ((directory.len() as u64 + 2) * ENTRY_SIZE, 0),
+            Body::Symlink(target) => (target.len() as u64, u64::from(target.len() > SHORT_SYMLINK)),
+            Body::Special(..) => (0, 0),
+        };
+        Stat {
+            device: self.fs.device,
+            inode: self.number,
+            mode: self.kind() as u32 | attributes.mode,
+            links: attributes.links,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            special: self.special(),
+            size,
+            block_size: PAGE as u32,
+            blocks: pages * (PAGE / 512),
+            accessed: attributes.accessed,
+            modified: attributes.modified,
+            changed: attributes.changed,
+            created: Some(attributes.created),
+        }
+    }
+
+    fn change(&self, change: AttributeChange) {
+        let now = Timestamp::now();
+        let time = |set: SetTime| match set {
+            SetTime::Now => now,
+            SetTime::To(time) => time,
+        };
+        let mut attributes = self.attributes.lock();
+        if let Some(mode) = change.mode {
+            attributes.mode = mode & 0o7777;
+        }
+        if let Some(uid) = change.uid {
+            attributes.uid = uid;
+        }
+        if let Some(gid) = change.gid {
+            attributes.gid = gid;
+        }
+        if let Some(set) = change.accessed {
+            attributes.accessed = time(set);
+        }
+        if let Some(set) = change.modified {
+            attributes.modified = time(set);
+        }
+        attributes.changed = now;
+    }
+}
+
+impl Drop for TmpfsInode {
+    fn drop(&mut self) {
+        if let Body::Regular(content) = &self.body {
+            self.fs.pages.release(content.page_count());
+        }
+        let is_root =
+            matches!(&self.body, Body::Directory(directory) if directory.parent().is_none());
+        if !is_root {
+            self.fs.files.release(1);
+        }
+    }
+}
+
+impl Inode for TmpfsInode {
+    fn file_type(&self) -> FileType {
+        self.kind()
+    }
+
+    fn special(&self) -> DeviceNumber {
+        match self.body {
+            Body::Special(_, number) => number,
+            _ => DeviceNumber::default(),
+        }
+    }
+
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(self.stat_now()))
+    }
+
+    fn set_attributes(&self, change: AttributeChange) -> Answer<'_, ()> {
+        self.change(change);
+        Answer::ready(Ok(()))
+    }
+
+    fn open(self: Arc<Self>) -> Answer<'static, Arc<dyn FileOps>> {
+        Answer::ready(match self.body {
+            Body::Regular(_) | Body::Directory(_) => Ok(self),
+            Body::Symlink(_) => Err(Errno::ELOOP),
+            Body::Special(..) => Err(Errno::ENXIO),
+        })
+    }
+
+    fn file_system(&self) -> Answer<'_, FileSystemInfo> {
+        Answer::ready(Ok(self.fs.info()))
+    }
+
+    fn read_link(&self) -> Answer<'_, Vec<u8>> {
+        Answer::ready(match &self.body {
+            Body::Symlink(target) => {
+                self.note_access();
+                Ok(target.to_vec())
+            }
+            _ => Err(Errno::EINVAL),
+        })
+    }
+
+    fn lookup<'a>(&'a self, name: &'a [u8]) -> Answer<'a, Arc<dyn Inode>> {
+        Answer::ready(
+            self.directory()
+                .and_then(|directory| match directory.get(name) {
+                    Some(inode) => Ok(inode as Arc<dyn Inode>),
+                    None => Err(Errno::ENOENT),
+                }),
+        )
+    }
+
+    fn create<'a>(
+        &'a self,
+        name: &'a [u8],
+        node: NewNode,
+        mode: u32,
+    ) -> Answer<'a, Arc<dyn Inode>> {
+        let made = self.create_node(name, node, mode);
+        Answer::ready(made.map(|inode| inode as Arc<dyn Inode>))
+    }
+
+    fn create_unnamed(&self, mode: u32, can_be_linked: bool) -> Answer<'_, Arc<dyn Inode>> {
+        Answer::ready(self.new_in(NewNode::Regular, mode).map(|inode| {
+            inode.attributes.lock().can_be_linked = can_be_linked;
+            inode as Arc<dyn Inode>
+        }))
+    }
+
+    fn link<'a>(&'a self, name: &'a [u8], target: Arc<dyn Inode>) -> Answer<'a, ()> {
+        Answer::ready(self.link_node(name, target))
+    }
+
+    fn unlink<'a>(&'a self, name: &'a [u8]) -> Answer<'a, ()> {
+        Answer::ready(self.unlink_node(name))
+    }
+
+    fn remove_directory<'a>(&'a self, name: &'a [u8]) -> Answer<'a, ()> {
+        Answer::ready(self.remove_child_directory(name))
+    }
+
+    fn rename<'a>(
+        &'a self,
+        name: &'a [u8],
+        target: Arc<dyn Inode>,
+        new_name: &'a [u8],
+        mode: RenameMode,
+    ) -> Answer<'a, ()> {
+        Answer::ready(self.rename_node(name, target, new_name, mode))
+    }
+
+    fn parent(&self) -> Option<Arc<dyn Inode>> {
+        let parent = self.directory().ok()?.parent()?;
+        Some(parent)
+    }
+
+    fn name_of(&self, child: &dyn Inode) -> Result<Vec<u8>> {
+        let child = (child as &dyn core::any::Any).downcast_ref::<Self>();
+        child
+            .and_then(|child| self.directory().ok()?.name_of(child))
+            .ok_or(Errno::ENOENT)
+    }
+}
+
+impl FileOps for TmpfsInode {
+    fn poll_io(&self, io: &mut Io, _context: &mut Context<'_>) -> Poll<Result<usize>> {
+        let Body::Regular(content) = &self.body else {
+            return Poll::Ready(Err(Errno::EISDIR));
+        };
+        Poll::Ready(match io.direction {
+            Direction::Read => content.read(io).inspect(|_| self.note_access()),
+            Direction::Write => content
+                .write(io, &self.fs.pages)
+                .inspect(|_| self.touch(Timestamp::now())),
+        })
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        Ok(self.stat_now())
+    }
+
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> Result<u64> {
+        self.content().map(Content::size)
+    }
+
+    fn seek_hole(&self, from: u64, hole: bool) -> Answer<'_, u64> {
+        let content = self.content();
+        Answer::ready(content.and_then(|content| content.seek_hole(from, hole)))
+    }
+
+    fn sync(&self, _data_only: bool) -> BoxFuture<'_, Result<()>> {
+        Box::pin(core::future::ready(Ok(())))
+    }
+
+    fn page_source(self: Arc<Self>) -> Result<Arc<dyn PageSource>> {
+        match self.body {
+            Body::Regular(_) => Ok(self),
+            _ => Err(Errno::ENODEV),
+        }
+    }
+
+    fn truncate(&self, size: u64) -> Answer<'_, ()> {
+        Answer::ready(self.content().and_then(|content| {
+            if size > MAX_SIZE {
+                return Err(Errno::EINVAL);
+            }
+            content.set_size(size, &self.fs.pages);
+            self.touch(Timestamp::now());
+            Ok(())
+        }))
+    }
+
+    fn allocate(&self, mode: u32, offset: u64, length: u64) -> Answer<'_, ()> {
+        let Body::Regular(content) = &self.body else {
+            return Errno::EISDIR.into();
+        };
+        let result = content.allocate(mode, offset, length, &self.fs.pages);
+        Answer::ready(result.inspect(|()| self.touch(Timestamp::now())))
+    }
+
+    fn read_dir<'a>(&'a self, position: u64, sink: &'a mut DirectorySink<'_>) -> Answer<'a, u64> {
+        Answer::ready(self.directory().map(|directory| {
+            self.note_access();
+            directory.list(self, position, sink)
+        }))
+    }
+}
+
+impl PageSource for TmpfsInode {
+    fn page(&self, index: u64, for_write: bool) -> Result<Frame> {
+        let page = self.content()?.page(index, &self.fs.pages)?;
+        if for_write {
+            self.touch(Timestamp::now());
+        }
+        Ok(page)
+    }
+}

@@ -1,0 +1,62 @@
+//! How much a file system may hold and how much it does.
+
+use crate::error::{Errno, Result};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// A limit and what is used of it: pages, or files.
+#[derive(Debug)]
+pub(super) struct Space {
+    limit: u64,
+    used: AtomicU64,
+}
+
+/// Units that were taken and go back unless they are kept.
+#[must_use]
+pub(super) struct Charge<'a> {
+    space: &'a Space,
+    count: u64,
+}
+
+impl Space {
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            used: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    pub(super) fn free(&self) -> u64 {
+        self.limit.saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+
+    /// Takes `count` units. `ENOSPC` if there are not so many.
+    pub(super) fn charge(&self, count: u64) -> Result<Charge<'_>> {
+        let take = |used: u64| used.checked_add(count).filter(|used| *used <= self.limit);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .map_err(|_| Errno::ENOSPC)?;
+        Ok(Charge { space: self, count })
+    }
+
+    /// Gives back units that were kept.
+    pub(super) fn release(&self, count: u64) {
+        self.used.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+impl Charge<'_> {
+    /// They are in use now.
+    pub(super) fn keep(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.space.release(self.count);
+    }
+}
