@@ -10,8 +10,8 @@ use std::time::Duration;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
-/// Between two signals to a thread that is to stop.
-const KICK_INTERVAL: Duration = Duration::from_micros(500);
+/// Between two signals to a thread that is to stop: at first, and at most.
+const KICK_INTERVALS: [Duration; 2] = [Duration::from_micros(20), Duration::from_millis(1)];
 
 const RUN: u8 = 0;
 const DRAIN: u8 = 1;
@@ -95,10 +95,12 @@ impl Drop for Worker {
             return;
         };
         // A signal that comes just before the system call interrupts nothing: hence the loop.
+        let [mut interval, longest] = KICK_INTERVALS;
         while !thread.is_finished() {
             // SAFETY: the thread is not joined yet, so its handle is valid; the signal has a handler.
             unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
-            thread::sleep(KICK_INTERVAL);
+            thread::sleep(interval);
+            interval = longest.min(2 * interval);
         }
         // A worker that panicked has said so; there is nothing to add.
         let _ = thread.join();

@@ -133,8 +133,11 @@ pub fn build(config: &Config, timeline: &Arc<Timeline>) -> Result<Vm, BuildError
     let kvm = open_kvm()?;
     check_cpus(&kvm, config.cpus)?;
     let memory = Memory::new(memory::map(config.memory)?);
-    let vm = create_vm(&kvm)?;
+    let vm = kvm.create_vm().step("create the VM")?;
+    // Before anything that KVM does with a deferred SRCU callback, as registering a device on its
+    // buses: the memory regions would wait some milliseconds for that callback's grace period.
     memory::register(&vm, &memory)?;
+    create_interrupt_controllers(&vm)?;
 
     let ending = Arc::new(Ending::new()?);
     let mut board = Board {
@@ -163,7 +166,7 @@ pub fn build(config: &Config, timeline: &Arc<Timeline>) -> Result<Vm, BuildError
     let machine = Machine {
         bus: Arc::new(bus),
         serial: Arc::default(),
-        ending: Arc::clone(&ending),
+        ending,
         memory,
     };
     let cpuid = cpuid::supported(&kvm).step("supported CPUID")?;
@@ -177,7 +180,7 @@ pub fn build(config: &Config, timeline: &Arc<Timeline>) -> Result<Vm, BuildError
             .step("set the registers")?;
     }
     timeline.reach(Stage::VmCreated);
-    Ok(Vm::new(vm, vcpus, events, console, ending))
+    Ok(Vm::new(vm, vcpus, events, console, machine))
 }
 
 fn open_disks(config: &Config) -> Result<Vec<Disk>, BuildError> {
@@ -226,9 +229,8 @@ fn check_cpus(kvm: &Kvm, wanted: u32) -> Result<(), BuildError> {
     }
 }
 
-/// A VM with the interrupt controllers in KVM.
-fn create_vm(kvm: &Kvm) -> Result<VmFd, BuildError> {
-    let vm = kvm.create_vm().step("create the VM")?;
+/// LAPICs, IOAPIC and PIC in KVM.
+fn create_interrupt_controllers(vm: &VmFd) -> Result<(), BuildError> {
     vm.set_tss_address(TSS_ADDRESS)
         .step("set the TSS address")?;
     vm.create_irq_chip()
@@ -250,8 +252,7 @@ fn create_vm(kvm: &Kvm) -> Result<VmFd, BuildError> {
     let routing = KvmIrqRouting::from_entries(&pins)
         .map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))
         .step("route the interrupts")?;
-    vm.set_gsi_routing(&routing).step("route the interrupts")?;
-    Ok(vm)
+    vm.set_gsi_routing(&routing).step("route the interrupts")
 }
 
 /// The devices as they are plugged in: each gets the next address and pin.

@@ -1,6 +1,6 @@
 //! The `ringlet` command.
 
-use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::process::exit;
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,12 +52,13 @@ fn run(args: &RunArgs, start: Instant) -> Result<u8, Error> {
     let timeline = Arc::new(Timeline::new(start));
     let config = config(args)?;
     let signals = Signals::block()?;
-    let vm = ringlet_vmm::build(&config, &timeline)?;
+    // The process ends right after the VM, and gives its parts back faster than destructors do.
+    let mut vm = ManuallyDrop::new(ringlet_vmm::build(&config, &timeline)?);
     let raw = RawMode::enter()?;
     let outcome = vm.run(signals, raw);
     terminal::restore();
     if args.timeline {
-        let _ = write!(std::io::stderr(), "{timeline}");
+        terminal::write_stderr(timeline.to_string().as_bytes());
     }
     let outcome = outcome?;
     if let Some(message) = outcome.message(&config) {

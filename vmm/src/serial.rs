@@ -1,4 +1,4 @@
-//! The serial port: what the guest kernel logs, copied to standard error as it comes.
+//! The serial port: what the guest kernel logs, copied to standard error line by line.
 
 use std::io::{self, Write};
 
@@ -22,7 +22,10 @@ impl Trigger for NoInterrupt {
     }
 }
 
-/// Collects the bytes of one exit.
+/// A longer line is written in parts.
+const LINE_MAX: usize = 1024;
+
+/// Collects a line: a guest's `rep outs` may well exit for every byte.
 #[derive(Default)]
 struct Line(Vec<u8>);
 
@@ -70,6 +73,14 @@ impl SerialPort {
                 log::debug!("serial port: {error}");
             }
         }
+        let line = &self.0.writer().0;
+        if line.ends_with(b"\n") || line.len() >= LINE_MAX {
+            self.flush();
+        }
+    }
+
+    /// Writes out what there is of a line.
+    pub fn flush(&mut self) {
         let line = std::mem::take(&mut self.0.writer_mut().0);
         if !line.is_empty() {
             terminal::write_stderr(&line);

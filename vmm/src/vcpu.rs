@@ -1,6 +1,6 @@
 //! Virtual CPUs: their first state, and the loop that runs one and serves its exits.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
@@ -12,8 +12,8 @@ use crate::crash::{self, Cause};
 use crate::outcome::{Ending, Outcome};
 use crate::serial::SerialPort;
 
-/// CR0.PE: protected mode.
-const CR0_PE: u64 = 1;
+/// CR0: protected mode, and ET, which is always set. Caching is on, unlike after reset.
+const CR0: u64 = 1 | 1 << 4;
 /// Bit 1 of RFLAGS is always set.
 const RFLAGS_RESERVED: u64 = 2;
 
@@ -34,6 +34,17 @@ pub struct Machine {
     pub ending: Arc<Ending>,
     /// Guest RAM.
     pub memory: Memory,
+}
+
+impl Machine {
+    /// Writes out what the serial port holds of a line.
+    pub fn flush_serial(&self) {
+        self.lock_serial().flush();
+    }
+
+    fn lock_serial(&self) -> MutexGuard<'_, SerialPort> {
+        self.serial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A virtual CPU.
@@ -81,7 +92,7 @@ impl Vcpu {
             present: 1,
             ..Default::default()
         };
-        sregs.cr0 |= CR0_PE;
+        sregs.cr0 = CR0;
         self.fd.set_sregs(&sregs)?;
         self.fd.set_regs(&kvm_regs {
             rip: entry,
@@ -103,13 +114,12 @@ impl Vcpu {
 
     /// Runs the guest to its next exit and serves that.
     fn step(&mut self) -> Result<(), Cause> {
-        let Machine { bus, serial, .. } = &self.machine;
-        let serial = || serial.lock().unwrap_or_else(PoisonError::into_inner);
+        let machine = &self.machine;
         match self.fd.run() {
-            Ok(VcpuExit::MmioWrite(addr, data)) => bus.write(addr, data),
-            Ok(VcpuExit::MmioRead(addr, data)) => bus.read(addr, data),
-            Ok(VcpuExit::IoOut(port, data)) => serial().write(port, data),
-            Ok(VcpuExit::IoIn(port, data)) => serial().read(port, data),
+            Ok(VcpuExit::MmioWrite(addr, data)) => machine.bus.write(addr, data),
+            Ok(VcpuExit::MmioRead(addr, data)) => machine.bus.read(addr, data),
+            Ok(VcpuExit::IoOut(port, data)) => machine.lock_serial().write(port, data),
+            Ok(VcpuExit::IoIn(port, data)) => machine.lock_serial().read(port, data),
             Ok(VcpuExit::Intr) => (),
             Ok(VcpuExit::Hlt) => return Err(Cause::Halted),
             Ok(VcpuExit::Shutdown) => return Err(Cause::TripleFault),

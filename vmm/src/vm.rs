@@ -14,7 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 use crate::outcome::{Ending, Outcome};
 use crate::signals::{Request, Signals};
 use crate::terminal::{self, RawMode};
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Machine, Vcpu};
 
 /// The event loop of a VM.
 pub type EventLoop = EventManager<Box<dyn MutEventSubscriber>>;
@@ -24,7 +24,7 @@ pub struct Vm {
     vcpus: Vec<Vcpu>,
     events: EventLoop,
     console: ConsoleHandle,
-    ending: Arc<Ending>,
+    machine: Machine,
     /// Closed last: vCPUs and devices use it.
     _fd: VmFd,
 }
@@ -47,13 +47,13 @@ impl Vm {
         vcpus: Vec<Vcpu>,
         events: EventLoop,
         console: ConsoleHandle,
-        ending: Arc<Ending>,
+        machine: Machine,
     ) -> Self {
         Self {
             vcpus,
             events,
             console,
-            ending,
+            machine,
             _fd: fd,
         }
     }
@@ -64,10 +64,10 @@ impl Vm {
     /// # Errors
     ///
     /// [`RunError`].
-    pub fn run(mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError> {
+    pub fn run(&mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError> {
         let flags = Rc::new(Flags::default());
         self.events.add_subscriber(Box::new(Lifecycle {
-            ending: Arc::clone(&self.ending),
+            ending: Arc::clone(&self.machine.ending),
             console: self.console.clone(),
             signals,
             raw,
@@ -80,13 +80,14 @@ impl Vm {
             })?);
         }
         let outcome = loop {
-            match self.ending.outcome() {
+            match self.machine.ending.outcome() {
                 Some(outcome) => break outcome,
                 None => turn(&mut self.events)?,
             }
         };
         workers.iter().for_each(Worker::request_stop);
         drop(workers);
+        self.machine.flush_serial();
         if matches!(outcome, Outcome::Exit(_)) {
             self.console.drain();
             while !flags.drained.get() && flags.signal.get().is_none() {
