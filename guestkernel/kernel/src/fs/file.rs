@@ -56,7 +56,8 @@ impl OpenFlags {
 
     /// Whether the file may be read.
     pub fn can_read(self) -> bool {
-        !self.intersects(Self::PATH) && self.bits() & raw::O_ACCMODE != raw::O_WRONLY
+        !self.intersects(Self::PATH)
+            && matches!(self.bits() & raw::O_ACCMODE, raw::O_RDONLY | raw::O_RDWR)
     }
 
     /// Whether the file may be written.
@@ -143,6 +144,12 @@ pub trait FileOps: Any + Send + Sync {
 
     /// Whether it has positions.
     fn is_seekable(&self) -> bool {
+        false
+    }
+
+    /// Whether it takes positions without heeding them: its own is always 0, as that of
+    /// `/dev/null`.
+    fn ignores_position(&self) -> bool {
         false
     }
 
@@ -352,7 +359,8 @@ impl OpenFile {
         if self.ops.is_seekable() {
             if io.position.is_none() {
                 io.position = Some(self.position());
-                io.flags |= IoFlags::OWN_POSITION;
+                io.flags
+                    .set(IoFlags::OWN_POSITION, !self.ops.ignores_position());
             }
             let end = io
                 .position

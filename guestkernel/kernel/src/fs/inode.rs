@@ -113,6 +113,12 @@ pub trait Inode: Any + Send + Sync {
         Errno::EINVAL.into()
     }
 
+    /// The file that a link of procfs leads to, whatever its text says; `None` for all other
+    /// files.
+    fn magic_link(&self) -> Option<Result<Arc<dyn Inode>>> {
+        None
+    }
+
     /// The file of that name. `ENOENT`.
     fn lookup<'a>(&'a self, _name: &'a [u8]) -> Answer<'a, Arc<dyn Inode>> {
         Errno::ENOTDIR.into()

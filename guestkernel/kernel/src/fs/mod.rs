@@ -6,16 +6,27 @@
 //! cannot answer at once return an [`Answer`].
 
 mod answer;
+mod attributes;
+mod context;
 mod fd_table;
 mod file;
 mod inode;
+mod names;
+mod namespace;
+mod open;
+mod path;
 mod stat;
 pub mod tmpfs;
 mod wait_queue;
 
 pub use answer::{Answer, BoxFuture};
+pub use attributes::{At, decode_time};
+pub use context::{FsContext, View};
 pub use fd_table::{FD_LIMIT, FD_LIMIT_MAX, FdTable};
 pub use file::{DirEntry, FileOps, OpenFile, OpenFlags, Readiness};
 pub use inode::{AttributeChange, FileSystemInfo, Inode, NewNode, RenameMode, SetTime};
+pub use namespace::{Mount, Namespace};
+pub use open::OpenHow;
+pub use path::{NAME_MAX, PATH_MAX, Restrictions};
 pub use stat::{DeviceNumber, FileType, Stat, Timestamp};
 pub use wait_queue::WaitQueue;

@@ -1,6 +1,7 @@
 //! What `stat(2)` tells of a file.
 
 use linux_raw_sys::general as raw;
+use machine::Plain;
 
 /// The type of a file: the bits of `st_mode` under `S_IFMT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +163,39 @@ impl Stat {
             st_ctime_nsec: self.changed.nanoseconds.into(),
             __unused: [0; 3],
         }
+    }
+}
+
+impl Stat {
+    /// For `statx`: everything but the mount.
+    pub fn to_statx(&self) -> raw::statx {
+        let time = |time: Timestamp| raw::statx_timestamp {
+            tv_sec: time.seconds,
+            tv_nsec: time.nanoseconds,
+            __reserved: 0,
+        };
+        let mut out = <raw::statx as Plain>::zeroed();
+        out.stx_mask = raw::STATX_BASIC_STATS;
+        out.stx_blksize = self.block_size;
+        out.stx_nlink = self.links;
+        out.stx_uid = self.uid;
+        out.stx_gid = self.gid;
+        out.stx_mode = self.mode as u16;
+        out.stx_ino = self.inode;
+        out.stx_size = self.size;
+        out.stx_blocks = self.blocks;
+        out.stx_atime = time(self.accessed);
+        out.stx_mtime = time(self.modified);
+        out.stx_ctime = time(self.changed);
+        if let Some(created) = self.created {
+            out.stx_btime = time(created);
+            out.stx_mask |= raw::STATX_BTIME;
+        }
+        out.stx_rdev_major = self.special.major;
+        out.stx_rdev_minor = self.special.minor;
+        out.stx_dev_major = self.device.major;
+        out.stx_dev_minor = self.device.minor;
+        out
     }
 }
 

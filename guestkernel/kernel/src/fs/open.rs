@@ -1,0 +1,301 @@
+//! Opening a file: `open(2)`, `openat2(2)`.
+
+use super::context::View;
+use super::path::{Last, Parent, Restrictions, Walk};
+use super::{FileOps, FileType, Inode, NewNode, OpenFile, OpenFlags};
+use crate::error::{Errno, Result};
+use alloc::sync::Arc;
+use linux_raw_sys::general as raw;
+
+/// All flags of `open(2)` that there are.
+const KNOWN_FLAGS: u32 = raw::O_ACCMODE
+    | raw::O_CREAT
+    | raw::O_EXCL
+    | raw::O_NOCTTY
+    | raw::O_TRUNC
+    | raw::O_APPEND
+    | raw::O_NONBLOCK
+    | raw::O_SYNC
+    | raw::O_DSYNC
+    | raw::FASYNC
+    | raw::O_DIRECT
+    | raw::O_LARGEFILE
+    | raw::O_DIRECTORY
+    | raw::O_NOFOLLOW
+    | raw::O_NOATIME
+    | raw::O_CLOEXEC
+    | raw::O_PATH
+    | raw::O_TMPFILE;
+/// Those that mean something together with `O_PATH`.
+const PATH_FLAGS: u32 = raw::O_PATH | raw::O_DIRECTORY | raw::O_NOFOLLOW | raw::O_CLOEXEC;
+/// Permission bits, set-user-ID, set-group-ID and sticky bits.
+const MODE_BITS: u32 = 0o7777;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenHow {
+    /// `O_*`, a valid combination.
+    flags: u32,
+    /// Permission bits of a new file.
+    mode: u32,
+    restrictions: Restrictions,
+}
+
+impl OpenHow {
+    /// As `open(2)` takes it, which ignores what it does not know.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a combination that makes no sense.
+    pub fn new(flags: u32, mode: u32) -> Result<Self> {
+        let mut flags = flags & KNOWN_FLAGS;
+        if flags & raw::O_PATH != 0 {
+            flags &= PATH_FLAGS;
+        }
+        let makes_file = flags & (raw::O_CREAT | raw::__O_TMPFILE) != 0;
+        let mode = if makes_file { mode & MODE_BITS } else { 0 };
+        Self::checked(flags, mode, Restrictions::empty())
+    }
+
+    /// As `openat2(2)` takes it, which refuses what it does not know.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`; `EAGAIN` for a new file with `RESOLVE_CACHED`.
+    pub fn strict(flags: u64, mode: u64, resolve: u64) -> Result<Self> {
+        let restrictions = Restrictions::from_bits(resolve).ok_or(Errno::EINVAL)?;
+        let flags = u32::try_from(flags).map_err(|_| Errno::EINVAL)?;
+        let is_known = flags & !KNOWN_FLAGS == 0
+            && (flags & raw::O_PATH == 0 || flags & !PATH_FLAGS == 0)
+            && !restrictions.contains(Restrictions::BENEATH | Restrictions::IN_ROOT);
+        let makes_file = flags & (raw::O_CREAT | raw::__O_TMPFILE) != 0;
+        let limit = if makes_file { u64::from(MODE_BITS) } else { 0 };
+        if !is_known || mode & !limit != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let changes = raw::O_CREAT | raw::O_TRUNC | raw::__O_TMPFILE;
+        if restrictions.contains(Restrictions::CACHED) && flags & changes != 0 {
+            return Err(Errno::EAGAIN);
+        }
+        Self::checked(flags, mode as u32, restrictions)
+    }
+
+    fn checked(mut flags: u32, mode: u32, restrictions: Restrictions) -> Result<Self> {
+        if flags & raw::O_SYNC == raw::O_SYNC & !raw::O_DSYNC {
+            flags |= raw::O_DSYNC;
+        }
+        let has = |bits: u32| flags & bits == bits;
+        let is_writing = matches!(flags & raw::O_ACCMODE, raw::O_WRONLY | raw::O_RDWR);
+        if has(raw::O_CREAT | raw::O_DIRECTORY)
+            || has(raw::__O_TMPFILE) && !(has(raw::O_DIRECTORY) && is_writing)
+        {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Self {
+            flags,
+            mode,
+            restrictions,
+        })
+    }
+
+    /// Whether the descriptor is closed by `execve(2)`.
+    pub fn close_on_exec(&self) -> bool {
+        self.has(raw::O_CLOEXEC)
+    }
+
+    fn has(&self, bits: u32) -> bool {
+        self.flags & bits == bits
+    }
+
+    /// Whether it asks to write or to cut off.
+    fn is_writing(&self) -> bool {
+        self.flags & raw::O_ACCMODE != raw::O_RDONLY || self.has(raw::O_TRUNC)
+    }
+
+    fn kept(&self) -> OpenFlags {
+        let gone = raw::O_CREAT | raw::O_EXCL | raw::O_NOCTTY | raw::O_TRUNC | raw::O_CLOEXEC;
+        OpenFlags::from_bits_truncate(self.flags & !gone) | OpenFlags::LARGE_FILE
+    }
+}
+
+/// A file that was found or made.
+struct Found {
+    inode: Arc<dyn Inode>,
+    /// Its name, for those that have one.
+    name: Option<(Arc<dyn Inode>, alloc::vec::Vec<u8>)>,
+    is_new: bool,
+}
+
+/// A file that is only named.
+struct PathOnly;
+
+impl FileOps for PathOnly {}
+
+impl View<'_> {
+    /// Opens a file, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open(2)`.
+    pub async fn open(&self, fd: i32, path: &[u8], how: OpenHow) -> Result<Arc<OpenFile>> {
+        let base = self.start(fd, path)?;
+        if how.restrictions.contains(Restrictions::BENEATH) && path.starts_with(b"/") {
+            return Err(Errno::EXDEV);
+        }
+        let base = match how.restrictions.contains(Restrictions::IN_ROOT) {
+            true => self.base(fd)?,
+            false => base,
+        };
+        let mut walk = Walk::restricted(self.context, &base, how.restrictions);
+        if how.has(raw::O_TMPFILE) {
+            let directory = walk.file(base, path, !how.has(raw::O_NOFOLLOW)).await?;
+            return self.open_unnamed(&directory, how).await;
+        }
+        let parent = walk.parent(base, path).await?;
+        let found = self.find(walk, parent, how).await?;
+        self.open_found(found, how).await
+    }
+
+    /// Opens a file that was looked up before.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open(2)` but for the path.
+    pub async fn open_inode(&self, inode: Arc<dyn Inode>, how: OpenHow) -> Result<Arc<OpenFile>> {
+        let found = Found {
+            inode,
+            name: None,
+            is_new: false,
+        };
+        self.open_found(found, how).await
+    }
+
+    async fn open_unnamed(
+        &self,
+        directory: &Arc<dyn Inode>,
+        how: OpenHow,
+    ) -> Result<Arc<OpenFile>> {
+        if directory.file_type() != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        let mode = how.mode & !self.context.umask();
+        let can_be_linked = !how.has(raw::O_EXCL);
+        let inode = directory.create_unnamed(mode, can_be_linked).await?;
+        let ops = inode.clone().open().await?;
+        let flags = how.kept() - OpenFlags::DIRECTORY;
+        Ok(OpenFile::with_inode(ops, flags, inode, None))
+    }
+
+    async fn find(&self, mut walk: Walk<'_>, mut parent: Parent, how: OpenHow) -> Result<Found> {
+        loop {
+            let name = match &parent.last {
+                Last::Name(name) => name.clone(),
+                _ => {
+                    return Ok(Found {
+                        inode: walk.last(&parent).await?,
+                        name: None,
+                        is_new: false,
+                    });
+                }
+            };
+            if how.has(raw::O_CREAT) && parent.has_slash {
+                return Err(Errno::EISDIR);
+            }
+            let inode = match walk.last(&parent).await {
+                Err(Errno::ENOENT) if how.has(raw::O_CREAT) => {
+                    let mode = how.mode & !self.context.umask();
+                    let made = parent.directory.create(&name, NewNode::Regular, mode);
+                    match made.await {
+                        // Somebody else was faster; it is looked at again.
+                        Err(Errno::EEXIST) if !how.has(raw::O_EXCL) => continue,
+                        Err(error) => return Err(error),
+                        Ok(inode) => {
+                            return Ok(Found {
+                                inode,
+                                name: Some((parent.directory, name)),
+                                is_new: true,
+                            });
+                        }
+                    }
+                }
+                result => result?,
+            };
+            if how.has(raw::O_CREAT | raw::O_EXCL) {
+                return Err(Errno::EEXIST);
+            }
+            let has_slash = parent.has_slash;
+            let follows = has_slash || !how.has(raw::O_NOFOLLOW);
+            if inode.file_type() != FileType::Symlink || !follows {
+                if has_slash && inode.file_type() != FileType::Directory {
+                    return Err(Errno::ENOTDIR);
+                }
+                return Ok(Found {
+                    inode,
+                    name: Some((parent.directory, name)),
+                    is_new: false,
+                });
+            }
+            match walk.through(parent, &inode).await? {
+                Ok(next) => parent = next,
+                Err(inode) => {
+                    if has_slash && inode.file_type() != FileType::Directory {
+                        return Err(Errno::ENOTDIR);
+                    }
+                    return Ok(Found {
+                        inode,
+                        name: None,
+                        is_new: false,
+                    });
+                }
+            }
+        }
+    }
+
+    async fn open_found(&self, found: Found, how: OpenHow) -> Result<Arc<OpenFile>> {
+        let Found {
+            inode,
+            name,
+            is_new,
+        } = found;
+        let kind = inode.file_type();
+        if !is_new && how.has(raw::O_CREAT) {
+            if how.has(raw::O_EXCL) {
+                return Err(Errno::EEXIST);
+            }
+            if kind == FileType::Directory {
+                return Err(Errno::EISDIR);
+            }
+        }
+        if how.has(raw::O_DIRECTORY) && kind != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        if how.has(raw::O_PATH) {
+            return Ok(OpenFile::with_inode(
+                Arc::new(PathOnly),
+                how.kept(),
+                inode,
+                name,
+            ));
+        }
+        let ops = match kind {
+            FileType::Symlink => return Err(Errno::ELOOP),
+            FileType::Directory if how.is_writing() => return Err(Errno::EISDIR),
+            FileType::Socket => return Err(Errno::ENXIO),
+            FileType::CharDevice | FileType::BlockDevice => {
+                self.context.namespace.device(kind, inode.special())?
+            }
+            FileType::Fifo => inode.clone().open().await?,
+            FileType::Regular | FileType::Directory => {
+                let ops = inode.clone().open().await?;
+                if how.has(raw::O_TRUNC) && kind == FileType::Regular && !is_new {
+                    ops.truncate(0).await?;
+                }
+                ops
+            }
+        };
+        if how.has(raw::O_DIRECT) && !matches!(kind, FileType::Regular | FileType::BlockDevice) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(OpenFile::with_inode(ops, how.kept(), inode, name))
+    }
+}
