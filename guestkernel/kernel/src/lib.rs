@@ -9,6 +9,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod drivers;
 pub mod error;
 pub mod executor;
 pub mod fs;

@@ -87,7 +87,7 @@ pub struct Completion {
     pub cookie: u32,
     /// Bytes that the device says it has written: payload first, then the reply.
     pub written: usize,
-    /// The reply; bytes beyond what was asked for are zero.
+    /// The reply: 0xff where the device wrote nothing, 0 beyond what was asked for.
     pub reply: [u8; VirtQueue::MAX_REPLY],
     /// The memory, which the device no longer touches.
     pub payload: Payload,
@@ -224,6 +224,11 @@ impl VirtQueue {
         self.payload_limit = limit.clamp(1, self.size.into());
     }
 
+    /// The most pieces of memory that a request's payload may be in.
+    pub fn payload_limit(&self) -> usize {
+        self.payload_limit
+    }
+
     /// Descriptors in the queue.
     pub fn size(&self) -> u16 {
         self.size
@@ -264,6 +269,11 @@ impl VirtQueue {
         let (area, at) = self.area(head);
         let area_address = area.address().0 + at as u64;
         area.write(at, header);
+        for word in 0..Self::MAX_REPLY / 8 {
+            // What the device does not write must not look like an earlier request's reply.
+            let at = at + REPLY_AT + 8 * word;
+            area.atomic_u64(at).store(u64::MAX, Ordering::Relaxed);
+        }
         let parts = Parts {
             header: (area_address, header.len() as u32),
             payload: payload.segments(),
