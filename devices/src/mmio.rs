@@ -395,3 +395,6 @@ fn set_half(target: &mut u64, sel: u32, value: u32) {
     let shift = 32 * sel;
     *target = *target & !(0xffff_ffff << shift) | u64::from(value) << shift;
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,12 +84,12 @@ fn action(
     match kind {
         VIRTIO_BLK_T_IN => {
             let len = total(&buffers.writable);
-            byte_range(sector, len, disk).map(|offset| Action::Read(offset))
+            byte_range(sector, len, disk).map(Action::Read)
         }
         VIRTIO_BLK_T_OUT => {
             writable(disk)?;
             let len = total(&buffers.readable);
-            byte_range(sector, len, disk).map(|offset| Action::Write(offset))
+            byte_range(sector, len, disk).map(Action::Write)
         }
         VIRTIO_BLK_T_FLUSH => Ok(Action::Flush),
         VIRTIO_BLK_T_GET_ID => Ok(Action::GetId),

@@ -1,0 +1,193 @@
+//! The terminal is raw while the VM runs and is restored on every way out.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::Child;
+use std::ptr::null_mut;
+use std::time::{Duration, Instant};
+
+use crate::guest::{Code, Dir, EXIT, await_end};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A pseudo-terminal with `ringlet` as the leader of its session.
+struct Terminal {
+    master: File,
+    slave: OwnedFd,
+    child: Child,
+    _dir: Dir,
+}
+
+impl Terminal {
+    fn start(code: &Code, args: &[&str]) -> Self {
+        let (mut master, mut slave) = (-1, -1);
+        // SAFETY: the descriptors are written to valid places; name, modes and size are not given.
+        let result = unsafe {
+            libc::openpty(
+                &raw mut master,
+                &raw mut slave,
+                null_mut(),
+                null_mut(),
+                null_mut(),
+            )
+        };
+        assert_eq!(result, 0);
+        // SAFETY: both are new and nobody else's.
+        let (master, slave) = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+        let dir = Dir::new();
+        let stream = || slave.try_clone().unwrap();
+        let mut command = dir.ringlet(&code.elf(true));
+        command
+            .args(args)
+            .args(["--", "/bin/program"])
+            .stdin(stream())
+            .stdout(stream())
+            .stderr(stream());
+        // SAFETY: both are async-signal-safe.
+        unsafe {
+            command.pre_exec(|| {
+                libc::setsid();
+                libc::ioctl(0, libc::TIOCSCTTY, 0);
+                Ok(())
+            })
+        };
+        let child = command.spawn().unwrap();
+        Self {
+            master,
+            slave,
+            child,
+            _dir: dir,
+        }
+    }
+
+    fn modes(&self) -> libc::termios {
+        // SAFETY: all-zero bytes are a valid termios, and tcgetattr writes one.
+        unsafe {
+            let mut modes = std::mem::zeroed();
+            assert_eq!(libc::tcgetattr(self.slave.as_raw_fd(), &raw mut modes), 0);
+            modes
+        }
+    }
+
+    fn is_raw(&self) -> bool {
+        let modes = self.modes();
+        modes.c_lflag & (libc::ICANON | libc::ECHO) == 0 && modes.c_oflag & libc::OPOST == 0
+    }
+
+    fn await_raw(&self, raw: bool) {
+        let start = Instant::now();
+        while self.is_raw() != raw {
+            assert!(start.elapsed() < DEADLINE, "raw: {}", !raw);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn type_in(&mut self, text: &[u8]) {
+        self.master.write_all(text).unwrap();
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        // SAFETY: kill has no memory arguments, and the child is not waited for yet.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+    }
+
+    /// Waits for the end; the terminal must be as it was. Gives status and what was written.
+    fn end(mut self, before: &libc::termios) -> (std::process::ExitStatus, String) {
+        let reader = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            // EIO says that the other side is closed.
+            let _ = self.master.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let status = await_end(self.child).status;
+        // SAFETY: as in `modes`.
+        let after: libc::termios = unsafe {
+            let mut modes = std::mem::zeroed();
+            assert_eq!(libc::tcgetattr(self.slave.as_raw_fd(), &raw mut modes), 0);
+            modes
+        };
+        assert_eq!(after.c_lflag, before.c_lflag);
+        assert_eq!(
+            (after.c_oflag, after.c_iflag),
+            (before.c_oflag, before.c_iflag)
+        );
+        drop(self.slave);
+        (status, reader.join().unwrap())
+    }
+}
+
+#[test]
+fn control_characters_end_the_vm() {
+    for (key, status) in [(b"\x03", 130), (b"\x1c", 131)] {
+        let mut terminal = Terminal::start(&Code::default().hang(), &[]);
+        let before = terminal.modes();
+        terminal.await_raw(true);
+        assert_ne!(terminal.modes().c_lflag & libc::ISIG, 0);
+        terminal.type_in(key);
+        assert_eq!(terminal.end(&before).0.code(), Some(status));
+    }
+}
+
+#[test]
+fn the_terminal_is_restored_after_an_exit_a_crash_and_a_fatal_signal() {
+    // Long enough to see the terminal raw: ecx = 0x10000; loop
+    let slow = Code::default().bytes(&[0xb9, 0, 0, 1, 0, 0xe2, 0xfe]);
+    let exit = slow.clone().store(EXIT, 4).hang();
+    let terminal = Terminal::start(&exit, &["--timeline"]);
+    let before = terminal.modes();
+    terminal.await_raw(true);
+    let (status, text) = terminal.end(&before);
+    assert_eq!(status.code(), Some(4));
+    assert!(
+        text.contains("kernel") || text.contains("VM created\r\n"),
+        "{text}"
+    );
+
+    let crash = slow
+        .bytes(&[0x0f, 0x01, 0x1d])
+        .bytes(&0x30_0000_u32.to_le_bytes())
+        .bytes(&[0x0f, 0x0b]);
+    let terminal = Terminal::start(&crash, &[]);
+    let before = terminal.modes();
+    terminal.await_raw(true);
+    let (status, text) = terminal.end(&before);
+    assert_eq!(status.code(), Some(125));
+    assert!(text.contains("triple-faulted"), "{text}");
+
+    for signal in [libc::SIGTERM, libc::SIGABRT, libc::SIGSEGV] {
+        let terminal = Terminal::start(&Code::default().hang(), &[]);
+        let before = terminal.modes();
+        terminal.await_raw(true);
+        terminal.signal(signal);
+        let (status, _) = terminal.end(&before);
+        match signal {
+            libc::SIGTERM => assert_eq!(status.code(), Some(143)),
+            signal => assert_eq!(status.signal(), Some(signal)),
+        }
+    }
+}
+
+#[test]
+fn lines_of_the_kernel_start_at_the_left_edge() {
+    let code = Code::default().bytes(&[0xb9, 0, 0, 1, 0, 0xe2, 0xfe]);
+    let code = code.print("one\ntwo\n").store(EXIT, 0).hang();
+    let terminal = Terminal::start(&code, &[]);
+    let before = terminal.modes();
+    let (_, text) = terminal.end(&before);
+    assert!(text.contains("one\r\ntwo\r\n"), "{text:?}");
+}
+
+#[test]
+fn suspending_gives_the_terminal_back_and_continuing_takes_it() {
+    let terminal = Terminal::start(&Code::default().hang(), &[]);
+    let before = terminal.modes();
+    terminal.await_raw(true);
+    terminal.signal(libc::SIGTSTP);
+    terminal.await_raw(false);
+    terminal.signal(libc::SIGCONT);
+    terminal.await_raw(true);
+    terminal.signal(libc::SIGTERM);
+    assert_eq!(terminal.end(&before).0.code(), Some(143));
+}
