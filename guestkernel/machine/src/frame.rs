@@ -71,6 +71,8 @@ fn state(number: u32) -> &'static FrameState {
 
 /// How much memory there is.
 pub fn memory_use() -> MemoryUse {
+    #[cfg(not(baremetal))]
+    crate::hosted::initialise();
     let free = FREE.lock();
     MemoryUse {
         total: free.total,

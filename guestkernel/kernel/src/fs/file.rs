@@ -3,7 +3,7 @@
 use super::{Answer, BoxFuture, Inode, Stat};
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io, IoFlags};
-use crate::mm::{AddressSpace, PageSource};
+use crate::mm::{AddressSpace, IoBuffer, PageSource};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -398,4 +398,28 @@ impl OpenFile {
     pub async fn complete(&self, io: &mut Io) -> Result<usize> {
         core::future::poll_fn(|context| self.poll_io(io, context)).await
     }
+}
+
+/// All bytes of a file, for the kernel's own use.
+///
+/// # Errors
+///
+/// Those of reading; `EFBIG` if it does not fit in memory.
+pub async fn read_all(file: &OpenFile) -> Result<Vec<u8>> {
+    let size = usize::try_from(file.ops.size()?).map_err(|_| Errno::EFBIG)?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(size).map_err(|_| Errno::EFBIG)?;
+    bytes.resize(size, 0);
+    let mut io = Io::new(
+        Direction::Read,
+        Some(0),
+        IoBuffer::Kernel(bytes),
+        IoFlags::empty(),
+    );
+    let count = file.complete(&mut io).await?;
+    let IoBuffer::Kernel(mut bytes) = io.buffer else {
+        return Err(Errno::EFAULT);
+    };
+    bytes.truncate(count);
+    Ok(bytes)
 }

@@ -170,14 +170,20 @@ impl TmpfsInode {
         }
     }
 
-    /// Makes `pages` the contents of this regular file, which is empty. Bytes of the last page
-    /// beyond `size` must be zeros.
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        matches!(self.body, Body::Directory(_))
+    }
+
+    /// Makes `pages` the contents of this regular file, in place of those it has. Bytes of the
+    /// last page beyond `size` must be zeros.
     ///
     /// # Errors
     ///
     /// `ENOSPC`; `EINVAL` if it is no regular file.
     pub fn adopt(&self, pages: impl ExactSizeIterator<Item = Frame>, size: u64) -> Result<()> {
         let content = self.content()?;
+        content.set_size(0, &self.fs.pages);
         self.fs.pages.charge(pages.len() as u64)?.keep();
         content.adopt(pages, size);
         Ok(())

@@ -66,6 +66,27 @@ impl TmpfsInode {
         Ok(())
     }
 
+    /// The file named `name` in this directory.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTDIR`.
+    pub fn child(&self, name: &[u8]) -> Result<Option<Arc<Self>>> {
+        Ok(self.directory()?.get(name))
+    }
+
+    /// Removes a file, or an empty directory, from this directory.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`.
+    pub fn remove_node(&self, name: &[u8]) -> Result<()> {
+        match self.unlink_node(name) {
+            Err(Errno::EISDIR) => self.remove_child_directory(name),
+            result => result,
+        }
+    }
+
     pub(super) fn unlink_node(&self, name: &[u8]) -> Result<()> {
         let directory = self.directory()?;
         let _tree = self.fs().tree.lock();
