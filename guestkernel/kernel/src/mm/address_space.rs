@@ -11,7 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use machine::{Flush, PageTable, Space};
+use machine::{Access, Flush, PageTable, Space};
 use spin::Mutex;
 
 /// Programs' addresses are below this.
@@ -110,17 +110,14 @@ impl AddressSpace {
     }
 
     /// Maps the stack: `length` bytes below `top`, with room for nothing close below.
-    pub(crate) fn map_stack(&self, top: u64, length: u64) -> Result<()> {
+    pub(crate) fn map_stack(&self, top: u64, length: u64, access: Access) -> Result<()> {
         let mut flush = Flush::new();
         let mut mappings = self.mappings.lock();
         let start = mappings.map(
             MapRequest {
                 placement: Placement::FixedNoReplace(top - length),
                 no_reserve: true,
-                ..MapRequest::anonymous(
-                    length,
-                    machine::Access::READ | machine::Access::WRITE,
-                )
+                ..MapRequest::anonymous(length, access)
             },
             &mut flush,
         )?;
@@ -182,7 +179,7 @@ impl Mappings {
         }
         let is_accounted = !request.no_reserve
             && !request.is_shared
-            && request.access.contains(machine::Access::WRITE);
+            && request.access.contains(Access::WRITE);
         if is_accounted && length / PAGE > machine::memory_use().total as u64 {
             return Err(Errno::ENOMEM);
         }
@@ -360,7 +357,7 @@ impl Mappings {
                 placement: Placement::FixedNoReplace(old),
                 ..MapRequest::anonymous(
                     new - old,
-                    machine::Access::READ | machine::Access::WRITE,
+                    Access::READ | Access::WRITE,
                 )
             };
             let with_guard = self.with_guard(old..new);

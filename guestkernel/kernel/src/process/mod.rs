@@ -1,11 +1,25 @@
 //! Processes and threads: what they have, how they start, run and end.
 
+mod credentials;
+mod elf;
+mod exec;
+pub mod futex;
+mod image;
+mod interval_timer;
 mod limits;
+#[expect(clippy::module_inception, reason = "it is what the module is about")]
 mod process;
 mod signals;
+mod stack;
 mod thread;
 
+pub use credentials::{Credentials, Ids};
+pub(crate) use exec::{Program, find, load};
+pub use interval_timer::{IntervalTimer, TimerSetting};
 pub use limits::{Limit, Limits};
 pub use process::{ExitStatus, Process};
 pub use signals::{Action, Signal, SignalSet, Signals};
 pub use thread::Thread;
+
+/// Clock ticks in a second, the unit of `times(2)` (`AT_CLKTCK`).
+pub const CLOCK_TICKS: u64 = 100;

@@ -1,14 +1,19 @@
 //! A process: memory, files, identity, and how it ends.
 
-use super::limits::Limits;
+use super::credentials::Credentials;
+use super::interval_timer::IntervalTimer;
+use super::limits::{Limit, Limits};
 use super::signals::{Signal, Signals};
-use crate::fs::FdTable;
+use crate::error::{Errno, Result};
+use crate::fs::{FdTable, FsContext};
 use crate::mm::AddressSpace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::future::poll_fn;
+use core::future::{Future, poll_fn};
+use core::pin::pin;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::{Poll, Waker};
+use linux_raw_sys::general as raw;
 use spin::Mutex;
 
 /// How a process ended.
@@ -28,10 +33,18 @@ pub struct Process {
     pub space: Arc<AddressSpace>,
     /// Its open files.
     pub files: Arc<FdTable>,
-    /// Its resource limits.
+    /// Its place in the name space.
+    pub fs: Arc<FsContext>,
+    /// Its resource limits; [`set_limit`](Self::set_limit) changes them.
     pub limits: Mutex<Limits>,
     /// Its signals.
     pub signals: Mutex<Signals>,
+    /// Who it is.
+    pub credentials: Mutex<Credentials>,
+    /// Its nice value, -20 to 19.
+    pub nice: Mutex<i32>,
+    /// Its alarm (`ITIMER_REAL`).
+    pub alarm: Arc<IntervalTimer>,
     exit: Mutex<Option<ExitStatus>>,
     is_ending: AtomicBool,
     /// Those who wait for something and must hear of a signal or the end.
@@ -44,19 +57,47 @@ pub struct Process {
 
 impl Process {
     /// The first process.
-    pub fn new(space: Arc<AddressSpace>, files: Arc<FdTable>) -> Arc<Self> {
+    pub fn new(
+        space: Arc<AddressSpace>,
+        files: Arc<FdTable>,
+        fs: Arc<FsContext>,
+    ) -> Arc<Self> {
+        const PID: u32 = 1;
         Arc::new(Self {
-            pid: 1,
+            pid: PID,
             space,
             files,
+            fs,
             limits: Mutex::new(Limits::default()),
             signals: Mutex::new(Signals::default()),
+            credentials: Mutex::new(Credentials {
+                process_group: PID,
+                session: PID,
+                ..Credentials::default()
+            }),
+            nice: Mutex::new(0),
+            alarm: Arc::default(),
             exit: Mutex::new(None),
             is_ending: AtomicBool::new(false),
             wakers: Mutex::new(Vec::new()),
             started: machine::clock::monotonic(),
             waited: AtomicU64::new(0),
         })
+    }
+
+    /// Sets a resource limit, where it counts too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Limits::set`].
+    pub fn set_limit(&self, resource: u32, limit: Limit) -> Result<()> {
+        self.limits.lock().set(resource, limit)?;
+        match resource {
+            raw::RLIMIT_AS => self.space.set_limit(limit.soft),
+            raw::RLIMIT_NOFILE => self.files.set_limit(limit.soft as u32),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Ends it, unless it ends already.
@@ -85,7 +126,7 @@ impl Process {
     }
 
     /// Has `waker` called when the process ends or a signal comes.
-    pub(crate) fn wake_on_signal(&self, waker: &Waker) {
+    fn wake_on_signal(&self, waker: &Waker) {
         let mut wakers = self.wakers.lock();
         if !wakers.iter().any(|known| known.will_wake(waker)) {
             wakers.push(waker.clone());
@@ -99,26 +140,79 @@ impl Process {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let fatal = {
-            let mut signals = self.signals.lock();
-            signals.raise(signal);
-            signals.take_fatal()
-        };
+        self.signals.lock().raise(signal);
+        self.deliver_signals();
+    }
+
+    /// Carries out what pending signals do that are not blocked any more.
+    pub fn deliver_signals(&self) {
+        let fatal = self.signals.lock().deliver();
         match fatal {
-            Some(signal) => self.exit(ExitStatus::Signaled(signal.number())),
+            Some(signal) => self.force(signal),
             None => self.wake(),
         }
     }
 
-    /// Ends it by a signal that it has caused itself by what it executed.
-    pub(super) fn force(&self, signal: Signal) {
+    /// Ends it by `signal`, whatever it does about signals: for those that it has caused itself
+    /// by what it executed.
+    pub fn force(&self, signal: Signal) {
         self.exit(ExitStatus::Signaled(signal.number()));
     }
 
-    /// Notes that the thread has waited since `since`.
-    pub(super) fn note_wait(&self, since: u64) {
-        let waited = machine::clock::monotonic().saturating_sub(since);
-        self.waited.fetch_add(waited, Ordering::Relaxed);
+    /// Waits for `future`, but not longer than until the process ends (`None`). The time counts
+    /// as not used by the process.
+    pub(super) async fn until_ending<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut waiting_since = None;
+        poll_fn(|context| {
+            if let Some(since) = waiting_since.take() {
+                let waited = machine::clock::monotonic().saturating_sub(since);
+                self.waited.fetch_add(waited, Ordering::Relaxed);
+            }
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            self.wake_on_signal(context.waker());
+            if self.is_ending() {
+                return Poll::Ready(None);
+            }
+            waiting_since = Some(machine::clock::monotonic());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits for `future`, but not longer than until a signal comes that has a handler.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR`.
+    pub async fn until_signal<F: Future>(&self, future: F) -> Result<F::Output> {
+        let mut future = pin!(future);
+        let before = self.signals.lock().caught;
+        poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Ok(output));
+            }
+            self.wake_on_signal(context.waker());
+            match self.signals.lock().caught == before {
+                true => Poll::Pending,
+                false => Poll::Ready(Err(Errno::EINTR)),
+            }
+        })
+        .await
+    }
+
+    /// Waits until `ready`, which is asked again whenever a signal has come, gives something.
+    pub async fn on_signal<T>(&self, mut ready: impl FnMut(&mut Signals) -> Option<T>) -> T {
+        poll_fn(|context| {
+            self.wake_on_signal(context.waker());
+            match ready(&mut self.signals.lock()) {
+                Some(value) => Poll::Ready(value),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// Nanoseconds of CPU time that it has used.

@@ -1,7 +1,7 @@
 //! Signals: what a process does about them and which are pending.
 //!
-//! Default actions are carried out. Handlers are remembered, but not called yet: a signal that has
-//! one stays pending.
+//! Default actions are carried out. Handlers are remembered, but not called: a signal that has one
+//! only interrupts what the thread waits for.
 
 use linux_raw_sys::general as raw;
 
@@ -113,6 +113,8 @@ pub struct Signals {
     pub blocked: SignalSet,
     /// What has come and waits.
     pub pending: SignalSet,
+    /// How many signals have come that have a handler: a change interrupts a wait.
+    pub caught: u64,
 }
 
 impl core::default::Default for Signals {
@@ -121,6 +123,7 @@ impl core::default::Default for Signals {
             actions: [Action::default(); 64],
             blocked: SignalSet::default(),
             pending: SignalSet::default(),
+            caught: 0,
         }
     }
 }
@@ -154,18 +157,17 @@ impl Signals {
         }
     }
 
-    /// Takes pending signals that are not blocked until there is one that ends the process.
-    pub fn take_fatal(&mut self) -> Option<Signal> {
-        let mut due = self.pending.without(self.blocked);
-        while let Some(signal) = due.first() {
-            let this = SignalSet::default().with(signal);
-            due = due.without(this);
-            let handler = self.action(signal).handler;
-            if handler > Action::IGNORE && !SignalSet::UNBLOCKABLE.contains(signal) {
+    /// Carries out what pending signals that are not blocked do, until one ends the process.
+    pub fn deliver(&mut self) -> Option<Signal> {
+        while let Some(signal) = self.pending.without(self.blocked).first() {
+            self.pending = self.pending.without(SignalSet::default().with(signal));
+            if self.is_ignored(signal) {
                 continue;
             }
-            self.pending = self.pending.without(this);
-            if !self.is_ignored(signal) && signal.default_action() == Default::Terminate {
+            if self.action(signal).handler > Action::IGNORE {
+                log::warn!("signal {}: handlers are not called", signal.number());
+                self.caught += 1;
+            } else if signal.default_action() == Default::Terminate {
                 return Some(signal);
             }
         }
@@ -178,9 +180,61 @@ impl Signals {
         self.pending = self.pending.without(SignalSet::default().with(signal));
         Some(signal)
     }
+}
 
-    /// Whether a signal with a handler has come that is not blocked: it interrupts a wait.
-    pub fn interrupts(&self) -> bool {
-        self.pending.without(self.blocked) != SignalSet::default()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handler(handler: u64) -> Action {
+        Action {
+            handler,
+            ..Action::default()
+        }
+    }
+
+    #[test]
+    fn default_actions_end_the_process_or_do_nothing() {
+        let mut signals = Signals::default();
+        signals.raise(Signal::SIGCHLD);
+        signals.raise(Signal::SIGTSTP);
+        assert_eq!(signals.deliver(), None);
+        assert_eq!(signals.pending, SignalSet::default());
+        signals.raise(Signal::SIGTERM);
+        assert_eq!(signals.deliver(), Some(Signal::SIGTERM));
+    }
+
+    #[test]
+    fn a_blocked_signal_waits_and_an_ignored_one_is_gone() {
+        let mut signals = Signals::default();
+        signals.blocked = SignalSet::default().with(Signal::SIGTERM);
+        signals.raise(Signal::SIGTERM);
+        assert_eq!(signals.deliver(), None);
+        assert!(signals.pending.contains(Signal::SIGTERM));
+        signals.set_action(Signal::SIGTERM, handler(Action::IGNORE));
+        assert!(!signals.pending.contains(Signal::SIGTERM));
+    }
+
+    #[test]
+    fn a_caught_signal_does_not_end_the_process() {
+        let mut signals = Signals::default();
+        signals.set_action(Signal::SIGALRM, handler(0x1000));
+        signals.raise(Signal::SIGALRM);
+        assert_eq!(signals.deliver(), None);
+        assert_eq!(signals.caught, 1);
+    }
+
+    #[test]
+    fn waiting_takes_the_lowest_wanted_signal() {
+        let mut signals = Signals::default();
+        let both = SignalSet::default()
+            .with(Signal::SIGTERM)
+            .with(Signal::SIGINT);
+        signals.blocked = both;
+        signals.raise(Signal::SIGTERM);
+        signals.raise(Signal::SIGINT);
+        assert_eq!(signals.take(both), Some(Signal::SIGINT));
+        assert_eq!(signals.take(both), Some(Signal::SIGTERM));
+        assert_eq!(signals.take(both), None);
     }
 }

@@ -6,9 +6,6 @@ use crate::executor;
 use crate::mm::FaultError;
 use crate::syscall::{self, Args};
 use alloc::sync::Arc;
-use core::future::{Future, poll_fn};
-use core::pin::pin;
-use core::task::Poll;
 use linux_raw_sys::general as raw;
 use machine::{PageFault, Trap, UserContext};
 
@@ -23,21 +20,21 @@ pub struct Thread {
     /// What `set_robust_list(2)` said: the list's head.
     pub robust_list: u64,
     /// What `sigaltstack(2)` said: address, flags, size.
-    pub alternate_stack: (u64, i32, u64),
+    pub alternate_stack: (u64, u32, u64),
     /// Its name (`PR_SET_NAME`), padded with NULs.
     pub name: [u8; 16],
 }
 
 impl Thread {
-    /// The first thread of `process`.
-    pub fn new(process: Arc<Process>, context: UserContext) -> Self {
+    /// The first thread of `process`; `name` is padded with NULs.
+    pub fn new(process: Arc<Process>, context: UserContext, name: [u8; 16]) -> Self {
         Self {
             tid: process.pid,
             process,
             context,
             robust_list: 0,
-            alternate_stack: (0, raw::SS_DISABLE as i32, 0),
-            name: [0; 16],
+            alternate_stack: (0, raw::SS_DISABLE, 0),
+            name,
         }
     }
 
@@ -55,10 +52,8 @@ impl Thread {
                 Trap::Syscall => {
                     let number = self.context.syscall_number();
                     let args = Args(self.context.syscall_arguments());
-                    let result = {
-                        let call = pin!(syscall::dispatch(&mut self, number, args));
-                        process.until_ending(call).await
-                    };
+                    let call = syscall::dispatch(&mut self, number, args);
+                    let result = process.until_ending(call).await;
                     match result {
                         Some(Ok(value)) => self.context.set_syscall_result(value),
                         Some(Err(error)) => self
@@ -121,27 +116,5 @@ impl Thread {
             self.context.registers.rip
         );
         self.process.force(signal);
-    }
-}
-
-impl Process {
-    /// Waits for `future` as long as the process does not end; `None` if it does.
-    async fn until_ending<F: Future>(&self, mut future: core::pin::Pin<&mut F>) -> Option<F::Output> {
-        let mut waiting_since = None;
-        poll_fn(|context| {
-            if let Some(since) = waiting_since.take() {
-                self.note_wait(since);
-            }
-            if let Poll::Ready(output) = future.as_mut().poll(context) {
-                return Poll::Ready(Some(output));
-            }
-            self.wake_on_signal(context.waker());
-            if self.is_ending() {
-                return Poll::Ready(None);
-            }
-            waiting_since = Some(machine::clock::monotonic());
-            Poll::Pending
-        })
-        .await
     }
 }

@@ -1,15 +1,541 @@
-//! System calls about processes and threads as such.
+//! System calls about processes, threads and who they are.
 
 use super::Args;
-use crate::error::Result;
+use crate::error::{Errno, Result};
 use crate::executor;
-use crate::process::Thread;
+use crate::process::{Credentials, ExitStatus, Ids, Limit, Thread};
+use alloc::vec::Vec;
+use linux_raw_sys::{general as raw, prctl as raw_prctl};
+
+/// Supplementary groups that there may be.
+const GROUPS_MAX: u32 = 65536;
+/// `ARCH_GET_FS` of `arch_prctl(2)`.
+const ARCH_GET_FS: u32 = 0x1003;
+/// Real-time priorities.
+const PRIORITY_MAX: u64 = 99;
 
 pub(super) fn getpid(thread: &mut Thread, _: Args) -> Result<u64> {
     Ok(thread.process.pid.into())
 }
 
+pub(super) fn gettid(thread: &mut Thread, _: Args) -> Result<u64> {
+    Ok(thread.tid.into())
+}
+
+/// The first process has no parent.
+pub(super) fn getppid(_: &mut Thread, _: Args) -> Result<u64> {
+    Ok(0)
+}
+
+/// Ends the thread, and with the last one the process; there is only one.
+pub(super) fn exit(thread: &mut Thread, args: Args) -> Result<u64> {
+    exit_group(thread, args)
+}
+
+pub(super) fn exit_group(thread: &mut Thread, args: Args) -> Result<u64> {
+    thread.process.exit(ExitStatus::Exited(args.get(0) as u8));
+    Ok(0)
+}
+
 pub(super) async fn sched_yield(_: &mut Thread, _: Args) -> Result<u64> {
+    executor::poll_devices();
     executor::yield_now().await;
     Ok(0)
+}
+
+/// `clone(2)`, `fork(2)` and `vfork(2)` end up as unknown system calls: there is one process.
+pub(super) fn wait4(_: &mut Thread, args: Args) -> Result<u64> {
+    let known = raw::WNOHANG | raw::WUNTRACED | raw::WCONTINUED;
+    let known = known | raw::__WNOTHREAD | raw::__WCLONE | raw::__WALL;
+    match args.uint(2) & !known {
+        0 => Err(Errno::ECHILD),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub(super) fn waitid(_: &mut Thread, args: Args) -> Result<u64> {
+    let kinds = raw::WEXITED | raw::WSTOPPED | raw::WCONTINUED;
+    let known = kinds | raw::WNOHANG | raw::WNOWAIT;
+    let known = known | raw::__WNOTHREAD | raw::__WCLONE | raw::__WALL;
+    let options = args.uint(3);
+    if options & !known != 0 || options & kinds == 0 || args.uint(0) > raw::P_PIDFD {
+        return Err(Errno::EINVAL);
+    }
+    Err(Errno::ECHILD)
+}
+
+pub(super) fn set_tid_address(thread: &mut Thread, _: Args) -> Result<u64> {
+    // The word is cleared for those who wait for the thread's end; nobody is left then.
+    Ok(thread.tid.into())
+}
+
+pub(super) fn set_robust_list(thread: &mut Thread, args: Args) -> Result<u64> {
+    if args.size(1) != size_of::<raw::robust_list_head>() {
+        return Err(Errno::EINVAL);
+    }
+    thread.robust_list = args.get(0);
+    Ok(0)
+}
+
+pub(super) fn get_robust_list(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_own_pid(thread, args.int(0))?;
+    let space = &thread.process.space;
+    let size = size_of::<raw::robust_list_head>() as u64;
+    space.write_value(args.get(2), &size)?;
+    space.write_value(args.get(1), &thread.robust_list)?;
+    Ok(0)
+}
+
+/// GS belongs to the kernel where program and kernel share a protection domain, so only FS is
+/// the program's.
+pub(super) fn arch_prctl(thread: &mut Thread, args: Args) -> Result<u64> {
+    match args.uint(0) {
+        raw::ARCH_SET_FS => {
+            if args.get(1) >= crate::mm::TASK_SIZE {
+                return Err(Errno::EPERM);
+            }
+            thread.context.fs_base = args.get(1);
+        }
+        ARCH_GET_FS => {
+            let base = thread.context.fs_base;
+            thread.process.space.write_value(args.get(1), &base)?;
+        }
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+fn check_own_pid(thread: &Thread, pid: i32) -> Result<()> {
+    match u32::try_from(pid) {
+        Ok(0) => Ok(()),
+        Ok(pid) if pid == thread.tid || pid == thread.process.pid => Ok(()),
+        _ => Err(Errno::ESRCH),
+    }
+}
+
+fn with_credentials<R>(thread: &Thread, with: impl FnOnce(&mut Credentials) -> R) -> R {
+    with(&mut thread.process.credentials.lock())
+}
+
+pub(super) fn getuid(thread: &mut Thread, _: Args) -> Result<u64> {
+    Ok(with_credentials(thread, |who| who.user.real).into())
+}
+
+pub(super) fn geteuid(thread: &mut Thread, _: Args) -> Result<u64> {
+    Ok(with_credentials(thread, |who| who.user.effective).into())
+}
+
+pub(super) fn getgid(thread: &mut Thread, _: Args) -> Result<u64> {
+    Ok(with_credentials(thread, |who| who.group.real).into())
+}
+
+pub(super) fn getegid(thread: &mut Thread, _: Args) -> Result<u64> {
+    Ok(with_credentials(thread, |who| who.group.effective).into())
+}
+
+/// Changes user or group ids; the change is told whether the process is root.
+fn change_ids(
+    thread: &Thread,
+    change: impl FnOnce(&mut Credentials, bool) -> Result<()>,
+) -> Result<u64> {
+    with_credentials(thread, |who| {
+        let is_root = who.user.effective == 0;
+        change(who, is_root).map(|()| 0)
+    })
+}
+
+pub(super) fn setuid(thread: &mut Thread, args: Args) -> Result<u64> {
+    change_ids(thread, |who, is_root| who.user.set(args.uint(0), is_root))
+}
+
+pub(super) fn setgid(thread: &mut Thread, args: Args) -> Result<u64> {
+    change_ids(thread, |who, is_root| who.group.set(args.uint(0), is_root))
+}
+
+pub(super) fn setreuid(thread: &mut Thread, args: Args) -> Result<u64> {
+    change_ids(thread, |who, is_root| {
+        who.user
+            .set_real_effective(args.uint(0), args.uint(1), is_root)
+    })
+}
+
+pub(super) fn setregid(thread: &mut Thread, args: Args) -> Result<u64> {
+    change_ids(thread, |who, is_root| {
+        who.group
+            .set_real_effective(args.uint(0), args.uint(1), is_root)
+    })
+}
+
+fn three_ids(args: Args) -> Ids {
+    Ids {
+        real: args.uint(0),
+        effective: args.uint(1),
+        saved: args.uint(2),
+    }
+}
+
+pub(super) fn setresuid(thread: &mut Thread, args: Args) -> Result<u64> {
+    change_ids(thread, |who, is_root| {
+        who.user.set_all(three_ids(args), is_root)
+    })
+}
+
+pub(super) fn setresgid(thread: &mut Thread, args: Args) -> Result<u64> {
+    change_ids(thread, |who, is_root| {
+        who.group.set_all(three_ids(args), is_root)
+    })
+}
+
+fn write_ids(thread: &Thread, args: Args, ids: Ids) -> Result<u64> {
+    let space = &thread.process.space;
+    for (index, id) in [ids.real, ids.effective, ids.saved].iter().enumerate() {
+        space.write_value(args.get(index), id)?;
+    }
+    Ok(0)
+}
+
+pub(super) fn getresuid(thread: &mut Thread, args: Args) -> Result<u64> {
+    let ids = with_credentials(thread, |who| who.user);
+    write_ids(thread, args, ids)
+}
+
+pub(super) fn getresgid(thread: &mut Thread, args: Args) -> Result<u64> {
+    let ids = with_credentials(thread, |who| who.group);
+    write_ids(thread, args, ids)
+}
+
+/// Files are always accessed with root's rights; the id given back is the one that would count.
+pub(super) fn setfsuid(thread: &mut Thread, _: Args) -> Result<u64> {
+    Ok(with_credentials(thread, |who| who.user.effective).into())
+}
+
+pub(super) fn setfsgid(thread: &mut Thread, _: Args) -> Result<u64> {
+    Ok(with_credentials(thread, |who| who.group.effective).into())
+}
+
+pub(super) fn getgroups(thread: &mut Thread, args: Args) -> Result<u64> {
+    let groups = with_credentials(thread, |who| who.groups.clone());
+    if args.int(0) < 0 || args.int(0) > 0 && args.size(0) < groups.len() {
+        return Err(Errno::EINVAL);
+    }
+    if args.int(0) > 0 {
+        let bytes: Vec<u8> = groups.iter().flat_map(|id| id.to_le_bytes()).collect();
+        thread.process.space.write(args.get(1), &bytes)?;
+    }
+    Ok(groups.len() as u64)
+}
+
+pub(super) fn setgroups(thread: &mut Thread, args: Args) -> Result<u64> {
+    let count = args.uint(0);
+    if with_credentials(thread, |who| who.user.effective) != 0 {
+        return Err(Errno::EPERM);
+    }
+    if count > GROUPS_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let mut bytes = alloc::vec![0; count as usize * 4];
+    thread.process.space.read(args.get(1), &mut bytes)?;
+    let groups = bytes
+        .chunks_exact(4)
+        .map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]))
+        .collect();
+    with_credentials(thread, |who| who.groups = groups);
+    Ok(0)
+}
+
+/// Versions of the capability structures, and how many of them there are in an array.
+fn capability_sets(version: u32) -> Option<u64> {
+    match version {
+        raw::_LINUX_CAPABILITY_VERSION_1 => Some(1),
+        raw::_LINUX_CAPABILITY_VERSION_2 | raw::_LINUX_CAPABILITY_VERSION_3 => Some(2),
+        _ => None,
+    }
+}
+
+/// Reads the header of `capget(2)` and `capset(2)` and gives the number of sets.
+fn capability_header(thread: &Thread, header: u64) -> Result<Option<u64>> {
+    let space = &thread.process.space;
+    let version: u32 = space.read_value(header)?;
+    let Some(sets) = capability_sets(version) else {
+        space.write_value(header, &raw::_LINUX_CAPABILITY_VERSION_3)?;
+        return Ok(None);
+    };
+    let pid: i32 = space.read_value(header.wrapping_add(4))?;
+    if pid < 0 {
+        return Err(Errno::EINVAL);
+    }
+    check_own_pid(thread, pid)?;
+    Ok(Some(sets))
+}
+
+pub(super) fn capget(thread: &mut Thread, args: Args) -> Result<u64> {
+    let (header, data) = (args.get(0), args.get(1));
+    let Some(sets) = capability_header(thread, header)? else {
+        return if data == 0 { Ok(0) } else { Err(Errno::EINVAL) };
+    };
+    if data == 0 {
+        return Ok(0);
+    }
+    let is_root = with_credentials(thread, |who| who.user.effective) == 0;
+    let all = (1_u64 << (raw::CAP_LAST_CAP + 1)) - 1;
+    for set in 0..sets {
+        let bits = if is_root { (all >> (32 * set)) as u32 } else { 0 };
+        // Effective, permitted, inheritable.
+        for (field, bits) in [bits, bits, 0].iter().enumerate() {
+            let at = data.wrapping_add(set * 12 + field as u64 * 4);
+            thread.process.space.write_value(at, bits)?;
+        }
+    }
+    Ok(0)
+}
+
+/// Checked, and without effect: there is nothing here that a capability guards.
+pub(super) fn capset(thread: &mut Thread, args: Args) -> Result<u64> {
+    let sets = capability_header(thread, args.get(0))?.ok_or(Errno::EINVAL)?;
+    let mut bytes = [0; 24];
+    let length = sets as usize * 12;
+    thread.process.space.read(args.get(1), &mut bytes[..length])?;
+    Ok(0)
+}
+
+pub(super) fn getpgid(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_own_pid(thread, args.int(0))?;
+    getpgrp(thread, args)
+}
+
+pub(super) fn getpgrp(thread: &mut Thread, _: Args) -> Result<u64> {
+    Ok(with_credentials(thread, |who| who.process_group).into())
+}
+
+pub(super) fn getsid(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_own_pid(thread, args.int(0))?;
+    Ok(with_credentials(thread, |who| who.session).into())
+}
+
+pub(super) fn setpgid(thread: &mut Thread, args: Args) -> Result<u64> {
+    if args.int(1) < 0 {
+        return Err(Errno::EINVAL);
+    }
+    check_own_pid(thread, args.int(0))?;
+    let pid = thread.process.pid;
+    let group = if args.uint(1) == 0 { pid } else { args.uint(1) };
+    with_credentials(thread, |who| {
+        if who.session == pid || group != pid {
+            return Err(Errno::EPERM);
+        }
+        who.process_group = group;
+        Ok(0)
+    })
+}
+
+pub(super) fn setsid(thread: &mut Thread, _: Args) -> Result<u64> {
+    let pid = thread.process.pid;
+    with_credentials(thread, |who| {
+        if who.process_group == pid {
+            return Err(Errno::EPERM);
+        }
+        who.process_group = pid;
+        who.session = pid;
+        Ok(pid.into())
+    })
+}
+
+pub(super) fn prctl(thread: &mut Thread, args: Args) -> Result<u64> {
+    let space = &thread.process.space;
+    match args.uint(0) {
+        raw_prctl::PR_SET_NAME => {
+            let mut name = [0; 16];
+            for (index, byte) in name.iter_mut().take(15).enumerate() {
+                *byte = space.read_value(args.get(1).wrapping_add(index as u64))?;
+                if *byte == 0 {
+                    break;
+                }
+            }
+            thread.name = name;
+            Ok(0)
+        }
+        raw_prctl::PR_GET_NAME => {
+            space.write(args.get(1), &thread.name)?;
+            Ok(0)
+        }
+        raw_prctl::PR_GET_DUMPABLE => Ok(1),
+        raw_prctl::PR_SET_DUMPABLE if args.get(1) <= 1 => Ok(0),
+        raw_prctl::PR_SET_PDEATHSIG if args.get(1) <= 64 => Ok(0),
+        raw_prctl::PR_GET_NO_NEW_PRIVS | raw_prctl::PR_GET_KEEPCAPS => Ok(0),
+        raw_prctl::PR_GET_SECCOMP | raw_prctl::PR_GET_TIMERSLACK => match args.uint(0) {
+            raw_prctl::PR_GET_SECCOMP => Ok(0),
+            _ => Ok(50_000),
+        },
+        raw_prctl::PR_SET_TIMERSLACK => Ok(0),
+        raw_prctl::PR_CAPBSET_READ if args.get(1) <= raw::CAP_LAST_CAP.into() => Ok(1),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// What `personality(2)` can be: `PER_LINUX`, with no flags.
+pub(super) fn personality(_: &mut Thread, args: Args) -> Result<u64> {
+    match args.uint(0) {
+        0 | u32::MAX => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub(super) fn prlimit64(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_own_pid(thread, args.int(0))?;
+    let (resource, new, old) = (args.uint(1), args.get(2), args.get(3));
+    let process = &thread.process;
+    let new: Option<raw::rlimit64> = match new {
+        0 => None,
+        address => Some(process.space.read_value(address)?),
+    };
+    let before = process.limits.lock().get(resource)?;
+    if let Some(new) = new {
+        let limit = Limit {
+            soft: new.rlim_cur,
+            hard: new.rlim_max,
+        };
+        process.set_limit(resource, limit)?;
+    }
+    if old != 0 {
+        let before = raw::rlimit64 {
+            rlim_cur: before.soft,
+            rlim_max: before.hard,
+        };
+        process.space.write_value(old, &before)?;
+    }
+    Ok(0)
+}
+
+pub(super) fn getrlimit(thread: &mut Thread, args: Args) -> Result<u64> {
+    let limit = thread.process.limits.lock().get(args.uint(0))?;
+    let value = raw::rlimit64 {
+        rlim_cur: limit.soft,
+        rlim_max: limit.hard,
+    };
+    thread.process.space.write_value(args.get(1), &value)?;
+    Ok(0)
+}
+
+pub(super) fn setrlimit(thread: &mut Thread, args: Args) -> Result<u64> {
+    let new: raw::rlimit64 = thread.process.space.read_value(args.get(1))?;
+    let limit = Limit {
+        soft: new.rlim_cur,
+        hard: new.rlim_max,
+    };
+    thread.process.set_limit(args.uint(0), limit)?;
+    Ok(0)
+}
+
+pub(super) fn getpriority(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_priority_target(thread, args)?;
+    // 20 - nice, so that it is never negative.
+    Ok((20 - *thread.process.nice.lock()) as u64)
+}
+
+pub(super) fn setpriority(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_priority_target(thread, args)?;
+    *thread.process.nice.lock() = args.int(2).clamp(-20, 19);
+    Ok(0)
+}
+
+fn check_priority_target(thread: &Thread, args: Args) -> Result<()> {
+    match args.uint(0) {
+        raw::PRIO_PROCESS | raw::PRIO_PGRP => check_own_pid(thread, args.int(1)),
+        raw::PRIO_USER if matches!(args.int(1), 0) => Ok(()),
+        raw::PRIO_USER => Err(Errno::ESRCH),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// The CPUs of a program: one.
+pub(super) fn sched_getaffinity(thread: &mut Thread, args: Args) -> Result<u64> {
+    let length = args.size(1);
+    if length < 8 || !length.is_multiple_of(8) {
+        return Err(Errno::EINVAL);
+    }
+    check_own_pid(thread, args.int(0))?;
+    thread.process.space.write_value(args.get(2), &1_u64)?;
+    Ok(8)
+}
+
+pub(super) fn sched_setaffinity(thread: &mut Thread, args: Args) -> Result<u64> {
+    let mut mask = [0; 8];
+    let length = args.size(1).min(8);
+    thread.process.space.read(args.get(2), &mut mask[..length])?;
+    check_own_pid(thread, args.int(0))?;
+    if mask[0] & 1 == 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(0)
+}
+
+pub(super) fn getcpu(thread: &mut Thread, args: Args) -> Result<u64> {
+    for address in [args.get(0), args.get(1)] {
+        if address != 0 {
+            thread.process.space.write_value(address, &0_u32)?;
+        }
+    }
+    Ok(0)
+}
+
+/// Every thread is `SCHED_OTHER`, the policy with no priorities.
+pub(super) fn sched_getscheduler(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_scheduled(thread, args)?;
+    Ok(raw::SCHED_NORMAL.into())
+}
+
+pub(super) fn sched_getparam(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_scheduled(thread, args)?;
+    if args.get(1) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    thread.process.space.write_value(args.get(1), &0_i32)?;
+    Ok(0)
+}
+
+pub(super) fn sched_setparam(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_scheduled(thread, args)?;
+    set_policy(thread, raw::SCHED_NORMAL, args.get(1))
+}
+
+pub(super) fn sched_setscheduler(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_scheduled(thread, args)?;
+    let policy = args.uint(1) & !raw::SCHED_RESET_ON_FORK;
+    set_policy(thread, policy, args.get(2))
+}
+
+/// Real-time policies are refused: there is nothing that they could come before.
+fn set_policy(thread: &Thread, policy: u32, parameter: u64) -> Result<u64> {
+    if parameter == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let priority: i32 = thread.process.space.read_value(parameter)?;
+    match (policy, priority) {
+        (raw::SCHED_NORMAL | raw::SCHED_BATCH | raw::SCHED_IDLE, 0) => Ok(0),
+        (raw::SCHED_FIFO | raw::SCHED_RR, 1..=99) => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn check_scheduled(thread: &Thread, args: Args) -> Result<()> {
+    if args.int(0) < 0 {
+        return Err(Errno::EINVAL);
+    }
+    check_own_pid(thread, args.int(0))
+}
+
+pub(super) fn sched_get_priority_max(_: &mut Thread, args: Args) -> Result<u64> {
+    match args.uint(0) {
+        raw::SCHED_FIFO | raw::SCHED_RR => Ok(PRIORITY_MAX),
+        raw::SCHED_NORMAL | raw::SCHED_BATCH | raw::SCHED_IDLE => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub(super) fn sched_get_priority_min(_: &mut Thread, args: Args) -> Result<u64> {
+    match args.uint(0) {
+        raw::SCHED_FIFO | raw::SCHED_RR => Ok(1),
+        raw::SCHED_NORMAL | raw::SCHED_BATCH | raw::SCHED_IDLE => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
 }

@@ -1,0 +1,138 @@
+//! What a program finds on its stack: arguments, environment, auxiliary vector (System V ABI,
+//! section 3.4.1; `getauxval(3)`).
+
+use super::limits::STACK;
+use crate::error::{Errno, Result};
+use crate::mm::{Access, AddressSpace};
+use alloc::vec::Vec;
+use linux_raw_sys::auxvec as raw;
+
+/// Bytes that one argument or environment string may have, its NUL included (`MAX_ARG_STRLEN`).
+const STRING_MAX: usize = 128 << 10;
+/// Bytes that all strings and pointers to them may have.
+const STRINGS_MAX: usize = (STACK / 4) as usize;
+/// Pages filled in below the first stack pointer, so that start-up code does not fault on them.
+const FILL: u64 = 64 << 10;
+/// Bytes of a signal frame with all register state that x86-64 has (`AT_MINSIGSTKSZ`).
+const SIGNAL_FRAME: u64 = 3376;
+
+/// What the program is told.
+pub(super) struct Start<'a> {
+    pub(super) arguments: &'a [Vec<u8>],
+    pub(super) environment: &'a [Vec<u8>],
+    /// The file that was executed.
+    pub(super) file_name: &'a [u8],
+    /// Address and number of the program headers.
+    pub(super) headers: (u64, u64),
+    /// Where the interpreter is, or 0.
+    pub(super) base: u64,
+    /// The program's own entry.
+    pub(super) entry: u64,
+    pub(super) random: [u8; 16],
+}
+
+/// The strings of the stack, to be put at an address.
+struct Strings {
+    bytes: Vec<u8>,
+    base: u64,
+}
+
+impl Strings {
+    fn push(&mut self, string: &[u8]) -> u64 {
+        let address = self.base + self.bytes.len() as u64;
+        self.bytes.extend_from_slice(string);
+        self.bytes.push(0);
+        address
+    }
+}
+
+/// Writes the start of the stack below `top`, which is a multiple of 16, and returns the stack
+/// pointer.
+///
+/// # Errors
+///
+/// `E2BIG` for more arguments than Linux takes, `ENOMEM`.
+pub(super) fn build(space: &AddressSpace, top: u64, start: &Start<'_>) -> Result<u64> {
+    let strings = start.arguments.iter().chain(start.environment);
+    let mut size = start.file_name.len() + 1;
+    for string in strings {
+        if string.len() >= STRING_MAX {
+            return Err(Errno::E2BIG);
+        }
+        size += string.len() + 1;
+    }
+    let pointers = start.arguments.len() + start.environment.len();
+    if size + pointers * 8 > STRINGS_MAX {
+        return Err(Errno::E2BIG);
+    }
+
+    // The strings, with a word of zeros above them, as on Linux.
+    let mut strings = Strings {
+        bytes: Vec::with_capacity(size),
+        base: top - 8 - size as u64,
+    };
+    let arguments: Vec<u64> = start.arguments.iter().map(|arg| strings.push(arg)).collect();
+    let environment: Vec<u64> = start.environment.iter().map(|var| strings.push(var)).collect();
+    let file_name = strings.push(start.file_name);
+    space.write(strings.base, &strings.bytes)?;
+
+    let platform = b"x86_64\0";
+    let platform_at = (strings.base - platform.len() as u64) & !15;
+    space.write(platform_at, platform)?;
+    let random_at = platform_at - start.random.len() as u64;
+    space.write(random_at, &start.random)?;
+
+    let auxiliary = [
+        (raw::AT_MINSIGSTKSZ, SIGNAL_FRAME),
+        (raw::AT_HWCAP, hardware_capabilities()),
+        (raw::AT_PAGESZ, crate::mm::PAGE),
+        (raw::AT_CLKTCK, crate::process::CLOCK_TICKS),
+        (raw::AT_PHDR, start.headers.0),
+        (raw::AT_PHENT, super::elf::PROGRAM_HEADER_SIZE as u64),
+        (raw::AT_PHNUM, start.headers.1),
+        (raw::AT_BASE, start.base),
+        (raw::AT_FLAGS, 0),
+        (raw::AT_ENTRY, start.entry),
+        (raw::AT_UID, 0),
+        (raw::AT_EUID, 0),
+        (raw::AT_GID, 0),
+        (raw::AT_EGID, 0),
+        (raw::AT_SECURE, 0),
+        (raw::AT_RANDOM, random_at),
+        (raw::AT_HWCAP2, 0),
+        (raw::AT_EXECFN, file_name),
+        (raw::AT_PLATFORM, platform_at),
+        (raw::AT_NULL, 0),
+    ];
+    let mut words = Vec::new();
+    words.push(arguments.len() as u64);
+    words.extend(arguments);
+    words.push(0);
+    words.extend(environment);
+    words.push(0);
+    words.extend(
+        auxiliary
+            .iter()
+            .flat_map(|(tag, value)| [u64::from(*tag), *value]),
+    );
+    let pointer = (random_at - words.len() as u64 * 8) & !15;
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    space.write(pointer, &bytes)?;
+    space.populate(pointer.saturating_sub(FILL)..pointer);
+    Ok(pointer)
+}
+
+/// `AT_HWCAP`: the EDX of CPUID leaf 1.
+fn hardware_capabilities() -> u64 {
+    core::arch::x86_64::__cpuid(1).edx.into()
+}
+
+/// The access that a stack has.
+pub(super) fn access(executable: bool) -> Access {
+    let access = Access::READ | Access::WRITE;
+    if executable {
+        access | Access::EXECUTE
+    } else {
+        access
+    }
+}

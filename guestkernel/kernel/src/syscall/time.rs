@@ -1,0 +1,297 @@
+//! System calls about time: clocks, sleeping, alarms, accounting.
+
+use super::Args;
+use crate::error::{Errno, Result};
+use crate::executor::sleep_until;
+use crate::mm::AddressSpace;
+use crate::process::{CLOCK_TICKS, Thread, TimerSetting};
+use linux_raw_sys::general as raw;
+use machine::clock;
+
+const SECOND: u64 = 1_000_000_000;
+/// The difference between TAI and UTC is unknown until somebody sets it; Linux starts with 0 too.
+const TAI_OFFSET: u64 = 0;
+/// Kinds of clocks in the numbers that `clock_getcpuclockid(3)` makes: of the lower three bits.
+const CPU_CLOCK_MAX: u32 = 2;
+const CPU_CLOCK_THREAD: u32 = 4;
+
+/// A clock of `clock_gettime(2)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clock {
+    Realtime,
+    Monotonic,
+    /// CPU time of the process or, which is the same with one thread, of the thread.
+    Cpu {
+        is_thread: bool,
+    },
+    /// One that can be read, but not waited for: a raw or coarse variant of another.
+    Unwaitable {
+        is_realtime: bool,
+    },
+}
+
+impl Clock {
+    /// The clock with the number `id`, as `thread` means it.
+    fn new(thread: &Thread, id: i32) -> Result<Self> {
+        if id < 0 {
+            let kind = id as u32 & 7;
+            let pid = !(id >> 3);
+            let is_known = kind & 3 <= CPU_CLOCK_MAX
+                && (pid == 0 || pid.unsigned_abs() == thread.process.pid);
+            return match is_known {
+                true => Ok(Self::Cpu {
+                    is_thread: kind & CPU_CLOCK_THREAD != 0,
+                }),
+                false => Err(Errno::EINVAL),
+            };
+        }
+        Ok(match id as u32 {
+            raw::CLOCK_REALTIME | raw::CLOCK_TAI | raw::CLOCK_REALTIME_ALARM => Self::Realtime,
+            raw::CLOCK_MONOTONIC | raw::CLOCK_BOOTTIME | raw::CLOCK_BOOTTIME_ALARM => {
+                Self::Monotonic
+            }
+            raw::CLOCK_PROCESS_CPUTIME_ID => Self::Cpu { is_thread: false },
+            raw::CLOCK_THREAD_CPUTIME_ID => Self::Cpu { is_thread: true },
+            raw::CLOCK_MONOTONIC_RAW | raw::CLOCK_MONOTONIC_COARSE => {
+                Self::Unwaitable { is_realtime: false }
+            }
+            raw::CLOCK_REALTIME_COARSE => Self::Unwaitable { is_realtime: true },
+            _ => return Err(Errno::EINVAL),
+        })
+    }
+
+    /// What it shows, in nanoseconds.
+    fn now(self, thread: &Thread) -> u64 {
+        match self {
+            Self::Realtime | Self::Unwaitable { is_realtime: true } => {
+                clock::realtime() + TAI_OFFSET
+            }
+            Self::Monotonic | Self::Unwaitable { is_realtime: false } => clock::monotonic(),
+            Self::Cpu { .. } => thread.process.cpu_time(),
+        }
+    }
+}
+
+/// Nanoseconds as a `timespec`.
+pub(super) fn timespec(nanoseconds: u64) -> raw::__kernel_timespec {
+    raw::__kernel_timespec {
+        tv_sec: (nanoseconds / SECOND) as i64,
+        tv_nsec: (nanoseconds % SECOND) as i64,
+    }
+}
+
+fn timeval(nanoseconds: u64) -> raw::timeval {
+    raw::timeval {
+        tv_sec: (nanoseconds / SECOND) as i64,
+        tv_usec: (nanoseconds % SECOND / 1000) as i64,
+    }
+}
+
+/// Nanoseconds of a `timespec`; what does not fit is for ever.
+///
+/// # Errors
+///
+/// `EFAULT`, `EINVAL` for a negative time or nanoseconds of a second or more.
+pub(crate) fn read_timespec(space: &AddressSpace, address: u64) -> Result<u64> {
+    let time: raw::__kernel_timespec = space.read_value(address)?;
+    if time.tv_sec < 0 || !(0..SECOND as i64).contains(&time.tv_nsec) {
+        return Err(Errno::EINVAL);
+    }
+    Ok((time.tv_sec as u64)
+        .saturating_mul(SECOND)
+        .saturating_add(time.tv_nsec as u64))
+}
+
+/// The monotonic time at which `nanoseconds` from now are over.
+pub(crate) fn deadline_after(nanoseconds: u64) -> u64 {
+    clock::monotonic().saturating_add(nanoseconds)
+}
+
+/// The monotonic time at which the realtime clock shows `nanoseconds`.
+pub(crate) fn deadline_at_realtime(nanoseconds: u64) -> u64 {
+    deadline_after(nanoseconds.saturating_sub(clock::realtime()))
+}
+
+pub(super) fn clock_gettime(thread: &mut Thread, args: Args) -> Result<u64> {
+    let now = Clock::new(thread, args.int(0))?.now(thread);
+    thread
+        .process
+        .space
+        .write_value(args.get(1), &timespec(now))?;
+    Ok(0)
+}
+
+pub(super) fn clock_getres(thread: &mut Thread, args: Args) -> Result<u64> {
+    Clock::new(thread, args.int(0))?;
+    if args.get(1) != 0 {
+        thread
+            .process
+            .space
+            .write_value(args.get(1), &timespec(1))?;
+    }
+    Ok(0)
+}
+
+/// The host keeps the time; a program cannot set it.
+pub(super) fn clock_settime(thread: &mut Thread, args: Args) -> Result<u64> {
+    let clock = Clock::new(thread, args.int(0))?;
+    read_timespec(&thread.process.space, args.get(1))?;
+    match clock {
+        Clock::Realtime => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub(super) fn settimeofday(_: &mut Thread, _: Args) -> Result<u64> {
+    Err(Errno::EPERM)
+}
+
+pub(super) fn gettimeofday(thread: &mut Thread, args: Args) -> Result<u64> {
+    let space = &thread.process.space;
+    if args.get(0) != 0 {
+        space.write_value(args.get(0), &timeval(clock::realtime()))?;
+    }
+    if args.get(1) != 0 {
+        // The time zone: UTC, no daylight saving.
+        space.write_value(args.get(1), &0_u64)?;
+    }
+    Ok(0)
+}
+
+pub(super) fn time(thread: &mut Thread, args: Args) -> Result<u64> {
+    let now = clock::realtime() / SECOND;
+    if args.get(0) != 0 {
+        thread.process.space.write_value(args.get(0), &now)?;
+    }
+    Ok(now)
+}
+
+/// Sleeps until `deadline`; if a signal interrupts it, stores what is left at `remaining`, unless
+/// that is 0.
+async fn sleep(thread: &Thread, deadline: u64, remaining: u64) -> Result<u64> {
+    let process = &thread.process;
+    let result = process.until_signal(sleep_until(deadline)).await;
+    if result.is_err() && remaining != 0 {
+        let left = deadline.saturating_sub(clock::monotonic());
+        process.space.write_value(remaining, &timespec(left))?;
+    }
+    result.map(|()| 0)
+}
+
+pub(super) async fn nanosleep(thread: &mut Thread, args: Args) -> Result<u64> {
+    let time = read_timespec(&thread.process.space, args.get(0))?;
+    sleep(thread, deadline_after(time), args.get(1)).await
+}
+
+pub(super) async fn clock_nanosleep(thread: &mut Thread, args: Args) -> Result<u64> {
+    let clock = Clock::new(thread, args.int(0))?;
+    if let Clock::Unwaitable { .. } = clock {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let time = read_timespec(&thread.process.space, args.get(2))?;
+    let is_absolute = args.uint(1) & raw::TIMER_ABSTIME != 0;
+    match (clock, is_absolute) {
+        (Clock::Cpu { is_thread: true }, _) => Err(Errno::EINVAL),
+        (Clock::Cpu { .. }, true) if time <= thread.process.cpu_time() => Ok(0),
+        (Clock::Cpu { .. }, _) => {
+            // The clock stands still while its only thread waits.
+            thread
+                .process
+                .until_signal(core::future::pending::<()>())
+                .await?;
+            Ok(0)
+        }
+        (_, false) => sleep(thread, deadline_after(time), args.get(3)).await,
+        (Clock::Realtime, true) => sleep(thread, deadline_at_realtime(time), 0).await,
+        (_, true) => sleep(thread, time, 0).await,
+    }
+}
+
+fn read_timeval(space: &AddressSpace, address: u64) -> Result<u64> {
+    let time: raw::timeval = space.read_value(address)?;
+    if time.tv_sec < 0 || !(0..1_000_000).contains(&time.tv_usec) {
+        return Err(Errno::EINVAL);
+    }
+    Ok((time.tv_sec as u64)
+        .saturating_mul(SECOND)
+        .saturating_add(time.tv_usec as u64 * 1000))
+}
+
+fn write_timer(space: &AddressSpace, address: u64, setting: TimerSetting) -> Result<()> {
+    space.write_value(address, &timeval(setting.interval))?;
+    space.write_value(address.wrapping_add(16), &timeval(setting.value))
+}
+
+/// Timers of CPU time are refused: there is no tick that would look at them.
+fn check_timer(which: u32) -> Result<()> {
+    match which {
+        raw::ITIMER_REAL => Ok(()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub(super) fn getitimer(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_timer(args.uint(0))?;
+    let process = &thread.process;
+    write_timer(&process.space, args.get(1), process.alarm.get())?;
+    Ok(0)
+}
+
+pub(super) fn setitimer(thread: &mut Thread, args: Args) -> Result<u64> {
+    check_timer(args.uint(0))?;
+    let process = &thread.process;
+    let setting = match args.get(1) {
+        0 => TimerSetting::default(),
+        address => TimerSetting {
+            interval: read_timeval(&process.space, address)?,
+            value: read_timeval(&process.space, address.wrapping_add(16))?,
+        },
+    };
+    let before = process.alarm.set(process, setting);
+    if args.get(2) != 0 {
+        write_timer(&process.space, args.get(2), before)?;
+    }
+    Ok(0)
+}
+
+pub(super) fn alarm(thread: &mut Thread, args: Args) -> Result<u64> {
+    let setting = TimerSetting {
+        value: u64::from(args.uint(0)) * SECOND,
+        interval: 0,
+    };
+    let before = thread.process.alarm.set(&thread.process, setting);
+    // Rounded to the nearest second, but never to "none".
+    let seconds = before.value.saturating_add(SECOND / 2) / SECOND;
+    Ok(seconds.max(u64::from(before.value > 0)))
+}
+
+/// All CPU time counts as the program's: telling its share would take two looks at the clock for
+/// every system call.
+pub(super) fn times(thread: &mut Thread, args: Args) -> Result<u64> {
+    let tick = SECOND / CLOCK_TICKS;
+    if args.get(0) != 0 {
+        let user = thread.process.cpu_time() / tick;
+        for (index, value) in [user, 0, 0, 0].iter().enumerate() {
+            let at = args.get(0).wrapping_add(index as u64 * 8);
+            thread.process.space.write_value(at, value)?;
+        }
+    }
+    Ok(clock::monotonic() / tick)
+}
+
+pub(super) fn getrusage(thread: &mut Thread, args: Args) -> Result<u64> {
+    use machine::Plain;
+    let mut usage = raw::rusage::zeroed();
+    match args.int(0) {
+        0 | 1 => {
+            let time = timeval(thread.process.cpu_time());
+            usage.ru_utime.tv_sec = time.tv_sec;
+            usage.ru_utime.tv_usec = time.tv_usec;
+        }
+        // Of children: there were none.
+        -1 => {}
+        _ => return Err(Errno::EINVAL),
+    }
+    thread.process.space.write_value(args.get(1), &usage)?;
+    Ok(0)
+}
