@@ -2,6 +2,173 @@
 
 mod batch;
 pub mod block;
+pub mod console;
+mod entropy;
 mod interrupt;
+mod random;
 
 pub use batch::Batch;
+pub use random::fill_random;
+
+use crate::executor::add_device;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use block::{BlockDevice, BlockError};
+use console::{Console, ConsoleKind};
+use entropy::EntropyDevice;
+use interrupt::{InterruptLine, Trigger};
+use machine::{MmioError, MmioRegion, PhysAddr, VirtioError, VirtioFound};
+use virtio_spec::Id;
+
+/// The devices that were found.
+#[derive(Default)]
+pub struct Devices {
+    /// Block devices, in the order of the command line: `/dev/vda`, `/dev/vdb`, and so on.
+    pub blocks: Vec<Arc<BlockDevice>>,
+    /// The console.
+    pub console: Option<Arc<Console>>,
+}
+
+/// Where the command line says that a virtio-mmio device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    base: u64,
+    length: u64,
+    irq: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ProbeError {
+    #[error(transparent)]
+    Mmio(#[from] MmioError),
+    #[error(transparent)]
+    Virtio(#[from] VirtioError),
+    #[error(transparent)]
+    Block(#[from] BlockError),
+}
+
+/// Starts the devices that `command_line` names as Linux wants them named:
+/// `virtio_mmio.device=SIZE@BASE:IRQ`. What makes no sense is logged and left out.
+pub fn probe(command_line: &str) -> Devices {
+    let options = || command_line.split_ascii_whitespace();
+    let is_ringlet = options().any(|option| option.starts_with("ringlet.control="));
+    let mut devices = Devices::default();
+    for option in options() {
+        let Some(text) = option.strip_prefix("virtio_mmio.device=") else {
+            continue;
+        };
+        let started = match parse_place(text) {
+            Some(place) => start(place, is_ringlet, &mut devices),
+            None => {
+                log::warn!("{option}: not SIZE@BASE:IRQ");
+                continue;
+            }
+        };
+        if let Err(error) = started {
+            log::warn!("{option}: {error}");
+        }
+    }
+    devices
+}
+
+fn start(place: Place, is_ringlet: bool, devices: &mut Devices) -> Result<(), ProbeError> {
+    let region = MmioRegion::claim(PhysAddr(place.base), place.length)?;
+    let Some(found) = VirtioFound::probe(region)? else {
+        return Ok(());
+    };
+    let (trigger, console) = match is_ringlet {
+        true => (Trigger::Edge, ConsoleKind::Streams),
+        false => (Trigger::Level, ConsoleKind::Single),
+    };
+    let line = || InterruptLine::enable(place.irq, trigger);
+    match u8::try_from(found.device_id()).map(Id::from) {
+        Ok(Id::Block) => {
+            let block = BlockDevice::start(found, line())?;
+            batch::register(block.clone());
+            add_device(block.clone());
+            devices.blocks.push(block);
+        }
+        Ok(Id::Console) if devices.console.is_none() => {
+            let console = Console::start(found, line(), console)?;
+            batch::register(console.clone());
+            add_device(console.clone());
+            devices.console = Some(console);
+        }
+        Ok(Id::Rng) => random::set_source(EntropyDevice::start(found)?),
+        _ => log::info!("no driver for virtio device {}", found.device_id()),
+    }
+    Ok(())
+}
+
+/// Reads `SIZE@BASE:IRQ`, with an ID after another colon that is ignored.
+fn parse_place(text: &str) -> Option<Place> {
+    let (length, rest) = text.split_once('@')?;
+    let (base, rest) = rest.split_once(':')?;
+    let irq = rest.split(':').next()?;
+    Some(Place {
+        base: parse_number(base)?,
+        length: parse_number(length)?,
+        irq: u32::try_from(parse_number(irq)?).ok()?,
+    })
+}
+
+/// Reads a number as Linux's `memparse` does: decimal or, after `0x`, hexadecimal, with a unit of
+/// K, M or G.
+fn parse_number(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()?.to_ascii_uppercase() {
+        b'K' => (&text[..text.len() - 1], 10),
+        b'M' => (&text[..text.len() - 1], 20),
+        b'G' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let (digits, radix) = match digits.strip_prefix("0x") {
+        Some(digits) => (digits, 16),
+        None => (digits, 10),
+    };
+    // `from_str_radix` would take a sign.
+    if !digits.starts_with(|digit: char| digit.is_digit(radix)) {
+        return None;
+    }
+    u64::from_str_radix(digits, radix)
+        .ok()?
+        .checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_as_linux_reads_them() {
+        let place = |length, base, irq| Some(Place { base, length, irq });
+        assert_eq!(
+            parse_place("0x1000@0xd0001000:5"),
+            place(0x1000, 0xd000_1000, 5)
+        );
+        assert_eq!(parse_place("4K@0xd0000000:5:1"), place(4096, 0xd000_0000, 5));
+        assert_eq!(parse_place("512@0xfeb00e00:12"), place(512, 0xfeb0_0e00, 12));
+    }
+
+    #[test]
+    fn text_that_names_no_place_is_refused() {
+        for text in [
+            "", "@", ":", "@:", "1@2", "K@0x0:1", "1@0x:1", "+1@2:3", "1@-2:3", "1@2:+3", "é@2:3",
+            "4é@2:3", "1@2:4294967296", "18446744073709551615K@2:3", "99999999999999999999@2:3",
+        ] {
+            assert_eq!(parse_place(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_command_lines_find_nothing() {
+        for line in [
+            "virtio_mmio.device= virtio_mmio.device=4K@0:0 virtio_mmio.device=0@0xd0000000:5",
+            "virtio_mmio.device=0xffffffffffffffff@0xffffffffffffffff:4294967295",
+            "virtio_mmio.device=4K@0xfee00000:3 virtio_mmio.device=4K@0xd7000000:3",
+            "virtio_mmio.device=4@0xd7000000:3",
+        ] {
+            let devices = probe(line);
+            assert!(devices.blocks.is_empty() && devices.console.is_none(), "{line}");
+        }
+    }
+}

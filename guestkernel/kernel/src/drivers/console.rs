@@ -1,0 +1,220 @@
+//! The virtio console device (VIRTIO 1.2, 5.3): a port for each standard stream.
+//!
+//! Ringlet's VMM has three named ports; any other has one, which then serves all three streams.
+
+mod control;
+mod input;
+mod output;
+mod port;
+
+use super::batch::Doorbell;
+use super::interrupt::InterruptLine;
+use crate::executor::Device;
+use alloc::sync::Arc;
+use control::{Control, PortOpen};
+use input::Input;
+use machine::{QueueBroken, VirtioError, VirtioFound, VirtioTransport};
+use output::Output;
+pub use port::ConsolePort;
+use ringlet_abi::console::PORTS;
+use spin::Mutex;
+use virtio_spec::console;
+
+const QUEUE_SIZE: u16 = 64;
+/// Queues of the control messages (VIRTIO 1.2, 5.3.2).
+const CONTROL_RX: u32 = 2;
+const CONTROL_TX: u32 = 3;
+
+/// Offsets in the configuration space (VIRTIO 1.2, 5.3.4: `struct virtio_console_config`).
+mod config {
+    pub(super) const SIZE: u64 = 0;
+    pub(super) const PORTS: u64 = 4;
+}
+
+/// The queue with input from port `id`.
+fn rx_queue(id: u32) -> u32 {
+    match id {
+        0 => 0,
+        id => 2 * id + 2,
+    }
+}
+
+/// The queue with output for port `id`.
+fn tx_queue(id: u32) -> u32 {
+    rx_queue(id) + 1
+}
+
+/// A standard stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard input.
+    Input,
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
+}
+
+/// Whose console it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsoleKind {
+    /// Ringlet's, with the ports of [`ringlet_abi::console`].
+    Streams,
+    /// Another's, of which one port is used.
+    Single,
+}
+
+/// A virtio console device.
+pub struct Console {
+    transport: VirtioTransport,
+    line: InterruptLine,
+    control: Option<Mutex<Control>>,
+    /// By stream.
+    streams: [Arc<ConsolePort>; PORTS.len()],
+}
+
+impl Console {
+    /// Takes the device `found`.
+    ///
+    /// # Errors
+    ///
+    /// [`VirtioError`].
+    pub(super) fn start(
+        found: VirtioFound,
+        line: InterruptLine,
+        kind: ConsoleKind,
+    ) -> Result<Arc<Self>, VirtioError> {
+        let wanted = match kind {
+            ConsoleKind::Streams => console::F::SIZE | console::F::MULTIPORT,
+            ConsoleKind::Single => console::F::SIZE,
+        };
+        let mut setup = found.negotiate(wanted.bits().to_ne() as u64)?;
+        let multiport = console::F::MULTIPORT.bits().to_ne() as u64;
+        let has_streams = setup.features() & multiport != 0
+            && setup.config(config::PORTS) as usize >= PORTS.len();
+        let mut input = |id| setup.queue(rx_queue(id), QUEUE_SIZE).map(Input::new);
+        let (streams, control);
+        if has_streams {
+            let [stdin, stdout, stderr] = PORTS;
+            let stdin = ConsolePort::new(stdin.1, Some(input(stdin.0)?), None);
+            let mut output = |id| setup.queue(tx_queue(id), QUEUE_SIZE).map(Output::new);
+            let stdout = ConsolePort::new(stdout.1, None, Some(output(stdout.0)?));
+            let stderr = ConsolePort::new(stderr.1, None, Some(output(stderr.0)?));
+            let rx = setup.queue(CONTROL_RX, QUEUE_SIZE)?;
+            let tx = setup.queue(CONTROL_TX, QUEUE_SIZE)?;
+            control = Some(Control::new(rx, tx));
+            streams = [stdin, stdout, stderr].map(Arc::new);
+        } else {
+            let input = input(0)?;
+            let output = setup.queue(tx_queue(0), QUEUE_SIZE).map(Output::new)?;
+            let port = ConsolePort::new("console", Some(input), Some(output));
+            port.set_open(true);
+            let port = Arc::new(port);
+            control = None;
+            streams = [port.clone(), port.clone(), port];
+        }
+        let console = Self {
+            transport: setup.start(),
+            line,
+            control: control.map(Mutex::new),
+            streams,
+        };
+        if let Some(control) = &console.control {
+            control.lock().start()?;
+        }
+        Ok(Arc::new(console))
+    }
+
+    /// The port of a standard stream.
+    pub fn port(&self, stream: Stream) -> &Arc<ConsolePort> {
+        &self.streams[stream as usize]
+    }
+
+    /// Columns and rows of the terminal at the other end, as the device says now; zeros if it
+    /// does not say.
+    pub fn size(&self) -> (u16, u16) {
+        if self.transport.features() & console::F::SIZE.bits().to_ne() as u64 == 0 {
+            return (0, 0);
+        }
+        let size = self.transport.config(config::SIZE);
+        (size as u16, (size >> 16) as u16)
+    }
+
+    /// Waits until the device has taken all output.
+    pub async fn flush(&self) {
+        for port in &self.streams {
+            core::future::poll_fn(|context| port.poll_flush(context)).await;
+        }
+    }
+
+    fn serve(&self) -> Result<bool, QueueBroken> {
+        let mut progress = false;
+        if let Some(control) = &self.control {
+            let mut control = control.lock();
+            while let Some(message) = control.receive()? {
+                progress = true;
+                if let Some(PortOpen { stream, is_open }) = message {
+                    let port = &self.streams[stream];
+                    // Input that came before the port was closed is in its queue by now.
+                    port.serve()?;
+                    port.set_open(is_open);
+                }
+            }
+            control.kick();
+        }
+        for port in &self.streams {
+            progress |= port.serve()?;
+        }
+        Ok(progress)
+    }
+
+    fn fail(&self) {
+        for port in &self.streams {
+            port.fail();
+        }
+    }
+}
+
+impl Doorbell for Console {
+    fn kick(&self) {
+        self.streams.iter().for_each(|port| port.kick());
+    }
+}
+
+impl Device for Console {
+    fn poll(&self) -> bool {
+        let has_interrupted = self.line.take();
+        if has_interrupted && self.line.needs_acknowledgement() {
+            self.transport.acknowledge_interrupt();
+        }
+        let progress = match self.serve() {
+            Ok(progress) => progress,
+            Err(error) => {
+                log::error!("virtio-console: {error}");
+                self.fail();
+                return true;
+            }
+        };
+        // An interrupt that brings nothing may mean that the device has failed.
+        if has_interrupted && !progress && self.transport.has_failed() {
+            log::error!("virtio-console: the device has failed");
+            self.fail();
+            return true;
+        }
+        progress
+    }
+
+    fn in_flight(&self) -> bool {
+        self.streams.iter().any(|port| port.has_output_in_flight())
+    }
+
+    fn arm(&self) -> bool {
+        let is_control_ready = match &self.control {
+            Some(control) => control.lock().arm(),
+            None => false,
+        };
+        self.streams
+            .iter()
+            .fold(is_control_ready, |ready, port| ready | port.arm())
+    }
+}

@@ -1,0 +1,130 @@
+//! The control queues: the device announces, names, opens and closes ports (VIRTIO 1.2, 5.3.6).
+
+use machine::{
+    AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue, VirtioError,
+};
+use ringlet_abi::console::PORTS;
+use virtio_spec::console::Device as Event;
+
+/// Bytes of a message without the name that may follow (`struct virtio_console_control`).
+const MESSAGE: usize = 8;
+/// Bytes of a receive buffer; a name that does not fit is not one of ours.
+const BUFFER: usize = 128;
+/// Receive buffers: more than the messages that three ports bring at once.
+const BUFFERS: usize = PAGE_SIZE / BUFFER;
+
+/// The host has opened or closed its end of a port.
+pub(super) struct PortOpen {
+    /// The index of the port in [`PORTS`].
+    pub(super) stream: usize,
+    pub(super) is_open: bool,
+}
+
+/// The control queues.
+pub(super) struct Control {
+    rx: VirtQueue,
+    tx: VirtQueue,
+}
+
+impl Control {
+    pub(super) fn new(rx: VirtQueue, tx: VirtQueue) -> Self {
+        Self { rx, tx }
+    }
+
+    /// Says that the driver is ready, upon which the device announces its ports.
+    pub(super) fn start(&mut self) -> Result<(), VirtioError> {
+        let frame = Frame::zeroed().map_err(|_| VirtioError::OutOfMemory)?;
+        for index in 0..BUFFERS.min(self.rx.size().into()) {
+            let segment = Segment::new(frame.clone(), index * BUFFER, BUFFER);
+            let payload = Payload::FromDevice(DmaSegments::Own(segment.into_iter().collect()));
+            self.post(payload);
+        }
+        self.send(0, Event::DeviceReady, 1);
+        self.kick();
+        Ok(())
+    }
+
+    fn post(&mut self, payload: Payload) {
+        // There are never more buffers than descriptors, so it can fail only once the queue is
+        // broken, which the next look at it shows.
+        let _: Result<(), (AddError, Payload)> = self.rx.add(0, &[], payload, 0);
+    }
+
+    fn send(&mut self, id: u32, event: Event, value: u16) {
+        let mut message = [0; MESSAGE];
+        message[..4].copy_from_slice(&id.to_le_bytes());
+        message[4..6].copy_from_slice(&u16::from(event).to_le_bytes());
+        message[6..].copy_from_slice(&value.to_le_bytes());
+        if let Err((error, _)) = self.tx.add(0, &message, Payload::Nothing, 0) {
+            log::warn!("virtio-console: a control message is lost: {error}");
+        }
+    }
+
+    /// Tells the device of new messages and buffers.
+    pub(super) fn kick(&mut self) {
+        self.rx.kick();
+        self.tx.kick();
+    }
+
+    pub(super) fn arm(&mut self) -> bool {
+        self.rx.arm()
+    }
+
+    /// Takes the next message: `None` if there is none, `Some(None)` if it was dealt with here.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueBroken`].
+    pub(super) fn receive(&mut self) -> Result<Option<Option<PortOpen>>, QueueBroken> {
+        let Some(completion) = self.rx.reap()? else {
+            return Ok(None);
+        };
+        let mut message = [0; BUFFER];
+        if let Payload::FromDevice(DmaSegments::Own(segments)) = &completion.payload
+            && let Some(segment) = segments.first()
+        {
+            segment.frame().read(segment.offset(), &mut message);
+        }
+        self.post(completion.payload);
+        while self.tx.reap()?.is_some() {}
+        let message = &message[..completion.written];
+        Ok(Some(self.handle(message)))
+    }
+
+    fn handle(&mut self, message: &[u8]) -> Option<PortOpen> {
+        let (head, text) = message.split_first_chunk::<MESSAGE>()?;
+        let [i0, i1, i2, i3, e0, e1, v0, v1] = *head;
+        let id = u32::from_le_bytes([i0, i1, i2, i3]);
+        let value = u16::from_le_bytes([v0, v1]);
+        let event = Event::try_from(u16::from_le_bytes([e0, e1])).ok()?;
+        let stream = PORTS.iter().position(|(known, _)| *known == id);
+        match (event, stream) {
+            (Event::DeviceAdd, Some(_)) => {
+                self.send(id, Event::PortReady, 1);
+                self.send(id, Event::PortOpen, 1);
+                None
+            }
+            (Event::DeviceAdd, None) => {
+                self.send(id, Event::PortReady, 0);
+                None
+            }
+            (Event::PortName, Some(stream)) => {
+                let name = PORTS[stream].1;
+                if text != name.as_bytes() {
+                    log::warn!("virtio-console: port {id} has another name than {name}");
+                }
+                None
+            }
+            (Event::PortOpen, Some(stream)) => Some(PortOpen {
+                stream,
+                is_open: value != 0,
+            }),
+            (Event::DeviceRemove, Some(stream)) => Some(PortOpen {
+                stream,
+                is_open: false,
+            }),
+            // Which ports are consoles, and their size: neither matters here.
+            _ => None,
+        }
+    }
+}

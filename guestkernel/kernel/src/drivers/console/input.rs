@@ -1,0 +1,146 @@
+//! Input from a port: buffers that the device fills, and what has come and was not read.
+
+use crate::error::Result;
+use alloc::collections::VecDeque;
+use machine::{
+    AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue,
+};
+use smallvec::SmallVec;
+
+/// Buffers that the device may fill at a time.
+const BUFFERS: usize = 4;
+/// Pages of each: as much as a pipe of Linux holds.
+const PAGES: usize = 16;
+
+/// Bytes of a buffer that were not read.
+struct Chunk {
+    pages: SmallVec<[Segment; 2]>,
+    start: usize,
+    end: usize,
+}
+
+/// The input side of a port.
+pub(super) struct Input {
+    queue: VirtQueue,
+    ready: VecDeque<Chunk>,
+    has_buffers: bool,
+}
+
+impl Input {
+    pub(super) fn new(queue: VirtQueue) -> Self {
+        Self {
+            queue,
+            ready: VecDeque::with_capacity(BUFFERS),
+            has_buffers: false,
+        }
+    }
+
+    /// Gives the device its first buffers. Not before somebody wants input: what the host's end
+    /// has read for us is lost to whoever shares it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn start(&mut self) -> Result<()> {
+        if self.has_buffers {
+            return Ok(());
+        }
+        for _ in 0..BUFFERS.min(self.queue.size().into()) {
+            let mut pages = SmallVec::new();
+            for _ in 0..PAGES.min(self.queue.payload_limit()) {
+                pages.extend(Segment::new(Frame::uninitialised()?, 0, PAGE_SIZE));
+            }
+            self.post(pages);
+            self.has_buffers = true;
+        }
+        self.queue.kick();
+        Ok(())
+    }
+
+    fn post(&mut self, pages: SmallVec<[Segment; 2]>) {
+        let payload = Payload::FromDevice(DmaSegments::Own(pages));
+        // There is a descriptor for each buffer; what fails without one has broken the queue,
+        // which the next look at it shows.
+        let _: Result<(), (AddError, Payload)> = self.queue.add(0, &[], payload, 0);
+    }
+
+    /// Takes what the device has filled; true if there was anything.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueBroken`].
+    pub(super) fn serve(&mut self) -> Result<bool, QueueBroken> {
+        let mut progress = false;
+        while self.has_buffers
+            && let Some(completion) = self.queue.reap()?
+        {
+            progress = true;
+            let Payload::FromDevice(DmaSegments::Own(pages)) = completion.payload else {
+                continue;
+            };
+            if completion.written == 0 {
+                self.post(pages);
+                continue;
+            }
+            self.ready.push_back(Chunk {
+                pages,
+                start: 0,
+                end: completion.written,
+            });
+        }
+        if self.has_buffers {
+            self.queue.kick();
+        }
+        Ok(progress)
+    }
+
+    /// Whether there is something to read.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Reads up to `most` bytes: `copy` is called with the bytes done before, and a page, an
+    /// offset in it and a number of bytes, of which it returns how many it took. Fewer than all
+    /// end it.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `copy`, if nothing was read.
+    pub(super) fn read(
+        &mut self,
+        most: usize,
+        mut copy: impl FnMut(usize, &Frame, usize, usize) -> Result<usize>,
+    ) -> Result<usize> {
+        let mut done = 0;
+        while done < most
+            && let Some(chunk) = self.ready.front_mut()
+        {
+            let offset = chunk.start % PAGE_SIZE;
+            let frame = chunk.pages[chunk.start / PAGE_SIZE].frame();
+            let count = (PAGE_SIZE - offset)
+                .min(chunk.end - chunk.start)
+                .min(most - done);
+            let taken = match copy(done, frame, offset, count) {
+                Ok(taken) => taken.min(count),
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => 0,
+            };
+            done += taken;
+            chunk.start += taken;
+            if chunk.start == chunk.end
+                && let Some(chunk) = self.ready.pop_front()
+            {
+                self.post(chunk.pages);
+            }
+            if taken < count {
+                break;
+            }
+        }
+        self.queue.kick();
+        Ok(done)
+    }
+
+    pub(super) fn arm(&mut self) -> bool {
+        self.has_buffers && self.queue.arm()
+    }
+}
