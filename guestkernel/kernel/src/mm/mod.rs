@@ -5,6 +5,8 @@ mod change;
 mod fault;
 mod io_buffer;
 mod page_source;
+#[cfg(test)]
+mod tests;
 mod user_access;
 mod vma;
 
@@ -13,5 +15,5 @@ pub use change::{Advice, Remap};
 pub use fault::FaultError;
 pub use io_buffer::{IoBuffer, UserRange};
 pub use machine::{Access, Segment};
-pub use page_source::PageSource;
+pub use page_source::{PageSource, SharedMemory};
 pub use vma::{Backing, MapRequest, PAGE, Placement};

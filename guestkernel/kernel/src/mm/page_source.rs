@@ -29,7 +29,7 @@ pub trait PageSource: Send + Sync {
 
 /// Anonymous memory that is shared (`MAP_SHARED | MAP_ANONYMOUS`): it belongs to all mappings.
 #[derive(Default)]
-pub(super) struct SharedMemory {
+pub struct SharedMemory {
     pages: Mutex<BTreeMap<u64, Frame>>,
 }
 
