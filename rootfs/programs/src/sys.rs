@@ -178,7 +178,7 @@ pub fn contents(fd: &OwnedFd) -> SysResult<Vec<u8>> {
     Ok(bytes)
 }
 
-/// An anonymous private mapping, for checks that need an address with certain rights.
+/// A mapping, for checks that need an address with certain rights, or a ring's memory.
 pub struct Mapping {
     /// Where it is.
     pub start: *mut u8,
@@ -200,7 +200,21 @@ impl Mapping {
         })
     }
 
-    /// An address where nothing was mapped a moment ago.
+    /// Maps `len` bytes of what `fd` has at `offset`, shared, to read and write.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mmap(2)`.
+    pub fn shared(fd: &OwnedFd, len: usize, offset: u64) -> SysResult<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let start = sys!(SYS_mmap, 0, len, protection, libc::MAP_SHARED, fd, offset)?;
+        Ok(Self {
+            start: start as *mut u8,
+            len,
+        })
+    }
+
+    /// An address where nothing is mapped, until the next mapping is made.
     ///
     /// # Errors
     ///
