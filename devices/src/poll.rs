@@ -1,7 +1,7 @@
 //! Waiting: poll(2) on a few descriptors, and a bounded spin before it.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
@@ -14,22 +14,35 @@ use vmm_sys_util::eventfd::EventFd;
 ///
 /// Those of poll(2) other than EINTR.
 pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N]) -> io::Result<[bool; N]> {
-    wait(fds.map(|fd| (std::os::fd::AsRawFd::as_raw_fd(&fd), libc::POLLIN)))
+    wait(fds.map(|fd| (fd.as_raw_fd(), libc::POLLIN)), -1)
 }
 
-/// As [`readable`], with the events to wait for.
+/// As [`readable`], for so long at most.
 ///
 /// # Errors
 ///
 /// Those of poll(2) other than EINTR.
-pub(crate) fn wait<const N: usize>(fds: [(RawFd, i16); N]) -> io::Result<[bool; N]> {
+pub(crate) fn readable_within<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    timeout: Duration,
+) -> io::Result<[bool; N]> {
+    let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    wait(fds.map(|fd| (fd.as_raw_fd(), libc::POLLIN)), milliseconds)
+}
+
+/// As [`readable`], with the events to wait for and milliseconds at most, or -1.
+///
+/// # Errors
+///
+/// Those of poll(2) other than EINTR.
+pub(crate) fn wait<const N: usize>(fds: [(RawFd, i16); N], timeout: i32) -> io::Result<[bool; N]> {
     let mut polled = fds.map(|(fd, events)| libc::pollfd {
         fd,
         events,
         revents: 0,
     });
     // SAFETY: the array has N entries and lives over the call.
-    let count = unsafe { libc::poll(polled.as_mut_ptr(), N as libc::nfds_t, -1) };
+    let count = unsafe { libc::poll(polled.as_mut_ptr(), N as libc::nfds_t, timeout) };
     if count >= 0 {
         return Ok(polled.map(|fd| fd.revents != 0));
     }
@@ -43,7 +56,7 @@ pub(crate) fn wait<const N: usize>(fds: [(RawFd, i16); N]) -> io::Result<[bool; 
 /// Borrows an event's descriptor.
 pub(crate) fn borrow(event: &EventFd) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open while `event` lives, and so does the borrow.
-    unsafe { BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(event)) }
+    unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }
 
 /// A spin that lasts a bounded time after the last activity.

@@ -82,28 +82,35 @@ impl Worker {
         self.stop.raise(DRAIN);
     }
 
-    /// Asks the thread to end at once; does not wait.
+    /// Asks the thread to end at once and interrupts the system call it is in; does not wait.
+    ///
+    /// An interruption that comes just before the system call is lost: ask again until
+    /// [`has_ended`](Self::has_ended).
     pub fn request_stop(&self) {
         self.stop.raise(STOP);
+        if let Some(thread) = self.thread.as_ref().filter(|thread| !thread.is_finished()) {
+            // SAFETY: the thread is not joined yet, so its handle is valid; the signal has a handler.
+            unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
+        }
+    }
+
+    /// Whether the thread has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.request_stop();
-        let Some(thread) = self.thread.take() else {
-            return;
-        };
-        // A signal that comes just before the system call interrupts nothing: hence the loop.
         let [mut interval, longest] = KICK_INTERVALS;
-        while !thread.is_finished() {
-            // SAFETY: the thread is not joined yet, so its handle is valid; the signal has a handler.
-            unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
+        self.request_stop();
+        while !self.has_ended() {
             thread::sleep(interval);
             interval = longest.min(2 * interval);
+            self.request_stop();
         }
         // A worker that panicked has said so; there is nothing to add.
-        let _ = thread.join();
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

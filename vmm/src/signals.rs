@@ -12,21 +12,27 @@ pub enum Request {
     End(u8),
     /// Stop the process until it is continued.
     Suspend,
+    /// The process was continued.
+    Resume,
     /// The terminal has another size.
     Resize,
 }
 
-const SIGNALS: [(libc::c_int, Request); 6] = [
+const SIGNALS: [(libc::c_int, Request); 7] = [
     (libc::SIGINT, Request::End(libc::SIGINT as u8)),
     (libc::SIGTERM, Request::End(libc::SIGTERM as u8)),
     (libc::SIGHUP, Request::End(libc::SIGHUP as u8)),
     (libc::SIGQUIT, Request::End(libc::SIGQUIT as u8)),
     (libc::SIGTSTP, Request::Suspend),
+    (libc::SIGCONT, Request::Resume),
     (libc::SIGWINCH, Request::Resize),
 ];
 
-/// The signals that Ringlet handles; blocked for the process as long as it lives.
-pub struct Signals(OwnedFd);
+/// The signals that Ringlet handles; blocked while this lives.
+pub struct Signals {
+    fd: OwnedFd,
+    set: libc::sigset_t,
+}
 
 impl Signals {
     /// Blocks the signals in this thread and those it starts from now on, and opens the descriptor.
@@ -57,7 +63,8 @@ impl Signals {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new and nobody else's.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd, set })
     }
 
     /// The next signal that has come, if any.
@@ -70,7 +77,7 @@ impl Signals {
         let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
         let size = size_of_val(&info);
         // SAFETY: the buffer is valid for writes of its size.
-        let count = unsafe { libc::read(self.0.as_raw_fd(), (&raw mut info).cast(), size) };
+        let count = unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut info).cast(), size) };
         if count < 0 {
             let error = io::Error::last_os_error();
             return match error.kind() {
@@ -88,9 +95,19 @@ impl Signals {
     }
 }
 
+impl Drop for Signals {
+    /// Unblocks the signals in this thread: they do what they did before.
+    fn drop(&mut self) {
+        // SAFETY: the set is initialized; no old set is asked for.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const self.set, std::ptr::null_mut())
+        };
+    }
+}
+
 impl AsRawFd for Signals {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 }
 

@@ -5,8 +5,8 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ringlet_abi::{StreamSet, TerminalSize};
 use vmm_sys_util::signal::register_signal_handler;
@@ -64,8 +64,8 @@ fn first_terminal() -> Option<RawFd> {
 pub struct RawMode(());
 
 impl RawMode {
-    /// Makes the terminal raw, if one of the standard streams is one and it is ours to change:
-    /// a background job leaves it alone.
+    /// Makes the terminal raw, if one of the standard streams is one. A background job leaves it
+    /// alone until it comes to the foreground and [`resume`](Self::resume) is called.
     ///
     /// # Errors
     ///
@@ -74,9 +74,6 @@ impl RawMode {
         let Some(fd) = first_terminal() else {
             return Ok(None);
         };
-        if !in_foreground(fd) {
-            return Ok(None);
-        }
         let saved = attributes(fd)?;
         if SAVED.set((fd, saved)).is_err() {
             return Ok(None);
@@ -169,9 +166,7 @@ fn set_attributes(fd: RawFd, attributes: &libc::termios) -> io::Result<()> {
 /// Writes whole lines or parts of them to standard error; in one write, and with CR NL where the
 /// terminal does not add the CR.
 pub fn write_stderr(bytes: &[u8]) {
-    static LOCK: Mutex<()> = Mutex::new(());
-    let _guard: MutexGuard<'_, ()> = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut stderr = io::stderr();
+    let mut stderr = io::stderr().lock();
     let raw = RAW.load(Ordering::Acquire)
         && SAVED
             .get()

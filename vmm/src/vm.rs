@@ -16,6 +16,10 @@ use crate::signals::{Request, Signals};
 use crate::terminal::{self, RawMode};
 use crate::vcpu::{Machine, Vcpu};
 
+/// Timeouts of the event loop in milliseconds: none, and what passes between two requests to stop.
+const FOREVER: i32 = -1;
+const KICK_INTERVAL: i32 = 1;
+
 /// The event loop of a VM.
 pub type EventLoop = EventManager<Box<dyn MutEventSubscriber>>;
 
@@ -66,7 +70,7 @@ impl Vm {
     /// [`RunError`].
     pub fn run(&mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError> {
         let flags = Rc::new(Flags::default());
-        self.events.add_subscriber(Box::new(Lifecycle {
+        let lifecycle = self.events.add_subscriber(Box::new(Lifecycle {
             ending: Arc::clone(&self.machine.ending),
             console: self.console.clone(),
             signals,
@@ -82,28 +86,46 @@ impl Vm {
         let outcome = loop {
             match self.machine.ending.outcome() {
                 Some(outcome) => break outcome,
-                None => turn(&mut self.events)?,
+                None => turn(&mut self.events, FOREVER)?,
             }
         };
-        workers.iter().for_each(Worker::request_stop);
-        drop(workers);
-        self.machine.flush_serial();
+        self.stop_vcpus(workers, &flags)?;
         if matches!(outcome, Outcome::Exit(_)) {
             self.console.drain();
             while !flags.drained.get() && flags.signal.get().is_none() {
-                turn(&mut self.events)?;
+                turn(&mut self.events, FOREVER)?;
             }
         }
+        // Gives the terminal and the signals back.
+        drop(self.events.remove_subscriber(lifecycle));
         Ok(match flags.signal.get() {
             Some(signal) => Outcome::Signal(signal),
             None => outcome,
         })
     }
+
+    /// Waits until the vCPUs have ended. One may be held up by a full pipe at standard error, so a
+    /// signal ends the wait.
+    fn stop_vcpus(&mut self, vcpus: Vec<Worker>, flags: &Flags) -> Result<(), RunError> {
+        loop {
+            vcpus.iter().for_each(Worker::request_stop);
+            if vcpus.iter().all(Worker::has_ended) {
+                self.machine.flush_serial();
+                return Ok(());
+            }
+            if flags.signal.get().is_some() {
+                // The process is about to end, and they with it.
+                vcpus.into_iter().for_each(std::mem::forget);
+                return Ok(());
+            }
+            turn(&mut self.events, KICK_INTERVAL)?;
+        }
+    }
 }
 
-/// Waits for events and serves them.
-fn turn(events: &mut EventLoop) -> Result<(), RunError> {
-    match events.run() {
+/// Waits for events, for so many milliseconds at most, and serves them.
+fn turn(events: &mut EventLoop, timeout: i32) -> Result<(), RunError> {
+    match events.run_with_timeout(timeout) {
         Ok(_) => Ok(()),
         Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => Ok(()),
         Err(error) => Err(RunError::Events(error)),
@@ -144,6 +166,7 @@ impl Lifecycle {
                 self.ending.end(Outcome::Signal(signal));
             }
             Request::Suspend => self.suspend(),
+            Request::Resume => self.resume(),
             Request::Resize => {
                 let size = terminal::size();
                 self.console.resize(Size {
@@ -161,6 +184,10 @@ impl Lifecycle {
         }
         // SAFETY: raise has no memory arguments. It returns when the process is continued.
         unsafe { libc::raise(libc::SIGSTOP) };
+    }
+
+    /// Takes the terminal, perhaps as a job that came to the foreground.
+    fn resume(&self) {
         if let Some(raw) = &self.raw
             && let Err(error) = raw.resume()
         {

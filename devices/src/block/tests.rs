@@ -387,6 +387,60 @@ fn a_reset_in_the_middle_of_requests_waits_for_them() {
     }
 }
 
+/// Makes `io_uring_setup` fail with EPERM in this thread and those it starts, as container run-times
+/// do.
+fn deny_io_uring() {
+    let statement = |code: u32, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let mut filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0), // the number
+        libc::sock_filter {
+            code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 1,
+            k: libc::SYS_io_uring_setup as u32,
+        },
+        statement(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        statement(libc::BPF_RET, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the program and its filter live over the calls, which copy them.
+    let results = unsafe {
+        [
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ),
+        ]
+    };
+    assert_eq!(results, [0, 0]);
+}
+
+#[test]
+fn without_io_uring_the_other_engine_serves() {
+    // The filter cannot be taken off again: a thread of its own.
+    let test = std::thread::spawn(|| {
+        deny_io_uring();
+        assert!(io_uring::IoUring::new(8).is_err());
+        let image = Image::patterned();
+        let mut driver = image.driver(Access::ReadWrite, EngineKind::Auto, FLUSH);
+        let data = [Buffer::Writable(DATA, 4096)];
+        assert_eq!(request(&mut driver, VIRTIO_BLK_T_IN, 8, &data).0, OK);
+        assert_eq!(driver.bytes(DATA, 4096), pattern(8192)[4096..]);
+        assert_eq!(request(&mut driver, VIRTIO_BLK_T_FLUSH, 0, &[]).0, OK);
+    });
+    test.join().unwrap();
+}
+
 #[test]
 fn bad_images_are_refused_and_left_alone() {
     let error = |image: &Image, access| Disk::open(&image.0, access).err();

@@ -21,7 +21,7 @@ use crate::poll::Spin;
 use crate::{Buffers, QueueError, Stop, Virtqueue};
 
 /// How long to look for work before sleeping.
-const SPIN: Duration = Duration::from_micros(50);
+const SPIN: Duration = Duration::from_micros(100);
 
 /// Times that an operation is repeated after EINTR or EAGAIN.
 const RETRIES: u8 = 16;

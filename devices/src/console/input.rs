@@ -3,8 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use std::time::Duration;
+
 use crate::chain::to_iovecs;
 use crate::{Buffers, QueueError, Stop, Virtqueue, poll};
+
+/// How often a background job looks whether it came to the foreground.
+const FOREGROUND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Copies `fd` into `queue` until the end of the input, which `at_end` is called for, or until told
 /// to stop. The host is read only while the driver has buffers for it.
@@ -61,6 +66,13 @@ fn wait_for_buffer(
 /// Bytes read, 0 at the end of the input or where it cannot be read; `None` when told to stop.
 fn read(fd: &OwnedFd, iovecs: &[libc::iovec], stop: &Stop) -> Option<u32> {
     loop {
+        if is_background(fd) {
+            poll::readable_within([poll::borrow(stop.event())], FOREGROUND_INTERVAL).ok()?;
+            if stop.requested() {
+                return None;
+            }
+            continue;
+        }
         // Not to sit in readv when the device is reset: it may take what comes later.
         let ready = poll::readable([fd.as_fd(), poll::borrow(stop.event())]);
         if stop.requested() {
@@ -89,4 +101,12 @@ fn read(fd: &OwnedFd, iovecs: &[libc::iovec], stop: &Stop) -> Option<u32> {
             }
         }
     }
+}
+
+/// Whether `fd` is the controlling terminal of a background job: a read would stop the job, also
+/// when its program wants no input.
+fn is_background(fd: &OwnedFd) -> bool {
+    // SAFETY: neither has memory arguments.
+    let (foreground, own) = unsafe { (libc::tcgetpgrp(fd.as_raw_fd()), libc::getpgrp()) };
+    foreground != -1 && foreground != own
 }

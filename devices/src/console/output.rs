@@ -99,10 +99,11 @@ fn write_all(fd: &OwnedFd, iovecs: &mut Vec<libc::iovec>, stop: &Stop) -> io::Re
             io::ErrorKind::Interrupted if !stop.requested() => (),
             // Somebody who shares the descriptor made it non-blocking.
             io::ErrorKind::WouldBlock => {
-                poll::wait([
+                let events = [
                     (fd.as_raw_fd(), libc::POLLOUT),
                     (stop.event().as_raw_fd(), 0),
-                ])?;
+                ];
+                poll::wait(events, -1)?;
                 if stop.requested() {
                     return Err(error);
                 }

@@ -1,5 +1,6 @@
 //! How a VM can end: the guest's word, its crash, a signal.
 
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use crate::guest::{Code, Dir, EXIT, MARK, await_end, finish, start, stderr};
@@ -153,6 +154,33 @@ fn signals_end_a_guest_that_does_not() {
             assert!(before.elapsed() < Duration::from_secs(5));
         }
     }
+}
+
+#[test]
+fn a_signal_ends_a_vm_whose_stderr_nobody_reads() {
+    let dir = Dir::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    // SAFETY: F_SETPIPE_SZ has no memory arguments.
+    let size = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    assert_eq!(size, 4096);
+    let line = Code::default().print(&"x".repeat(119).replacen('x', "\n", 1));
+    let lines = (0..100).fold(Code::default(), |code, _| code.then(&line));
+    let mut command = dir.ringlet(&lines.hang().elf(true));
+    let mut child = command.args(["--", "x"]).stderr(writer).spawn().unwrap();
+    drop(command);
+    std::thread::sleep(Duration::from_secs(1));
+    // SAFETY: kill has no memory arguments, and the child is not waited for yet.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+    let before = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(before.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    assert_eq!(status.code(), Some(130));
+    drop(reader);
 }
 
 #[test]

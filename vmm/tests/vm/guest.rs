@@ -10,6 +10,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where the guests are loaded and entered.
 pub(crate) const LOAD_ADDRESS: u32 = 0x20_0000;
+/// Where a guest that needs a stack has one.
+const STACK: u32 = 0x9000;
 /// The control page's registers.
 pub(crate) const EXIT: u32 = 0xd000_0000;
 pub(crate) const MARK: u32 = 0xd000_0008;
@@ -36,16 +38,20 @@ impl Code {
 
     /// Writes text to the serial port with one `rep outsb`.
     pub(crate) fn print(self, text: &str) -> Self {
-        // jmp over the text; esi = text, ecx = length, dx = port; rep outsb
-        let jump = u8::try_from(text.len()).unwrap();
-        let start = LOAD_ADDRESS + self.0.len() as u32 + 2;
-        self.bytes(&[0xeb, jump])
+        // esp = some RAM; call over the text; pop esi; ecx = length, dx = port; rep outsb
+        self.bytes(&[0xbc])
+            .bytes(&STACK.to_le_bytes())
+            .bytes(&[0xe8])
+            .bytes(&(text.len() as u32).to_le_bytes())
             .bytes(text.as_bytes())
-            .bytes(&[0xbe])
-            .bytes(&start.to_le_bytes())
-            .bytes(&[0xb9])
+            .bytes(&[0x5e, 0xb9])
             .bytes(&(text.len() as u32).to_le_bytes())
             .bytes(&[0x66, 0xba, 0xf8, 0x03, 0xf3, 0x6e])
+    }
+
+    /// Goes on with the code of `next`, which must not depend on its address.
+    pub(crate) fn then(self, next: &Self) -> Self {
+        self.bytes(&next.0)
     }
 
     /// `jmp $`
