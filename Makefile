@@ -1,0 +1,97 @@
+# Builds Ringlet, runs it, tests it and measures it. `make help` lists the targets.
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+# Everything is built below target/, wherever the environment wants it.
+unexport CARGO_TARGET_DIR
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+OUT := target/release
+TRIPLE := x86_64-unknown-linux-gnu
+KERNEL_ELF := target/kernel/$(TRIPLE)/kernel/ringlet-kernel
+PROGRAMS_DIR := target/programs/$(TRIPLE)/program
+PROGRAMS := uring-sha256 uring-bench syscall-test uring-test crash
+BUSYBOX := /bin/busybox
+# 256 MiB of real data; the demonstration and the benchmarks read it.
+IMAGE := target/share.img
+IMAGE_SIZE := 268435456
+
+.PHONY: all
+all: build ## build everything (the default)
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: deps
+deps: ## install what the build needs from the distribution, if it is missing
+	@tests/deps
+
+.PHONY: build
+build: deps ringlet kernel rootfs ## build the command, the guest kernel and the root file system
+
+.PHONY: ringlet
+ringlet: deps
+	cargo build --release --locked -p ringlet
+
+# The flags of the kernel are in guestkernel/.cargo/config.toml, which RUSTFLAGS would override.
+.PHONY: kernel
+kernel: deps
+	cd guestkernel && env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
+	    cargo build --locked --profile kernel -p ringlet-kernel
+	cargo build --release --locked -p kernel-symbols
+	cp $(KERNEL_ELF) $(OUT)/ringlet-kernel.new
+	$(OUT)/kernel-symbols $(OUT)/ringlet-kernel.new
+	mv $(OUT)/ringlet-kernel.new $(OUT)/ringlet-kernel
+
+.PHONY: rootfs
+rootfs: deps
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --target $(TRIPLE) \
+	    --target-dir target/programs --profile program -p guest-programs
+	cargo build --release --locked -p rootfs
+	$(OUT)/rootfs-builder --output $(OUT)/ringlet-rootfs.cpio --busybox $(BUSYBOX) \
+	    $(PROGRAMS:%=--program $(PROGRAMS_DIR)/%)
+
+.PHONY: kvm
+kvm:
+	@tests/kvm
+
+$(IMAGE):
+	@mkdir -p $(@D)
+	@echo "making $@ from /usr/share"
+	@tar --create --sort=name --file=- --directory=/ usr/share 2>/dev/null \
+	    | head --bytes=$(IMAGE_SIZE) > $@.new
+	@truncate --size=$(IMAGE_SIZE) $@.new
+	@mv $@.new $@
+
+.PHONY: run
+run: kvm build $(IMAGE) ## hash a disk image in a microVM, and compare with the host's digest
+	@tests/demo $(OUT)/ringlet $(IMAGE)
+
+.PHONY: test
+test: ## check formatting and lints, and run all tests
+	@tests/all
+
+.PHONY: bench
+bench: kvm build $(IMAGE) ## compare host and guest; writes target/bench.json
+	cargo build --release --locked -p ringlet-tests --bin bench
+	$(OUT)/bench --ringlet $(OUT)/ringlet --program $(PROGRAMS_DIR)/uring-bench \
+	    --image $(IMAGE) --output target/bench.json
+
+.PHONY: install
+install: build ## install to PREFIX (default /usr/local)
+	install -D -m 755 $(OUT)/ringlet $(DESTDIR)$(PREFIX)/bin/ringlet
+	install -D -m 644 $(OUT)/ringlet-kernel $(DESTDIR)$(PREFIX)/lib/ringlet/ringlet-kernel
+	install -D -m 644 $(OUT)/ringlet-rootfs.cpio $(DESTDIR)$(PREFIX)/lib/ringlet/ringlet-rootfs.cpio
+	install -d $(DESTDIR)$(PREFIX)/share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+	$(OUT)/ringlet completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ringlet
+	$(OUT)/ringlet completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_ringlet
+	$(OUT)/ringlet completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ringlet.fish
+
+.PHONY: clean
+clean: ## remove everything that was built
+	rm -rf target
