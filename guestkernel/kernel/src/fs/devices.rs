@@ -1,0 +1,186 @@
+//! `/dev`: its file system, and the devices that are memory only (`mem(4)`, `random(4)`).
+
+use super::tmpfs::{Tmpfs, TmpfsInode};
+use super::{BoxFuture, DeviceNumber, FileOps, FileType, Mount, Namespace, NewNode};
+use crate::drivers::fill_random;
+use crate::error::{Errno, Result};
+use crate::io::{Direction, Io};
+use crate::mm::{AddressSpace, PageSource, SharedMemory};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::task::{Context, Poll};
+use linux_raw_sys::ioctl;
+
+/// Pages that files in `/dev` may take: those of `/dev/shm` live there.
+const PAGES: u64 = 1 << 20;
+
+/// The mounted `/dev`.
+#[derive(Clone)]
+pub struct DeviceDirectory {
+    namespace: Arc<Namespace>,
+    root: Arc<TmpfsInode>,
+}
+
+impl DeviceDirectory {
+    /// Mounts `/dev`, with the devices that are always there and the links to descriptors.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTDIR` if the root directory has a `dev` that is no directory; `ENOSPC`.
+    pub fn mount(namespace: Arc<Namespace>) -> Result<Self> {
+        let point = match namespace.root().child(b"dev")? {
+            Some(point) => point,
+            None => namespace
+                .root()
+                .create_node(b"dev", NewNode::Directory, 0o755)?,
+        };
+        if !point.is_directory() {
+            return Err(Errno::ENOTDIR);
+        }
+        let device = namespace.next_device();
+        let pages = PAGES.min(machine::memory_use().total as u64 / 2);
+        let root = Tmpfs::new(device, pages, 0o755);
+        namespace.mount(Mount {
+            point: Some(point),
+            root: root.clone(),
+            path: "/dev",
+            kind: "devtmpfs",
+            device,
+        });
+        let directory = Self { namespace, root };
+        for (name, minor, file) in MEMORY {
+            let number = DeviceNumber::new(MEMORY_MAJOR, minor);
+            directory.add(name, FileType::CharDevice, number, 0o666, Arc::new(file))?;
+        }
+        for (name, target) in LINKS {
+            let target = NewNode::Symlink(target.as_bytes().to_vec());
+            directory.root.create_node(name.as_bytes(), target, 0o777)?;
+        }
+        directory
+            .root
+            .create_node(b"shm", NewNode::Directory, 0o1777)?;
+        Ok(directory)
+    }
+
+    /// Adds a device and the file that opens it.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST`, `ENOSPC`.
+    pub fn add(
+        &self,
+        name: &str,
+        kind: FileType,
+        number: DeviceNumber,
+        mode: u32,
+        file: Arc<dyn FileOps>,
+    ) -> Result<()> {
+        self.namespace.add_device(kind, number, file);
+        let node = NewNode::Device(kind, number);
+        self.root.create_node(name.as_bytes(), node, mode)?;
+        Ok(())
+    }
+}
+
+const MEMORY_MAJOR: u32 = 1;
+/// Name, minor number, device.
+const MEMORY: [(&str, u32, MemoryDevice); 5] = [
+    ("null", 3, MemoryDevice::Null),
+    ("zero", 5, MemoryDevice::Zero),
+    ("full", 7, MemoryDevice::Full),
+    ("random", 8, MemoryDevice::Random),
+    ("urandom", 9, MemoryDevice::Random),
+];
+/// Symbolic links that Linux systems have in `/dev`.
+const LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// A device without hardware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MemoryDevice {
+    /// Nothing to read, room for everything.
+    Null,
+    /// Zeros to read, room for everything.
+    Zero,
+    /// Zeros to read, no room.
+    Full,
+    /// Random bytes.
+    Random,
+}
+
+impl MemoryDevice {
+    fn read(self, io: &mut Io) -> Result<usize> {
+        let length = io.buffer.len();
+        match self {
+            Self::Null => Ok(0),
+            Self::Zero | Self::Full => io.buffer.fill_zeros(0, length),
+            Self::Random => {
+                let mut done = 0;
+                let mut bytes = [0; 256];
+                while done < length {
+                    let count = bytes.len().min(length - done);
+                    fill_random(&mut bytes[..count]);
+                    match io.buffer.fill(done, &bytes[..count]) {
+                        Ok(copied) => done += copied,
+                        Err(error) if done == 0 => return Err(error),
+                        Err(_) => break,
+                    }
+                }
+                Ok(done)
+            }
+        }
+    }
+
+    fn write(self, io: &Io) -> Result<usize> {
+        match self {
+            Self::Full => Err(Errno::ENOSPC),
+            // The generator needs no more entropy than the host's.
+            Self::Null | Self::Zero | Self::Random => Ok(io.buffer.len()),
+        }
+    }
+}
+
+impl FileOps for MemoryDevice {
+    fn poll_io(&self, io: &mut Io, _context: &mut Context<'_>) -> Poll<Result<usize>> {
+        Poll::Ready(match io.direction {
+            Direction::Read => self.read(io),
+            Direction::Write => self.write(io),
+        })
+    }
+
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn ignores_position(&self) -> bool {
+        true
+    }
+
+    fn ioctl<'a>(
+        &'a self,
+        request: u32,
+        argument: u64,
+        space: &'a AddressSpace,
+    ) -> BoxFuture<'a, Result<u64>> {
+        let result = match (self, request) {
+            (Self::Random, ioctl::RNDGETENTCNT) => {
+                // Bits in the pool, which is full once it was seeded.
+                space.write_value(argument, &256_i32).map(|()| 0)
+            }
+            (Self::Random, _) => Err(Errno::EINVAL),
+            _ => Err(Errno::ENOTTY),
+        };
+        Box::pin(core::future::ready(result))
+    }
+
+    fn page_source(self: Arc<Self>) -> Result<Arc<dyn PageSource>> {
+        match *self {
+            Self::Zero => Ok(Arc::new(SharedMemory::default())),
+            _ => Err(Errno::ENODEV),
+        }
+    }
+}

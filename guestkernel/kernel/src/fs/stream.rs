@@ -1,0 +1,142 @@
+//! A standard stream that is no terminal: a pipe to the outside.
+
+use super::{BoxFuture, DeviceNumber, FileOps, FileType, Readiness, Stat, Timestamp};
+use crate::error::{Errno, Result};
+use crate::io::{Direction, Io, IoFlags};
+use crate::mm::AddressSpace;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::task::{Context, Poll};
+use linux_raw_sys::ioctl;
+
+/// Bytes that are copied at a time between a program and the stream.
+const CHUNK: usize = 4096;
+
+/// A stream of bytes to or from the outside, such as a console port.
+pub trait ByteStream: Send + Sync {
+    /// Bytes that have come in, at most as many as `out` holds; 0 at the end, or if `out` is
+    /// empty.
+    fn poll_read(&self, out: &mut [u8], context: &mut Context<'_>) -> Poll<Result<usize>>;
+
+    /// Sends some of `bytes`: how many. `EPIPE` if nobody will take them.
+    fn poll_write(&self, bytes: &[u8], context: &mut Context<'_>) -> Poll<Result<usize>>;
+
+    /// Ready when everything that was written has left.
+    fn poll_flush(&self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Bytes that can be read without waiting.
+    fn available(&self) -> usize;
+
+    /// What it is ready for, as [`FileOps::poll_ready`] tells it.
+    fn poll_ready(&self, interest: Readiness, context: &mut Context<'_>) -> Readiness;
+}
+
+/// The file that a stream is.
+pub struct StreamFile {
+    stream: Arc<dyn ByteStream>,
+    opened: Timestamp,
+    number: u64,
+}
+
+impl StreamFile {
+    /// `number` tells it from others, as its inode number.
+    pub fn new(stream: Arc<dyn ByteStream>, number: u64) -> Self {
+        Self {
+            stream,
+            opened: Timestamp::now(),
+            number,
+        }
+    }
+
+    /// Advances a read: it is ready as soon as there are some bytes.
+    fn poll_read(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
+        let mut bytes = [0; CHUNK];
+        while io.done < io.buffer.len() {
+            let count = bytes.len().min(io.buffer.len() - io.done);
+            // What is taken out of the stream must not be lost: the buffer is tried first.
+            let ready = count.min(self.stream.available());
+            let count = match io.buffer.fill_zeros(io.done, ready) {
+                Ok(0) => count,
+                Ok(writable) => writable,
+                Err(_) if io.done > 0 => break,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            match self.stream.poll_read(&mut bytes[..count], context) {
+                Poll::Ready(Ok(0)) => break,
+                Poll::Ready(Ok(read)) => io.done += io.buffer.fill(io.done, &bytes[..read])?,
+                Poll::Ready(Err(_)) | Poll::Pending if io.done > 0 => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if io.flags.contains(IoFlags::NOWAIT) => {
+                    return Poll::Ready(Err(Errno::EAGAIN));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(io.done))
+    }
+
+    /// Advances a write: it is ready when all bytes are on their way.
+    fn poll_write(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
+        let mut bytes = [0; CHUNK];
+        while io.done < io.buffer.len() {
+            let count = bytes.len().min(io.buffer.len() - io.done);
+            let count = match io.buffer.take(io.done, &mut bytes[..count]) {
+                Ok(count) => count,
+                Err(_) if io.done > 0 => break,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            match self.stream.poll_write(&bytes[..count], context) {
+                Poll::Ready(Ok(written)) => io.done += written,
+                Poll::Ready(Err(_)) if io.done > 0 => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if !io.flags.contains(IoFlags::NOWAIT) => return Poll::Pending,
+                Poll::Pending if io.done > 0 => break,
+                Poll::Pending => return Poll::Ready(Err(Errno::EAGAIN)),
+            }
+        }
+        Poll::Ready(Ok(io.done))
+    }
+}
+
+impl FileOps for StreamFile {
+    fn poll_io(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
+        match io.direction {
+            Direction::Read => self.poll_read(io, context),
+            Direction::Write => self.poll_write(io, context),
+        }
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        Ok(Stat {
+            device: DeviceNumber::new(0, 14),
+            inode: self.number,
+            mode: FileType::Fifo as u32 | 0o600,
+            links: 1,
+            block_size: CHUNK as u32,
+            accessed: self.opened,
+            modified: self.opened,
+            changed: self.opened,
+            ..Stat::default()
+        })
+    }
+
+    fn ioctl<'a>(
+        &'a self,
+        request: u32,
+        argument: u64,
+        space: &'a AddressSpace,
+    ) -> BoxFuture<'a, Result<u64>> {
+        let result = match request {
+            ioctl::FIONREAD => {
+                let count = i32::try_from(self.stream.available()).unwrap_or(i32::MAX);
+                space.write_value(argument, &count).map(|()| 0)
+            }
+            _ => Err(Errno::ENOTTY),
+        };
+        Box::pin(core::future::ready(result))
+    }
+
+    fn poll_ready(&self, interest: Readiness, context: &mut Context<'_>) -> Readiness {
+        self.stream.poll_ready(interest, context)
+    }
+}
