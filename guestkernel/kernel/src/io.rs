@@ -3,12 +3,11 @@
 //! A file's [`poll_io`](crate::fs::FileOps::poll_io) advances an [`Io`] without allocating. The
 //! system call awaits it with [`Io::complete`]; an io_uring request holds it in its slot.
 
-use crate::error::{Errno, Result};
+use crate::error::Result;
 use crate::fs::FileOps;
 use crate::mm::IoBuffer;
 use bitflags::bitflags;
 use core::future::poll_fn;
-use core::task::{Context, Poll};
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +49,8 @@ pub enum InFlight {
     Nothing,
     /// A block device works on it.
     Block(crate::drivers::block::BlockTicket),
+    /// A block device works on it in parts, through memory of the kernel.
+    Bounced(alloc::boxed::Box<crate::drivers::block_file::Bounce>),
 }
 
 /// One read or write.

@@ -10,6 +10,7 @@ mod port;
 use super::batch::Doorbell;
 use super::interrupt::InterruptLine;
 use crate::executor::Device;
+use crate::fs::ByteStream;
 use alloc::sync::Arc;
 use control::{Control, PortOpen};
 use input::Input;

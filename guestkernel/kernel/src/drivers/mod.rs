@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod block;
+pub mod block_file;
 pub mod console;
 mod entropy;
 mod interrupt;

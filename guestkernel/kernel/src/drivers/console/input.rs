@@ -99,47 +99,36 @@ impl Input {
         !self.ready.is_empty()
     }
 
-    /// Reads up to `most` bytes: `copy` is called with the bytes done before, and a page, an
-    /// offset in it and a number of bytes, of which it returns how many it took. Fewer than all
-    /// end it.
-    ///
-    /// # Errors
-    ///
-    /// The first error of `copy`, if nothing was read.
-    pub(super) fn read(
-        &mut self,
-        most: usize,
-        mut copy: impl FnMut(usize, &Frame, usize, usize) -> Result<usize>,
-    ) -> Result<usize> {
+    /// Bytes that can be read.
+    pub(super) fn available(&self) -> usize {
+        self.ready.iter().map(|chunk| chunk.end - chunk.start).sum()
+    }
+
+    /// Reads what there is into `out`; how many bytes.
+    pub(super) fn read(&mut self, out: &mut [u8]) -> usize {
         let mut done = 0;
-        while done < most
+        while done < out.len()
             && let Some(chunk) = self.ready.front_mut()
         {
             let offset = chunk.start % PAGE_SIZE;
-            let frame = chunk.pages[chunk.start / PAGE_SIZE].frame();
             let count = (PAGE_SIZE - offset)
                 .min(chunk.end - chunk.start)
-                .min(most - done);
-            let taken = match copy(done, frame, offset, count) {
-                Ok(taken) => taken.min(count),
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => 0,
-            };
-            done += taken;
-            chunk.start += taken;
+                .min(out.len() - done);
+            let frame = chunk.pages[chunk.start / PAGE_SIZE].frame();
+            frame.read(offset, &mut out[done..done + count]);
+            done += count;
+            chunk.start += count;
             if chunk.start == chunk.end
                 && let Some(chunk) = self.ready.pop_front()
             {
                 self.post(chunk.pages);
             }
-            if taken < count {
-                break;
-            }
         }
         self.queue.kick();
-        Ok(done)
+        done
     }
 
+    /// See [`VirtQueue::arm`].
     pub(super) fn arm(&mut self) -> bool {
         self.has_buffers && self.queue.arm()
     }

@@ -2,21 +2,18 @@
 
 use crate::error::{Errno, Result};
 use alloc::vec::Vec;
-use machine::{AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue};
-use smallvec::SmallVec;
+use machine::{
+    AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue,
+};
 
-/// Pages of output that may be under way, after which writers wait: 256 KiB.
+/// Pages of output that may be under way, after which writers wait.
 const PAGES: usize = 64;
-/// Pages in a request. Several requests overlap the copy here with the host's work.
-const REQUEST_PAGES: usize = 16;
 
 /// The output side of a port.
 pub(super) struct Output {
     queue: VirtQueue,
     /// Pages that were used and are free again.
     free: Vec<Frame>,
-    /// Pages there are, the free ones included.
-    pages: usize,
 }
 
 impl Output {
@@ -24,7 +21,6 @@ impl Output {
         Self {
             queue,
             free: Vec::with_capacity(PAGES),
-            pages: 0,
         }
     }
 
@@ -37,17 +33,13 @@ impl Output {
         let mut progress = false;
         while let Some(completion) = self.queue.reap()? {
             progress = true;
-            self.recycle(completion.payload);
+            if let Payload::ToDevice(DmaSegments::Own(pages)) = completion.payload {
+                self.free
+                    .extend(pages.iter().map(|page| page.frame().clone()));
+            }
         }
         self.queue.kick();
         Ok(progress)
-    }
-
-    fn recycle(&mut self, payload: Payload) {
-        if let Payload::ToDevice(DmaSegments::Own(pages)) = payload {
-            self.free
-                .extend(pages.iter().map(|page| page.frame().clone()));
-        }
     }
 
     /// Whether the device has not read everything.
@@ -55,102 +47,45 @@ impl Output {
         self.queue.in_flight() > 0
     }
 
-    /// Whether something can be written at once.
+    /// Whether something can be written at once. Each request has one page and one descriptor.
     pub(super) fn has_room(&self) -> bool {
-        let has_page = self.pages < PAGES || !self.free.is_empty();
-        has_page && self.queue.in_flight() < self.queue.size().into()
+        self.queue.in_flight() < PAGES.min(self.queue.size().into())
     }
 
-    /// Writes up to `count` bytes, as there is room: `copy` is called with the bytes done before,
-    /// a page, and how many bytes to copy to its start, and returns how many it did. Fewer than
-    /// all end it. 0 means that there is no room.
+    /// Copies as much of `bytes` as there is room for; how many.
     ///
     /// # Errors
     ///
-    /// The first error of `copy`, if nothing was written; `ENOMEM`, `EIO`.
-    pub(super) fn write(
-        &mut self,
-        count: usize,
-        mut copy: impl FnMut(usize, &Frame, usize) -> Result<usize>,
-    ) -> Result<usize> {
+    /// `ENOMEM` and `EIO`, if nothing was copied.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         let mut done = 0;
-        while done < count && self.has_room() {
-            let (request, is_whole) = match self.fill(done, count, &mut copy) {
-                Ok(filled) => filled,
+        for chunk in bytes.chunks(PAGE_SIZE) {
+            if !self.has_room() {
+                break;
+            }
+            match self.write_page(chunk) {
+                Ok(()) => done += chunk.len(),
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
-            };
-            let segments = DmaSegments::Own(request);
-            let length = segments.total();
-            if length == 0 {
-                break;
-            }
-            match self.queue.add(0, &[], Payload::ToDevice(segments), 0) {
-                Ok(()) => done += length,
-                Err((error, payload)) => {
-                    self.recycle(payload);
-                    match error {
-                        AddError::Full => break,
-                        _ if done > 0 => break,
-                        AddError::OutOfMemory => return Err(Errno::ENOMEM),
-                        AddError::TooManySegments | AddError::Broken => return Err(Errno::EIO),
-                    }
-                }
-            }
-            if !is_whole {
-                break;
             }
         }
         Ok(done)
     }
 
-    /// Fills the pages of a request; false if `copy` did less than it was asked for.
-    fn fill(
-        &mut self,
-        done: usize,
-        count: usize,
-        copy: &mut impl FnMut(usize, &Frame, usize) -> Result<usize>,
-    ) -> Result<(SmallVec<[Segment; 2]>, bool)> {
-        let mut request = SmallVec::new();
-        let mut filled = done;
-        while filled < count && request.len() < REQUEST_PAGES.min(self.queue.payload_limit()) {
-            let page = match self.take_page() {
-                Ok(Some(page)) => page,
-                Ok(None) => break,
-                Err(error) if filled == done => return Err(error),
-                Err(_) => break,
-            };
-            let here = PAGE_SIZE.min(count - filled);
-            let copied = match copy(filled, &page, here) {
-                Ok(copied) => copied.min(here),
-                Err(error) if filled == done => {
-                    self.free.push(page);
-                    return Err(error);
-                }
-                Err(_) => 0,
-            };
-            filled += copied;
-            match Segment::new(page.clone(), 0, copied) {
-                Some(segment) => request.push(segment),
-                None => self.free.push(page),
-            }
-            if copied < here {
-                return Ok((request, false));
-            }
-        }
-        Ok((request, true))
-    }
-
-    fn take_page(&mut self) -> Result<Option<Frame>> {
-        if let Some(page) = self.free.pop() {
-            return Ok(Some(page));
-        }
-        if self.pages == PAGES {
-            return Ok(None);
-        }
-        let page = Frame::uninitialised()?;
-        self.pages += 1;
-        Ok(Some(page))
+    fn write_page(&mut self, bytes: &[u8]) -> Result<()> {
+        let page = match self.free.pop() {
+            Some(page) => page,
+            None => Frame::uninitialised()?,
+        };
+        page.write(0, bytes);
+        let segments = Segment::new(page, 0, bytes.len()).into_iter().collect();
+        let payload = Payload::ToDevice(DmaSegments::Own(segments));
+        self.queue
+            .add(0, &[], payload, 0)
+            .map_err(|(error, _)| match error {
+                AddError::OutOfMemory => Errno::ENOMEM,
+                AddError::Full | AddError::TooManySegments | AddError::Broken => Errno::EIO,
+            })
     }
 
     /// Tells the device of what was written.
@@ -158,6 +93,7 @@ impl Output {
         self.queue.kick();
     }
 
+    /// See [`VirtQueue::arm`]; false if nothing is under way.
     pub(super) fn arm(&mut self) -> bool {
         self.is_in_flight() && self.queue.arm()
     }

@@ -4,12 +4,10 @@ use super::super::batch;
 use super::input::Input;
 use super::output::Output;
 use crate::error::{Errno, Result};
-use crate::fs::{FileOps, FileType, Readiness, Stat, WaitQueue};
-use crate::io::{Direction, Io, IoFlags};
-use crate::mm::IoBuffer;
+use crate::fs::{ByteStream, Readiness, WaitQueue};
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use core::task::{Context, Poll};
-use machine::{Frame, QueueBroken};
+use machine::QueueBroken;
 use spin::Mutex;
 
 /// What is known of the other end.
@@ -86,145 +84,6 @@ impl ConsolePort {
         matches!(self.state(), State::Closed | State::Failed)
     }
 
-    /// Reads into `out` as much as has come. 0 is the end.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` for a port without input, `EIO`, `ENOMEM`.
-    pub fn poll_read(&self, out: &mut [u8], context: &mut Context<'_>) -> Poll<Result<usize>> {
-        let most = out.len();
-        self.poll_input(most, context, |done, frame, offset, count| {
-            frame.read(offset, &mut out[done..done + count]);
-            Ok(count)
-        })
-    }
-
-    /// Reads into `buffer` from its byte `at` on, as [`poll_read`](Self::poll_read) does.
-    ///
-    /// # Errors
-    ///
-    /// As for [`poll_read`](Self::poll_read), and `EFAULT`.
-    pub fn poll_read_into(
-        &self,
-        buffer: &mut IoBuffer,
-        at: usize,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<usize>> {
-        let most = buffer.len().saturating_sub(at);
-        self.poll_input(most, context, |done, frame, offset, count| {
-            buffer.fill_from_frame(at + done, frame, offset, count)
-        })
-    }
-
-    fn poll_input(
-        &self,
-        most: usize,
-        context: &mut Context<'_>,
-        copy: impl FnMut(usize, &Frame, usize, usize) -> Result<usize>,
-    ) -> Poll<Result<usize>> {
-        let Some(input) = &self.input else {
-            return Poll::Ready(Err(Errno::EBADF));
-        };
-        if most == 0 {
-            return Poll::Ready(Ok(0));
-        }
-        let mut input = input.lock();
-        if input.is_ready() {
-            return Poll::Ready(input.read(most, copy));
-        }
-        self.readers.register(context.waker());
-        match self.state() {
-            State::Closed => Poll::Ready(Ok(0)),
-            State::Failed => Poll::Ready(Err(Errno::EIO)),
-            State::Unknown | State::Open => match input.start() {
-                Ok(()) => Poll::Pending,
-                Err(error) => Poll::Ready(Err(error)),
-            },
-        }
-    }
-
-    /// Copies as much of `bytes` as there is room for, for the device to take.
-    ///
-    /// # Errors
-    ///
-    /// `EPIPE` if the other end is gone, `EBADF` for a port without output, `EIO`, `ENOMEM`.
-    pub fn poll_write(&self, bytes: &[u8], context: &mut Context<'_>) -> Poll<Result<usize>> {
-        self.poll_output(bytes.len(), context, |done, frame, count| {
-            frame.write(0, &bytes[done..done + count]);
-            Ok(count)
-        })
-    }
-
-    /// Writes from byte `at` of `buffer` on, as [`poll_write`](Self::poll_write) does.
-    ///
-    /// # Errors
-    ///
-    /// As for [`poll_write`](Self::poll_write), and `EFAULT`.
-    pub fn poll_write_from(
-        &self,
-        buffer: &IoBuffer,
-        at: usize,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<usize>> {
-        self.poll_output(buffer.len().saturating_sub(at), context, |done, frame, count| {
-            buffer.take_to_frame(at + done, frame, 0, count)
-        })
-    }
-
-    fn poll_output(
-        &self,
-        count: usize,
-        context: &mut Context<'_>,
-        copy: impl FnMut(usize, &Frame, usize) -> Result<usize>,
-    ) -> Poll<Result<usize>> {
-        let Some(output) = &self.output else {
-            return Poll::Ready(Err(Errno::EBADF));
-        };
-        match self.state() {
-            State::Open => {}
-            State::Closed => return Poll::Ready(Err(Errno::EPIPE)),
-            State::Failed => return Poll::Ready(Err(Errno::EIO)),
-            State::Unknown => {
-                self.writers.register(context.waker());
-                // It may have opened just before.
-                if self.state() == State::Unknown {
-                    return Poll::Pending;
-                }
-            }
-        }
-        if count == 0 {
-            return Poll::Ready(Ok(0));
-        }
-        let mut output = output.lock();
-        let result = output.write(count, copy);
-        if !batch::is_batching() {
-            output.kick();
-        }
-        self.is_output_in_flight
-            .store(output.is_in_flight(), Ordering::Relaxed);
-        if result == Ok(0) {
-            // Under the lock, so that no completion goes by unseen.
-            output.kick();
-            self.writers.register(context.waker());
-            return Poll::Pending;
-        }
-        Poll::Ready(result)
-    }
-
-    /// Ready once the device has taken all output, or takes no more.
-    pub fn poll_flush(&self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(output) = &self.output else {
-            return Poll::Ready(());
-        };
-        let mut output = output.lock();
-        output.kick();
-        if !output.is_in_flight() || self.state() == State::Failed {
-            return Poll::Ready(());
-        }
-        self.writers.register(context.waker());
-        Poll::Pending
-    }
-
     pub(super) fn kick(&self) {
         if self.has_output_in_flight()
             && let Some(output) = &self.output
@@ -281,64 +140,104 @@ impl ConsolePort {
 
     fn readiness(&self) -> Readiness {
         let mut ready = Readiness::empty();
-        let state = self.state();
+        let is_closed = self.is_closed();
         if let Some(input) = &self.input {
             let mut input = input.lock();
-            if input.is_ready() || self.is_closed() {
+            if input.is_ready() || is_closed {
                 ready |= Readiness::READABLE;
             } else if input.start().is_err() {
                 ready |= Readiness::ERROR;
             }
-            if self.is_closed() {
+            if is_closed {
                 ready |= Readiness::HANG_UP;
             }
         }
         if let Some(output) = &self.output {
-            if state == State::Open && output.lock().has_room() {
+            if is_closed {
+                ready |= Readiness::ERROR | Readiness::WRITABLE;
+            } else if self.state() == State::Open && output.lock().has_room() {
                 ready |= Readiness::WRITABLE;
-            }
-            if self.is_closed() {
-                ready |= Readiness::ERROR;
             }
         }
         ready
     }
 }
 
-/// A port without a terminal at the other end behaves as a pipe does.
-impl FileOps for ConsolePort {
-    fn poll_io(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
-        loop {
-            let step = match io.direction {
-                Direction::Read => self.poll_read_into(&mut io.buffer, 0, context),
-                Direction::Write => self.poll_write_from(&io.buffer, io.done, context),
-            };
-            match step {
-                Poll::Ready(Ok(count)) if io.direction == Direction::Write && count > 0 => {
-                    io.done += count;
-                    if io.done < io.buffer.len() {
-                        continue;
-                    }
-                    return Poll::Ready(Ok(io.done));
-                }
-                Poll::Ready(Err(_)) if io.done > 0 => return Poll::Ready(Ok(io.done)),
-                Poll::Ready(result) => return Poll::Ready(result),
-                Poll::Pending if io.flags.contains(IoFlags::NOWAIT) => {
-                    return Poll::Ready(match io.done {
-                        0 => Err(Errno::EAGAIN),
-                        done => Ok(done),
-                    });
-                }
-                Poll::Pending => return Poll::Pending,
-            }
+/// Reading gives `EBADF` for a port without input, writing for one without output; both give
+/// `EIO` once the device has failed, and `ENOMEM`.
+impl ByteStream for ConsolePort {
+    fn poll_read(&self, out: &mut [u8], context: &mut Context<'_>) -> Poll<Result<usize>> {
+        let Some(input) = &self.input else {
+            return Poll::Ready(Err(Errno::EBADF));
+        };
+        if out.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let mut input = input.lock();
+        if input.is_ready() {
+            return Poll::Ready(Ok(input.read(out)));
+        }
+        // Under the lock, so that no input goes by unseen; and before the state is looked at.
+        self.readers.register(context.waker());
+        match self.state() {
+            State::Closed => Poll::Ready(Ok(0)),
+            State::Failed => Poll::Ready(Err(Errno::EIO)),
+            State::Unknown | State::Open => match input.start() {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            },
         }
     }
 
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat {
-            mode: FileType::Fifo as u32 | 0o600,
-            ..Stat::anonymous()
-        })
+    fn poll_write(&self, bytes: &[u8], context: &mut Context<'_>) -> Poll<Result<usize>> {
+        let Some(output) = &self.output else {
+            return Poll::Ready(Err(Errno::EBADF));
+        };
+        let mut output = output.lock();
+        if self.state() == State::Unknown {
+            self.writers.register(context.waker());
+        }
+        match self.state() {
+            State::Open => {}
+            State::Closed => return Poll::Ready(Err(Errno::EPIPE)),
+            State::Failed => return Poll::Ready(Err(Errno::EIO)),
+            State::Unknown => return Poll::Pending,
+        }
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let result = output.write(bytes);
+        let is_full = result == Ok(0);
+        if is_full || !batch::is_batching() {
+            output.kick();
+        }
+        self.is_output_in_flight
+            .store(output.is_in_flight(), Ordering::Relaxed);
+        if is_full {
+            // Under the lock, so that no completion goes by unseen.
+            self.writers.register(context.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(result)
+    }
+
+    fn poll_flush(&self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(output) = &self.output else {
+            return Poll::Ready(());
+        };
+        let mut output = output.lock();
+        output.kick();
+        if !output.is_in_flight() || self.state() == State::Failed {
+            return Poll::Ready(());
+        }
+        self.writers.register(context.waker());
+        Poll::Pending
+    }
+
+    fn available(&self) -> usize {
+        self.input
+            .as_ref()
+            .map_or(0, |input| input.lock().available())
     }
 
     fn poll_ready(&self, interest: Readiness, context: &mut Context<'_>) -> Readiness {

@@ -1,0 +1,308 @@
+//! The file that a block device is: `/dev/vda` and so on (`block/fops.c` and `block/ioctl.c` of
+//! Linux are what it behaves like).
+//!
+//! With `O_DIRECT` the device accesses the program's memory. Other reads and writes go through
+//! pages of the kernel's, at once: nothing is cached, so nothing can be stale.
+
+mod bounce;
+mod ioctl;
+
+pub use bounce::Bounce;
+pub use ioctl::needs_writable;
+
+use super::block::{BlockDevice, BlockOp, SECTOR, Sectors};
+use crate::error::{Errno, Result};
+use crate::fs::{Answer, BoxFuture, DeviceNumber, FileOps, FileType, Stat};
+use crate::io::{Direction, InFlight, Io, IoFlags};
+use crate::mm::{AddressSpace, IoBuffer};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use bounce::EditLock;
+use core::task::{Context, Poll, ready};
+use linux_raw_sys::general as raw;
+use machine::{DmaSegments, Frame, PAGE_SIZE, Segment};
+use smallvec::SmallVec;
+
+/// What memory is aligned to for direct access: Linux's `dma_alignment` of a device that asks for
+/// nothing else, plus one.
+const DMA_ALIGNMENT: usize = 512;
+/// Pages of zeros in one write, where the device cannot zero by itself.
+const ZERO_PAGES: usize = 64;
+
+/// The file that a block device is. All who open the device share one.
+pub struct BlockFile {
+    device: Arc<BlockDevice>,
+    number: DeviceNumber,
+    edits: Arc<EditLock>,
+}
+
+impl BlockFile {
+    /// The file of `device`, whose device number is `number`.
+    pub fn new(device: Arc<BlockDevice>, number: DeviceNumber) -> Self {
+        Self {
+            device,
+            number,
+            edits: Arc::default(),
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<BlockDevice> {
+        &self.device
+    }
+
+    /// Starts a read or write; the result, if there is one already.
+    fn start(&self, io: &mut Io) -> Result<Option<usize>> {
+        let position = io.position.ok_or(Errno::EINVAL)?;
+        let is_write = io.direction == Direction::Write;
+        if is_write && self.device.is_read_only() {
+            return Err(Errno::EPERM);
+        }
+        let left = self.device.size().saturating_sub(position);
+        let length = io.buffer.len();
+        if length == 0 {
+            return Ok(Some(0));
+        }
+        if left == 0 {
+            return match is_write {
+                true => Err(Errno::ENOSPC),
+                false => Ok(Some(0)),
+            };
+        }
+        let count = length.min(usize::try_from(left).unwrap_or(usize::MAX));
+        let is_direct = io.flags.contains(IoFlags::DIRECT);
+        if is_direct && !matches!(io.buffer, IoBuffer::Kernel(_)) {
+            let ticket = self.device.submit(self.direct(io, position, count)?);
+            io.in_flight = InFlight::Block(ticket);
+        } else if io.flags.contains(IoFlags::NOWAIT) {
+            return Err(Errno::EAGAIN);
+        } else {
+            let bounce = Bounce::new(self.device.clone(), self.edits.clone(), position, count);
+            io.in_flight = InFlight::Bounced(Box::new(bounce));
+        }
+        Ok(None)
+    }
+
+    /// The operation of a direct read or write of `count` bytes.
+    fn direct(&self, io: &Io, position: u64, count: usize) -> Result<BlockOp> {
+        let mask = u64::from(self.device.block_size()) - 1;
+        if (position | count as u64) & mask != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let is_read = io.direction == Direction::Read;
+        let segments = match io.buffer.segments(0, count, is_read) {
+            Err(Errno::EFAULT) => self.segments_before_fault(&io.buffer, count, is_read)?,
+            segments => segments?,
+        };
+        if !is_aligned(&segments) {
+            return Err(Errno::EINVAL);
+        }
+        let sector = position / SECTOR;
+        Ok(match is_read {
+            true => BlockOp::Read(sector, segments),
+            false => BlockOp::Write(sector, segments),
+        })
+    }
+
+    /// The longest part of a buffer, in whole blocks, before memory that is not there.
+    fn segments_before_fault(
+        &self,
+        buffer: &IoBuffer,
+        count: usize,
+        is_read: bool,
+    ) -> Result<DmaSegments> {
+        let block = self.device.block_size() as usize;
+        let mut best = Err(Errno::EFAULT);
+        // Blocks that are there, and blocks that are not all there.
+        let (mut good, mut bad) = (0, count / block);
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            match buffer.segments(0, middle * block, is_read) {
+                Ok(segments) => {
+                    best = Ok(segments);
+                    good = middle;
+                }
+                Err(Errno::EFAULT) => bad = middle,
+                Err(error) => return Err(error),
+            }
+        }
+        best
+    }
+
+    /// Makes the range read as zeros; it is made of whole blocks of the device.
+    async fn write_zeros(&self, mut range: Sectors) -> Result<()> {
+        if self.device.is_read_only() {
+            return Err(Errno::EPERM);
+        }
+        let most = whole_blocks(self.device.max_write_zeroes(), &self.device);
+        while most > 0 && range.count > 0 {
+            let count = range.count.min(most);
+            let part = Sectors { count, ..range };
+            match self.device.submit(BlockOp::WriteZeroes(part)).await {
+                Ok(_) => range = after(range, count),
+                Err(Errno::EOPNOTSUPP) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if range.count == 0 {
+            return Ok(());
+        }
+        let zeros = Frame::zeroed()?;
+        let page = Segment::new(zeros, 0, PAGE_SIZE).ok_or(Errno::EINVAL)?;
+        let most: SmallVec<_> = core::iter::repeat_n(page, ZERO_PAGES).collect();
+        let most = DmaSegments::Own(most);
+        while range.count > 0 {
+            let count = range.count.min(most.total() as u64 / SECTOR);
+            let segments = most.part(0, (count * SECTOR) as usize);
+            let write = BlockOp::Write(range.start, segments);
+            self.device.submit(write).await?;
+            range = after(range, count);
+        }
+        Ok(())
+    }
+
+    /// Tells the device that the contents of the range are not needed; it is made of whole blocks.
+    async fn discard(&self, mut range: Sectors) -> Result<()> {
+        let most = whole_blocks(self.device.max_discard(), &self.device);
+        if most == 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        while range.count > 0 {
+            let count = range.count.min(most);
+            let part = Sectors { count, ..range };
+            self.device.submit(BlockOp::Discard(part)).await?;
+            range = after(range, count);
+        }
+        Ok(())
+    }
+
+    async fn allocate(&self, mode: u32, offset: u64, length: u64) -> Result<()> {
+        const KEEP: u32 = raw::FALLOC_FL_KEEP_SIZE;
+        const ZERO: u32 = raw::FALLOC_FL_ZERO_RANGE;
+        const PUNCH: u32 = raw::FALLOC_FL_PUNCH_HOLE;
+        let is_known = mode & !(KEEP | ZERO | PUNCH) == 0;
+        if !is_known || mode & (PUNCH | KEEP) == PUNCH {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let size = self.device.size();
+        let mut end = offset.checked_add(length).ok_or(Errno::EINVAL)?;
+        if offset >= size || (end > size && mode & KEEP == 0) {
+            return Err(Errno::EINVAL);
+        }
+        end = end.min(size);
+        if (offset | end) & u64::from(self.device.block_size() - 1) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        match mode & !KEEP {
+            ZERO | PUNCH => self.write_zeros(sectors(offset, end - offset)).await,
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+}
+
+/// The part of `range` after `count` sectors.
+fn after(range: Sectors, count: u64) -> Sectors {
+    Sectors {
+        start: range.start + count,
+        count: range.count - count,
+    }
+}
+
+/// A limit in sectors, in whole blocks.
+fn whole_blocks(sectors: u64, device: &BlockDevice) -> u64 {
+    sectors - sectors % (u64::from(device.block_size()) / SECTOR)
+}
+
+/// The sectors of a range in bytes.
+fn sectors(offset: u64, length: u64) -> Sectors {
+    Sectors {
+        start: offset / SECTOR,
+        count: length / SECTOR,
+    }
+}
+
+/// Whether Linux would take memory for direct access. One piece in one page it takes as it is,
+/// and only what it may have to split must be aligned.
+fn is_aligned(segments: &DmaSegments) -> bool {
+    let (mut runs, mut bits, mut crosses) = (0, 0, false);
+    segments.for_each_run(|address, length| {
+        runs += 1;
+        bits |= address.0 as usize | length as usize;
+        crosses |= address.0 as usize % PAGE_SIZE + length as usize > PAGE_SIZE;
+    });
+    (runs == 1 && !crosses) || bits.is_multiple_of(DMA_ALIGNMENT)
+}
+
+impl FileOps for BlockFile {
+    fn poll_io(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
+        if let InFlight::Nothing = io.in_flight
+            && let Some(count) = self.start(io)?
+        {
+            return Poll::Ready(Ok(count));
+        }
+        if let InFlight::Bounced(bounce) = &mut io.in_flight {
+            let direction = io.direction;
+            io.done = ready!(bounce.poll(direction, &mut io.buffer, context))?;
+            if io.done == 0 || !needs_flush(io) {
+                return Poll::Ready(Ok(io.done));
+            }
+            io.in_flight = InFlight::Block(self.device.submit(BlockOp::Flush));
+        }
+        while let InFlight::Block(ticket) = &mut io.in_flight {
+            let count = ready!(ticket.poll(context))?;
+            // What is done already was written, and this was the flush after it.
+            if io.done > 0 {
+                return Poll::Ready(Ok(io.done));
+            }
+            if !needs_flush(io) {
+                return Poll::Ready(Ok(count));
+            }
+            io.done = count;
+            io.in_flight = InFlight::Block(self.device.submit(BlockOp::Flush));
+        }
+        Poll::Ready(Err(Errno::EIO))
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        Ok(Stat {
+            mode: FileType::BlockDevice as u32 | 0o600,
+            special: self.number,
+            block_size: PAGE_SIZE as u32,
+            ..Stat::anonymous()
+        })
+    }
+
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> Result<u64> {
+        Ok(self.device.size())
+    }
+
+    fn seek_hole(&self, _from: u64, _hole: bool) -> Answer<'_, u64> {
+        Errno::EINVAL.into()
+    }
+
+    fn sync(&self, _data_only: bool) -> BoxFuture<'_, Result<()>> {
+        let ticket = self.device.submit(BlockOp::Flush);
+        Box::pin(async { ticket.await.map(|_| ()) })
+    }
+
+    fn ioctl<'a>(
+        &'a self,
+        request: u32,
+        argument: u64,
+        space: &'a AddressSpace,
+    ) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(ioctl::ioctl(self, request, argument, space))
+    }
+
+    fn allocate(&self, mode: u32, offset: u64, length: u64) -> Answer<'_, ()> {
+        Answer::later(self.allocate(mode, offset, length))
+    }
+}
+
+fn needs_flush(io: &Io) -> bool {
+    io.direction == Direction::Write && io.flags.intersects(IoFlags::DATA_SYNC | IoFlags::SYNC)
+}
