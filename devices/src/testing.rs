@@ -342,3 +342,63 @@ pub(crate) fn hostile_chains<D: VirtioDevice>() -> Vec<(&'static str, Attack<D>)
         ),
     ]
 }
+
+/// Random numbers that are the same in every run.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+impl<D: VirtioDevice> Driver<D> {
+    /// Fills `queue` with random descriptors, half sensible, that point everywhere (the rings
+    /// included), makes a random number of them available and rings.
+    pub(crate) fn scramble(&mut self, queue: usize, random: &mut Random) {
+        let (base, size) = (self.queues[queue].base, self.queues[queue].size);
+        let end = MEMORY_SIZE as u64;
+        for index in 0..u64::from(size) {
+            let addr = match random.below(8) {
+                0 => base + random.below(QUEUE_SPACE),
+                1 => end - random.below(64),
+                2 => u64::MAX - random.below(64),
+                _ => BUFFERS + random.below(0x10_0000),
+            };
+            let len = match random.below(8) {
+                0 => u32::MAX - random.below(16) as u32,
+                1 => 0,
+                2 => 16 * random.below(600) as u32,
+                3 => 1,
+                4 => 16,
+                _ => random.below(5000) as u32,
+            };
+            // Mostly NEXT and WRITE, rarely INDIRECT or a bit that means nothing.
+            let flags = match random.below(16) {
+                0 => random.below(1 << 16),
+                1 => 4,
+                _ => random.below(4),
+            };
+            let next = match random.below(4) {
+                0 => random.below(1 << 16),
+                _ => (index + 1) % u64::from(size),
+            };
+            let descriptor = RawDescriptor {
+                addr,
+                len,
+                flags: flags as u16,
+                next: next as u16,
+            };
+            write_descriptor(&self.memory, base + 16 * index, descriptor);
+            let head = (random.below(u64::from(size) + 1)) as u16;
+            self.memory
+                .write_obj(head, GuestAddress(base + AVAIL + 4 + 2 * index))
+                .unwrap();
+        }
+        let available = 1 + random.below(u64::from(size)) as u16;
+        self.set_avail_index(queue, available);
+    }
+}

@@ -109,8 +109,12 @@ impl Drop for Worker {
             interval = longest.min(2 * interval);
             self.request_stop();
         }
-        // A worker that panicked has said so; there is nothing to add.
-        let _ = self.thread.take().map(JoinHandle::join);
+        // A bug in the worker is one of its owner's too.
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
+            && !thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
     }
 }
 

@@ -140,9 +140,12 @@ extern "C" fn restore_and_die(signal: libc::c_int, _: *mut libc::siginfo_t, _: *
     }
 }
 
+/// Whether this process may use the terminal `fd`: not as a background job of its session. One that
+/// is not the session's has no foreground.
 fn in_foreground(fd: RawFd) -> bool {
     // SAFETY: neither has memory arguments.
-    unsafe { libc::tcgetpgrp(fd) == libc::getpgrp() }
+    let (foreground, own) = unsafe { (libc::tcgetpgrp(fd), libc::getpgrp()) };
+    foreground == -1 || foreground == own
 }
 
 fn attributes(fd: RawFd) -> io::Result<libc::termios> {

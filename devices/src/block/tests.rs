@@ -11,7 +11,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use super::*;
-use crate::testing::{BUFFERS, Buffer, Driver, MEMORY_SIZE, hostile_chains};
+use crate::testing::{BUFFERS, Buffer, Driver, MEMORY_SIZE, Random, hostile_chains};
 
 const OK: u8 = 0;
 const IOERR: u8 = 1;
@@ -339,6 +339,34 @@ fn hostile_chains_stop_the_device_and_a_reset_starts_it() {
                 "{name}"
             );
         }
+    }
+}
+
+#[test]
+fn random_queues_do_no_harm() {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for engine in ENGINES {
+        let image = Image::patterned();
+        let mut driver = image.driver(Access::ReadWrite, engine, FLUSH);
+        for round in 0..200 {
+            // Headers that are requests, where descriptors may find them.
+            for at in (0..0x10_0000).step_by(512) {
+                let mut header = [0; 16];
+                header[0] = random.below(16) as u8;
+                header[8..10].copy_from_slice(&(random.below(4096) as u16).to_le_bytes());
+                driver.write(BUFFERS + at, &header);
+            }
+            driver.scramble(0, &mut random);
+            std::thread::sleep(std::time::Duration::from_micros(random.below(500)));
+            driver.start(FLUSH);
+            let data = [Buffer::Writable(DATA, 512)];
+            assert_eq!(
+                request(&mut driver, VIRTIO_BLK_T_IN, 0, &data).0,
+                OK,
+                "{round}"
+            );
+        }
+        assert_eq!(fs::metadata(&image.0).unwrap().len(), DISK_SIZE);
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use event_manager::{EventManager, SubscriberOps};
 
 use super::*;
-use crate::testing::{BUFFERS, Buffer, Driver, hostile_chains};
+use crate::testing::{BUFFERS, Buffer, Driver, Random, hostile_chains};
 
 const MULTIPORT: u64 = 1 << F_MULTIPORT;
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -381,6 +381,27 @@ fn control_messages_that_make_no_sense() {
         .driver
         .send(CONTROL_TX, &[Buffer::Readable(BUFFERS, 7)]);
     bench.driver.await_used(CONTROL_TX);
+    bench.open_ports();
+}
+
+#[test]
+fn random_queues_do_no_harm() {
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let null = || File::options().write(true).open("/dev/null").unwrap();
+    let mut bench = Bench::with(Streams {
+        input: File::open("/dev/zero").unwrap().into(),
+        output: null().into(),
+        error: null().into(),
+    });
+    for _ in 0..300 {
+        for queue in 0..QUEUES {
+            if random.below(3) == 0 {
+                bench.driver.scramble(queue, &mut random);
+            }
+        }
+        thread::sleep(Duration::from_micros(random.below(500)));
+        bench.driver.start(MULTIPORT);
+    }
     bench.open_ports();
 }
 
