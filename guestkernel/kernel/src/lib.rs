@@ -9,11 +9,17 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod boot;
 pub mod drivers;
 pub mod error;
 pub mod executor;
 pub mod fs;
 pub mod io;
+mod log;
+pub mod io_uring;
 pub mod mm;
 pub mod process;
+mod standard_streams;
 pub mod syscall;
+
+pub use boot::main;

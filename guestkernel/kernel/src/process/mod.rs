@@ -11,10 +11,12 @@ mod limits;
 mod process;
 mod signals;
 mod stack;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 pub use credentials::{Credentials, Ids};
-pub(crate) use exec::{Program, find, load};
+pub(crate) use exec::{find, load};
 pub use interval_timer::{IntervalTimer, TimerSetting};
 pub use limits::{Limit, Limits};
 pub use process::{ExitStatus, Process};

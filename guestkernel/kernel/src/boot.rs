@@ -1,0 +1,188 @@
+//! From the machine's boot information to the running program, and to the end of the VM.
+
+use crate::drivers;
+use crate::drivers::block::BlockDevice;
+use crate::drivers::block_file::BlockFile;
+use crate::error::Errno;
+use crate::executor;
+use crate::fs::{
+    DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, initramfs,
+};
+use crate::log;
+use crate::process::{self, ExitStatus, Process, Thread};
+use crate::standard_streams::StandardStreams;
+use ::log::{debug, error};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use machine::{BootInfo, BootModule, PAGE_SIZE, power};
+use ringlet_abi::control::{Exit, Mark};
+use ringlet_abi::{MODULE_INITRAMFS, MODULE_PROCESS, ProcessSpec};
+
+/// Device numbers of `/dev/vda` and so on: the major that Linux usually gives them, and 16 minors
+/// for a disk and its partitions.
+const BLOCK_MAJOR: u32 = 254;
+const BLOCK_MINORS: u32 = 16;
+
+/// Runs the kernel: starts the program that `boot` names and ends the VM when it has ended.
+pub fn main(boot: BootInfo) -> ! {
+    let exit = run(boot).unwrap_or_else(|exit| exit);
+    power::exit(exit)
+}
+
+/// Gives what the program's end means for the VM, or why it was not started.
+fn run(boot: BootInfo) -> Result<Exit, Exit> {
+    log::start(&boot.command_line);
+    let BootInfo {
+        command_line,
+        modules,
+        ..
+    } = boot;
+    debug!("command line: {command_line}");
+    let devices = drivers::probe(&command_line);
+    let (archives, spec) = sort_modules(&command_line, modules)?;
+    let namespace = Namespace::new();
+    for archive in archives {
+        initramfs::unpack(namespace.root(), &archive.frames, archive.length).map_err(|problem| {
+            error!("{problem}");
+            Exit::BadRootfs
+        })?;
+    }
+    let streams = devices
+        .console
+        .as_ref()
+        .map(|console| StandardStreams::new(console, spec.terminals, spec.size));
+    add_devices(&namespace, &devices.blocks, streams.as_ref()).map_err(|errno| {
+        error!("/dev: {errno:?}");
+        Exit::BadRootfs
+    })?;
+    power::mark(Mark::KernelReady);
+
+    let files = Arc::new(FdTable::new());
+    if let Some(streams) = &streams {
+        // An empty table has room for them.
+        let opened = streams.open(&files);
+        opened.map_err(|_| Exit::OutOfMemory)?;
+    }
+    let process = start(files, FsContext::new(namespace), spec, streams.as_ref())?;
+    let status = executor::block_on(process.ended());
+    debug!("{status:?}");
+    if let Some(console) = &devices.console {
+        executor::block_on(console.flush());
+    }
+    power::mark(Mark::ProgramExited);
+    Ok(match status {
+        ExitStatus::Exited(status) => Exit::Exited(status),
+        ExitStatus::Signaled(signal) => Exit::Signaled(signal),
+    })
+}
+
+/// Loads the program and has its thread run.
+fn start(
+    files: Arc<FdTable>,
+    fs: Arc<FsContext>,
+    spec: ProcessSpec,
+    streams: Option<&StandardStreams>,
+) -> Result<Arc<Process>, Exit> {
+    let view = View {
+        files: &files,
+        context: &fs,
+    };
+    let name = spec.args.first().cloned().unwrap_or_default();
+    let shown = String::from_utf8_lossy(&name).into_owned();
+    let path = executor::block_on(process::find(view, &name, &spec.env)).map_err(|errno| {
+        error!("{shown}: {errno:?}");
+        match errno {
+            Errno::ENOENT | Errno::ENOTDIR => Exit::NotFound,
+            errno => Exit::NotExecutable(errno.number()),
+        }
+    })?;
+    let program = executor::block_on(process::load(view, &path, spec.args, &spec.env)).map_err(
+        |errno| {
+            error!("{shown}: cannot be executed: {errno:?}");
+            match errno {
+                Errno::ENOMEM => Exit::OutOfMemory,
+                errno => Exit::NotExecutable(errno.number()),
+            }
+        },
+    )?;
+    let process = Process::new(program.space, files, fs);
+    if let Some(streams) = streams {
+        streams.set_process(&process);
+    }
+    let thread = Thread::new(process.clone(), program.context, program.name);
+    power::mark(Mark::ProgramEntered);
+    executor::spawn(async {
+        thread.run().await;
+    });
+    Ok(process)
+}
+
+/// Tells the boot modules apart: the archives of the root file system, and what to run.
+fn sort_modules(
+    command_line: &str,
+    modules: Vec<BootModule>,
+) -> Result<(Vec<BootModule>, ProcessSpec), Exit> {
+    let mut archives = Vec::new();
+    let mut spec = None;
+    for module in modules {
+        if module.name == MODULE_PROCESS.as_bytes() {
+            let decoded = ProcessSpec::decode(&contents(&module)).map_err(|problem| {
+                error!("process description: {problem}");
+                Exit::BadBoot
+            })?;
+            spec = Some(decoded);
+        } else if module.name.is_empty() || module.name == MODULE_INITRAMFS.as_bytes() {
+            archives.push(module);
+        } else {
+            ::log::warn!(
+                "boot module {} is not known",
+                String::from_utf8_lossy(&module.name)
+            );
+        }
+    }
+    let spec = spec.or_else(|| spec_of(command_line)).ok_or_else(|| {
+        error!("nothing to run: no process description, and nothing after -- on the command line");
+        Exit::BadBoot
+    })?;
+    Ok((archives, spec))
+}
+
+fn contents(module: &BootModule) -> Vec<u8> {
+    let mut bytes = alloc::vec![0; module.length.min(module.frames.len() * PAGE_SIZE)];
+    for (page, frame) in bytes.chunks_mut(PAGE_SIZE).zip(&module.frames) {
+        frame.read(0, page);
+    }
+    bytes
+}
+
+/// What a command line says to run: the words after `--`, under VMMs that pass no description.
+fn spec_of(command_line: &str) -> Option<ProcessSpec> {
+    let mut words = command_line.split_ascii_whitespace();
+    words.find(|word| *word == "--")?;
+    let args: Vec<_> = words.map(|word| word.as_bytes().to_vec()).collect();
+    (!args.is_empty()).then(|| ProcessSpec {
+        args,
+        ..ProcessSpec::default()
+    })
+}
+
+/// Mounts `/dev` and makes the nodes of all devices in it.
+fn add_devices(
+    namespace: &Arc<Namespace>,
+    blocks: &[Arc<BlockDevice>],
+    streams: Option<&StandardStreams>,
+) -> crate::error::Result<()> {
+    let directory = DeviceDirectory::mount(namespace.clone())?;
+    if let Some(streams) = streams {
+        streams.add_devices(&directory)?;
+    }
+    for (letter, (index, block)) in ('a'..='z').zip((0..).zip(blocks)) {
+        let number = DeviceNumber::new(BLOCK_MAJOR, index * BLOCK_MINORS);
+        let file = Arc::new(BlockFile::new(block.clone(), number));
+        let name = format!("vd{letter}");
+        directory.add(&name, FileType::BlockDevice, number, 0o660, file)?;
+    }
+    Ok(())
+}
