@@ -186,3 +186,137 @@ fn add_devices(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::boxed::Box;
+    use linux_raw_sys::general as raw;
+    use machine::hosted::set_program;
+    use machine::{Frame, Trap};
+
+    fn module(name: &str, bytes: &[u8]) -> BootModule {
+        let frames = bytes.chunks(PAGE_SIZE).map(|page| {
+            let frame = Frame::zeroed().unwrap();
+            frame.write(0, page);
+            frame
+        });
+        BootModule {
+            name: name.as_bytes().to_vec(),
+            frames: frames.collect(),
+            length: bytes.len(),
+        }
+    }
+
+    fn boot(command_line: &str, modules: Vec<BootModule>) -> Exit {
+        let info = BootInfo {
+            command_line: command_line.into(),
+            modules,
+            boot_loop_cycles: 0,
+        };
+        run(info).unwrap_or_else(|exit| exit)
+    }
+
+    /// An archive with one executable file.
+    fn archive(name: &str, contents: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (name, mode, contents) in [(name, 0o100_755, contents), ("TRAILER!!!", 0, &[][..])] {
+            let fields = [
+                1,
+                mode,
+                0,
+                0,
+                1,
+                0,
+                contents.len(),
+                0,
+                0,
+                0,
+                0,
+                name.len() + 1,
+                0,
+            ];
+            bytes.extend_from_slice(b"070701");
+            for field in fields {
+                bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+            }
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.push(0);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes.extend_from_slice(contents);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    fn spec(args: &[&str]) -> Vec<u8> {
+        let spec = ProcessSpec {
+            args: args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
+            ..ProcessSpec::default()
+        };
+        spec.encode().unwrap()
+    }
+
+    #[test]
+    fn a_program_is_started_and_its_status_is_the_exit() {
+        // This test itself is a program that can be loaded, if not run.
+        let image = std::fs::read("/proc/self/exe").unwrap();
+        let mut image = image;
+        // Its interpreter is not in the archive: pretend that it needs none.
+        let table = u64::from_le_bytes(image[32..40].try_into().unwrap()) as usize;
+        let count = u16::from_le_bytes(image[56..58].try_into().unwrap()) as usize;
+        for header in 0..count {
+            let kind = table + header * 56;
+            if image[kind] == 3 {
+                image[kind] = 0;
+            }
+        }
+        set_program(Box::new(|context| {
+            context.registers.rax = raw::__NR_exit_group.into();
+            context.registers.rdi = 42;
+            Trap::Syscall
+        }));
+        let modules = vec_of([
+            module(MODULE_INITRAMFS, &archive("program", &image)),
+            module(MODULE_PROCESS, &spec(&["/program"])),
+        ]);
+        assert_eq!(boot("", modules), Exit::Exited(42));
+        let modules = vec_of([module("", &archive("program", &image))]);
+        assert_eq!(boot("quiet -- /program", modules), Exit::Exited(42));
+    }
+
+    fn vec_of<const N: usize>(modules: [BootModule; N]) -> Vec<BootModule> {
+        modules.into_iter().collect()
+    }
+
+    #[test]
+    fn what_cannot_be_started_has_an_exit_of_its_own() {
+        let rootfs = || module(MODULE_INITRAMFS, &archive("text", b"hello"));
+        let process = |name| module(MODULE_PROCESS, &spec(&[name]));
+        let exit = |modules| boot("", modules);
+        assert_eq!(exit(vec_of([rootfs(), process("/none")])), Exit::NotFound);
+        assert_eq!(exit(vec_of([rootfs(), process("none")])), Exit::NotFound);
+        assert_eq!(
+            exit(vec_of([rootfs(), process("/text/x")])),
+            Exit::NotFound
+        );
+        let not_executable = |errno: Errno| Exit::NotExecutable(errno.number());
+        assert_eq!(
+            exit(vec_of([rootfs(), process("/text")])),
+            not_executable(Errno::ENOEXEC)
+        );
+        assert_eq!(
+            exit(vec_of([rootfs(), process("/")])),
+            not_executable(Errno::EACCES)
+        );
+        assert_eq!(
+            exit(vec_of([module("", b"junk"), process("/text")])),
+            Exit::BadRootfs
+        );
+        assert_eq!(exit(vec_of([rootfs()])), Exit::BadBoot);
+        assert_eq!(
+            exit(vec_of([rootfs(), module(MODULE_PROCESS, b"junk")])),
+            Exit::BadBoot
+        );
+    }
+}
