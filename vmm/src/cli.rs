@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ringlet_devices::block::Access;
@@ -53,7 +54,7 @@ Examples:
 
 /// Arguments of `ringlet run`.
 #[derive(Args, Debug)]
-#[command(after_help = RUN_AFTER_HELP)]
+#[command(after_help = RUN_AFTER_HELP, override_usage = "ringlet run [OPTIONS] -- PROGRAM [ARG]...")]
 pub struct RunArgs {
     /// Number of virtual CPUs
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -229,6 +230,9 @@ fn parse_shell(name: &str) -> Result<Shell, &'static str> {
 
 /// A command-line error as one line that says what to do.
 pub fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "no command is given; see 'ringlet --help'".to_owned();
+    }
     let text = error.render().to_string();
     let first = text.split("\n\n").next().unwrap_or_default();
     let line: Vec<_> = first.split_whitespace().collect();

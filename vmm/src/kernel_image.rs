@@ -9,7 +9,7 @@ use linux_loader::loader::KernelLoader;
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use vm_memory::{ByteValued, GuestAddress, GuestMemoryMmap};
 
-/// Nothing may be loaded below: boot information and, on a PC, the BIOS are there.
+/// Nothing may be loaded below: the boot information and, on a PC, the BIOS are there.
 const LOWEST: u64 = 1 << 20;
 
 /// Why a file cannot be the kernel. The messages do not name the file: the caller knows it.
@@ -44,6 +44,9 @@ pub enum KernelError {
     /// There is no PVH entry point.
     #[error("it has no PVH note (XEN_ELFNOTE_PHYS32_ENTRY), so it cannot be booted directly")]
     NoPvhNote,
+    /// It is linked where the boot information goes.
+    #[error("it is no kernel: it is linked for physical address {0:#x}, below 1 MiB")]
+    TooLow(u64),
     /// It is linked where there is no RAM for it.
     #[error("it needs guest memory from {start:#x} to {end:#x}; raise --mem")]
     DoesNotFit {
@@ -131,7 +134,10 @@ fn check(file: &mut File, size: u64, ram_end: u64) -> Result<u64, KernelError> {
         }
         let start = segment.p_paddr;
         let end = start.saturating_add(segment.p_memsz.max(segment.p_filesz));
-        if start < LOWEST || end > ram_end {
+        if start < LOWEST {
+            return Err(KernelError::TooLow(start));
+        }
+        if end > ram_end {
             return Err(KernelError::DoesNotFit { start, end });
         }
         kernel_end = kernel_end.max(end);

@@ -90,7 +90,7 @@ impl Vm {
             }
         };
         self.stop_vcpus(workers, &flags)?;
-        if matches!(outcome, Outcome::Exit(_)) {
+        if !matches!(outcome, Outcome::Signal(_)) {
             self.console.drain();
             while !flags.drained.get() && flags.signal.get().is_none() {
                 turn(&mut self.events, FOREVER)?;

@@ -72,6 +72,8 @@ fn kernels() {
         elf[at] = byte;
         elf
     };
+    let mut low = good.clone();
+    low[64 + 24..64 + 32].copy_from_slice(&0x8000_u64.to_le_bytes());
     let mut far = good.clone();
     far[64 + 24..64 + 32].copy_from_slice(&0xffff_ffff_0000_u64.to_le_bytes());
     for (name, kernel, says) in [
@@ -89,6 +91,7 @@ fn kernels() {
         ("big-endian", changed(5, 2), "little-endian"),
         ("no-note", code.elf(false), "PVH"),
         ("far", far, "--mem"),
+        ("low", low, "below 1 MiB"),
     ] {
         let path = dir.file(name, &kernel);
         let mut command = dir.ringlet(&good);

@@ -17,6 +17,8 @@ struct Terminal {
     master: File,
     slave: OwnedFd,
     child: Child,
+    /// What the terminal was like before.
+    before: libc::termios,
     _dir: Dir,
 }
 
@@ -36,6 +38,7 @@ impl Terminal {
         assert_eq!(result, 0);
         // SAFETY: both are new and nobody else's.
         let (master, slave) = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+        let before = modes(&slave);
         let dir = Dir::new();
         let stream = || slave.try_clone().unwrap();
         let mut command = dir.ringlet(&code.elf(true));
@@ -58,21 +61,13 @@ impl Terminal {
             master,
             slave,
             child,
+            before,
             _dir: dir,
         }
     }
 
-    fn modes(&self) -> libc::termios {
-        // SAFETY: all-zero bytes are a valid termios, and tcgetattr writes one.
-        unsafe {
-            let mut modes = std::mem::zeroed();
-            assert_eq!(libc::tcgetattr(self.slave.as_raw_fd(), &raw mut modes), 0);
-            modes
-        }
-    }
-
     fn is_raw(&self) -> bool {
-        let modes = self.modes();
+        let modes = modes(&self.slave);
         modes.c_lflag & (libc::ICANON | libc::ECHO) == 0 && modes.c_oflag & libc::OPOST == 0
     }
 
@@ -94,7 +89,7 @@ impl Terminal {
     }
 
     /// Waits for the end; the terminal must be as it was. Gives status and what was written.
-    fn end(mut self, before: &libc::termios) -> (std::process::ExitStatus, String) {
+    fn end(mut self) -> (std::process::ExitStatus, String) {
         let reader = std::thread::spawn(move || {
             let mut text = Vec::new();
             // EIO says that the other side is closed.
@@ -102,12 +97,7 @@ impl Terminal {
             String::from_utf8_lossy(&text).into_owned()
         });
         let status = await_end(self.child).status;
-        // SAFETY: as in `modes`.
-        let after: libc::termios = unsafe {
-            let mut modes = std::mem::zeroed();
-            assert_eq!(libc::tcgetattr(self.slave.as_raw_fd(), &raw mut modes), 0);
-            modes
-        };
+        let (before, after) = (self.before, modes(&self.slave));
         assert_eq!(after.c_lflag, before.c_lflag);
         assert_eq!(
             (after.c_oflag, after.c_iflag),
@@ -118,15 +108,23 @@ impl Terminal {
     }
 }
 
+fn modes(terminal: &OwnedFd) -> libc::termios {
+    // SAFETY: all-zero bytes are a valid termios, and tcgetattr writes one.
+    unsafe {
+        let mut modes = std::mem::zeroed();
+        assert_eq!(libc::tcgetattr(terminal.as_raw_fd(), &raw mut modes), 0);
+        modes
+    }
+}
+
 #[test]
 fn control_characters_end_the_vm() {
     for (key, status) in [(b"\x03", 130), (b"\x1c", 131)] {
         let mut terminal = Terminal::start(&Code::default().hang(), &[]);
-        let before = terminal.modes();
         terminal.await_raw(true);
-        assert_ne!(terminal.modes().c_lflag & libc::ISIG, 0);
+        assert_ne!(modes(&terminal.slave).c_lflag & libc::ISIG, 0);
         terminal.type_in(key);
-        assert_eq!(terminal.end(&before).0.code(), Some(status));
+        assert_eq!(terminal.end().0.code(), Some(status));
     }
 }
 
@@ -136,9 +134,8 @@ fn the_terminal_is_restored_after_an_exit_a_crash_and_a_fatal_signal() {
     let slow = Code::default().bytes(&[0xb9, 0, 0, 1, 0, 0xe2, 0xfe]);
     let exit = slow.clone().store(EXIT, 4).hang();
     let terminal = Terminal::start(&exit, &["--timeline"]);
-    let before = terminal.modes();
     terminal.await_raw(true);
-    let (status, text) = terminal.end(&before);
+    let (status, text) = terminal.end();
     assert_eq!(status.code(), Some(4));
     assert!(
         text.contains("kernel") || text.contains("VM created\r\n"),
@@ -150,18 +147,16 @@ fn the_terminal_is_restored_after_an_exit_a_crash_and_a_fatal_signal() {
         .bytes(&0x30_0000_u32.to_le_bytes())
         .bytes(&[0x0f, 0x0b]);
     let terminal = Terminal::start(&crash, &[]);
-    let before = terminal.modes();
     terminal.await_raw(true);
-    let (status, text) = terminal.end(&before);
+    let (status, text) = terminal.end();
     assert_eq!(status.code(), Some(125));
     assert!(text.contains("triple-faulted"), "{text}");
 
     for signal in [libc::SIGTERM, libc::SIGABRT, libc::SIGSEGV] {
         let terminal = Terminal::start(&Code::default().hang(), &[]);
-        let before = terminal.modes();
         terminal.await_raw(true);
         terminal.signal(signal);
-        let (status, _) = terminal.end(&before);
+        let (status, _) = terminal.end();
         match signal {
             libc::SIGTERM => assert_eq!(status.code(), Some(143)),
             signal => assert_eq!(status.signal(), Some(signal)),
@@ -174,20 +169,18 @@ fn lines_of_the_kernel_start_at_the_left_edge() {
     let code = Code::default().bytes(&[0xb9, 0, 0, 1, 0, 0xe2, 0xfe]);
     let code = code.print("one\ntwo\n").store(EXIT, 0).hang();
     let terminal = Terminal::start(&code, &[]);
-    let before = terminal.modes();
-    let (_, text) = terminal.end(&before);
+    let (_, text) = terminal.end();
     assert!(text.contains("one\r\ntwo\r\n"), "{text:?}");
 }
 
 #[test]
 fn suspending_gives_the_terminal_back_and_continuing_takes_it() {
     let terminal = Terminal::start(&Code::default().hang(), &[]);
-    let before = terminal.modes();
     terminal.await_raw(true);
     terminal.signal(libc::SIGTSTP);
     terminal.await_raw(false);
     terminal.signal(libc::SIGCONT);
     terminal.await_raw(true);
     terminal.signal(libc::SIGTERM);
-    assert_eq!(terminal.end(&before).0.code(), Some(143));
+    assert_eq!(terminal.end().0.code(), Some(143));
 }
