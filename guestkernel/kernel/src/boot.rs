@@ -44,10 +44,12 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     let (archives, spec) = sort_modules(&command_line, modules)?;
     let namespace = Namespace::new();
     for archive in archives {
-        initramfs::unpack(namespace.root(), &archive.frames, archive.length).map_err(|problem| {
-            error!("{problem}");
-            Exit::BadRootfs
-        })?;
+        initramfs::unpack(namespace.root(), &archive.frames, archive.length).map_err(
+            |problem| {
+                error!("{problem}");
+                Exit::BadRootfs
+            },
+        )?;
     }
     let streams = devices
         .console
@@ -98,15 +100,14 @@ fn start(
             errno => Exit::NotExecutable(errno.number()),
         }
     })?;
-    let program = executor::block_on(process::load(view, &path, spec.args, &spec.env)).map_err(
-        |errno| {
+    let program =
+        executor::block_on(process::load(view, &path, spec.args, &spec.env)).map_err(|errno| {
             error!("{shown}: cannot be executed: {errno:?}");
             match errno {
                 Errno::ENOMEM => Exit::OutOfMemory,
                 errno => Exit::NotExecutable(errno.number()),
             }
-        },
-    )?;
+        })?;
     let process = Process::new(program.space, files, fs);
     if let Some(streams) = streams {
         streams.set_process(&process);
@@ -296,10 +297,7 @@ mod tests {
         let exit = |modules| boot("", modules);
         assert_eq!(exit(vec_of([rootfs(), process("/none")])), Exit::NotFound);
         assert_eq!(exit(vec_of([rootfs(), process("none")])), Exit::NotFound);
-        assert_eq!(
-            exit(vec_of([rootfs(), process("/text/x")])),
-            Exit::NotFound
-        );
+        assert_eq!(exit(vec_of([rootfs(), process("/text/x")])), Exit::NotFound);
         let not_executable = |errno: Errno| Exit::NotExecutable(errno.number());
         assert_eq!(
             exit(vec_of([rootfs(), process("/text")])),

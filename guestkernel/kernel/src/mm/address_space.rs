@@ -172,14 +172,12 @@ impl Mappings {
         let start = self.place(request.placement, length)?;
         let range = start..start + length;
         let replaced = self.mapped_bytes(&range);
-        if self.size - replaced > self.limit.saturating_sub(length)
-            || self.areas.len() >= MAX_AREAS
+        if self.size - replaced > self.limit.saturating_sub(length) || self.areas.len() >= MAX_AREAS
         {
             return Err(Errno::ENOMEM);
         }
-        let is_accounted = !request.no_reserve
-            && !request.is_shared
-            && request.access.contains(Access::WRITE);
+        let is_accounted =
+            !request.no_reserve && !request.is_shared && request.access.contains(Access::WRITE);
         if is_accounted && length / PAGE > machine::memory_use().total as u64 {
             return Err(Errno::ENOMEM);
         }
@@ -322,7 +320,10 @@ impl Mappings {
     pub(super) fn isolate(&mut self, range: &Range<u64>) -> Vec<u64> {
         self.split_at(range.start);
         self.split_at(range.end);
-        self.areas.range(range.clone()).map(|(start, _)| *start).collect()
+        self.areas
+            .range(range.clone())
+            .map(|(start, _)| *start)
+            .collect()
     }
 
     /// Takes the areas of `range` out, and its pages with them.
@@ -355,10 +356,7 @@ impl Mappings {
         } else if new > old {
             let request = MapRequest {
                 placement: Placement::FixedNoReplace(old),
-                ..MapRequest::anonymous(
-                    new - old,
-                    Access::READ | Access::WRITE,
-                )
+                ..MapRequest::anonymous(new - old, Access::READ | Access::WRITE)
             };
             let with_guard = self.with_guard(old..new);
             if !self.is_free(&with_guard) || self.map(request, flush).is_err() {

@@ -101,12 +101,20 @@ impl AddressSpace {
                 return self.fill_in_all(range, for_write);
             }
         }
-        if is_all_mapped { Ok(()) } else { Err(Errno::ENOMEM) }
+        if is_all_mapped {
+            Ok(())
+        } else {
+            Err(Errno::ENOMEM)
+        }
     }
 
     fn fill_in_all(&self, range: Range<u64>, for_write: bool) -> Result<()> {
         use super::fault::FaultError;
-        let needed = if for_write { Access::WRITE } else { Access::READ };
+        let needed = if for_write {
+            Access::WRITE
+        } else {
+            Access::READ
+        };
         for page in range.step_by(PAGE as usize) {
             self.fill_in(page, needed).map_err(|error| match error {
                 FaultError::NotMapped | FaultError::OutOfMemory => Errno::ENOMEM,

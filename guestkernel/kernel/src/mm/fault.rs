@@ -300,8 +300,6 @@ impl Mappings {
 
     /// Whether a frame is mapped at `page`, whatever the program may do with it.
     pub(super) fn is_filled_in(&self, page: u64) -> bool {
-        self.table
-            .with_frame(page, Access::empty(), |_| ())
-            .is_ok()
+        self.table.with_frame(page, Access::empty(), |_| ()).is_ok()
     }
 }

@@ -209,9 +209,14 @@ impl IoBuffer {
             frame.write(offset, &from[..count]);
             return Ok(count);
         }
-        self.frames(at, count, Access::READ, |from, from_offset, done, length| {
-            from.copy_to(from_offset, frame, offset + done, length);
-        })
+        self.frames(
+            at,
+            count,
+            Access::READ,
+            |from, from_offset, done, length| {
+                from.copy_to(from_offset, frame, offset + done, length);
+            },
+        )
     }
 
     /// Sets `count` bytes of the buffer from byte `at` on to 0, as [`fill`](Self::fill) does.

@@ -309,10 +309,7 @@ fn dropped_pages_are_zero_again_and_their_frames_free() {
     );
     let file = File::new(1);
     let mapped = space.map(private(&file, 0, 1, RW)).unwrap();
-    assert_eq!(
-        space.advise(mapped, PAGE, Advice::Free),
-        Err(Errno::EINVAL)
-    );
+    assert_eq!(space.advise(mapped, PAGE, Advice::Free), Err(Errno::EINVAL));
 }
 
 #[test]

@@ -87,7 +87,11 @@ impl AddressSpace {
             };
             done = missing.address.wrapping_sub(address) as usize;
             if let Err(error) = self.fill_in(missing.address, needed) {
-                return if done > 0 { Ok(done) } else { Err(error.into()) };
+                return if done > 0 {
+                    Ok(done)
+                } else {
+                    Err(error.into())
+                };
             }
         }
     }
@@ -160,9 +164,11 @@ impl AddressSpace {
     ) -> Result<R> {
         let mut with = Some(with);
         loop {
-            let result = self.mappings.lock().table.with_frame(address, needed, |frame| {
-                with.take().map(|with| with(frame))
-            });
+            let result = self
+                .mappings
+                .lock()
+                .table
+                .with_frame(address, needed, |frame| with.take().map(|with| with(frame)));
             match result {
                 Ok(Some(value)) => return Ok(value),
                 Ok(None) => return Err(Errno::EFAULT),

@@ -90,8 +90,7 @@ impl Ids {
         if !pairs.iter().all(|(id, _)| is_allowed(*id)) {
             return Err(Errno::EPERM);
         }
-        let [real, effective, saved] =
-            pairs.map(|(id, old)| if id == u32::MAX { old } else { id });
+        let [real, effective, saved] = pairs.map(|(id, old)| if id == u32::MAX { old } else { id });
         *self = Self {
             real,
             effective,
@@ -128,6 +127,9 @@ mod tests {
         assert_eq!((ids.real, ids.effective, ids.saved), (0, 5, 0));
         ids.set_real_effective(u32::MAX, 0, false).unwrap();
         assert_eq!(ids.effective, 0);
-        assert_eq!(ids.set_real_effective(7, u32::MAX, false), Err(Errno::EPERM));
+        assert_eq!(
+            ids.set_real_effective(7, u32::MAX, false),
+            Err(Errno::EPERM)
+        );
     }
 }

@@ -5,10 +5,10 @@ use super::elf::{self, HEADER_SIZE, Header, Segments};
 use super::image::{self, Placed};
 use super::limits::STACK;
 use super::stack::{self, Start};
+use crate::drivers::fill_random;
 use crate::error::{Errno, Result};
 use crate::fs::{FileType, OpenFile, OpenHow, View};
 use crate::io::{Direction, Io, IoFlags};
-use crate::drivers::fill_random;
 use crate::mm::{AddressSpace, IoBuffer, PAGE, PageSource, TASK_SIZE};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -139,11 +139,7 @@ impl Elf {
             return Err(Errno::ENOEXEC);
         }
         Ok(Self {
-            source: file
-                .ops
-                .clone()
-                .page_source()
-                .map_err(|_| Errno::ENOEXEC)?,
+            source: file.ops.clone().page_source().map_err(|_| Errno::ENOEXEC)?,
             file,
             header,
             segments: elf::segments(&table)?,
@@ -243,7 +239,10 @@ fn parse_script(text: &[u8], is_whole: bool) -> Result<(&[u8], Option<&[u8]>)> {
 fn trim(text: &[u8]) -> &[u8] {
     let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
     let start = text.iter().position(is_text).unwrap_or(text.len());
-    let end = text.iter().rposition(is_text).map_or(start, |last| last + 1);
+    let end = text
+        .iter()
+        .rposition(is_text)
+        .map_or(start, |last| last + 1);
     &text[start..end]
 }
 

@@ -206,7 +206,8 @@ impl Waiters {
         }
         let moving: Vec<_> = list.drain(..list.len().min(count as usize)).collect();
         let moved = moving.len() as u32;
-        self.moved.extend(moving.iter().map(|waiter| (waiter.id, to)));
+        self.moved
+            .extend(moving.iter().map(|waiter| (waiter.id, to)));
         self.by_key.entry(to).or_default().extend(moving);
         moved
     }
@@ -217,9 +218,9 @@ mod tests {
     use super::*;
     use crate::executor::block_on;
     use crate::mm::MapRequest;
+    use core::future::Future;
     use core::pin::pin;
     use core::task::Context;
-    use core::future::Future;
 
     fn space_with_word() -> (Arc<AddressSpace>, u64) {
         let space = AddressSpace::new().unwrap();
@@ -272,7 +273,10 @@ mod tests {
         let mut waiting = pin!(wait(&space, word, true, 0, ALL_BITS));
         assert!(waiting.as_mut().poll(&mut context).is_pending());
         let pair = (word, word + 8);
-        assert_eq!(requeue(&space, pair, true, (0, 1), Some(1)), Err(Errno::EAGAIN));
+        assert_eq!(
+            requeue(&space, pair, true, (0, 1), Some(1)),
+            Err(Errno::EAGAIN)
+        );
         assert_eq!(requeue(&space, pair, true, (0, 1), Some(0)), Ok((0, 1)));
         assert_eq!(wake(&space, word, true, 1, ALL_BITS), Ok(0));
         assert!(waiting.as_mut().poll(&mut context).is_pending());

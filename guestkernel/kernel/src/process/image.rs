@@ -3,7 +3,7 @@
 use super::elf::{Header, Segment, Segments};
 use crate::error::{Errno, Result};
 use crate::mm::{
-    Access, AddressSpace, Backing, MapRequest, MMAP_MIN, PAGE, PageSource, Placement, TASK_SIZE,
+    Access, AddressSpace, Backing, MMAP_MIN, MapRequest, PAGE, PageSource, Placement, TASK_SIZE,
 };
 use alloc::sync::Arc;
 
@@ -92,7 +92,9 @@ fn extent(segments: &Segments) -> Result<(u64, u64)> {
         let end = (segment.address + segment.memory_size).next_multiple_of(PAGE);
         extent = Some(extent.map_or((start, end), |(low, high)| (low.min(start), high.max(end))));
     }
-    extent.filter(|(start, end)| start < end).ok_or(Errno::EINVAL)
+    extent
+        .filter(|(start, end)| start < end)
+        .ok_or(Errno::EINVAL)
 }
 
 fn find_room(space: &AddressSpace, length: u64, alignment: u64) -> Result<u64> {

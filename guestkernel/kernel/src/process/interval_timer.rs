@@ -43,8 +43,8 @@ impl IntervalTimer {
         let mut state = self.0.lock();
         let before = state.setting();
         state.interval = setting.interval;
-        state.deadline = (setting.value > 0)
-            .then(|| machine::clock::monotonic().saturating_add(setting.value));
+        state.deadline =
+            (setting.value > 0).then(|| machine::clock::monotonic().saturating_add(setting.value));
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }

@@ -57,11 +57,7 @@ pub struct Process {
 
 impl Process {
     /// The first process.
-    pub fn new(
-        space: Arc<AddressSpace>,
-        files: Arc<FdTable>,
-        fs: Arc<FsContext>,
-    ) -> Arc<Self> {
+    pub fn new(space: Arc<AddressSpace>, files: Arc<FdTable>, fs: Arc<FsContext>) -> Arc<Self> {
         const PID: u32 = 1;
         Arc::new(Self {
             pid: PID,

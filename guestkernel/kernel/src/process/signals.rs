@@ -62,8 +62,7 @@ impl Signal {
 
 impl SignalSet {
     /// Those that cannot be blocked, caught or ignored.
-    pub const UNBLOCKABLE: Self =
-        Self(1 << (Signal::SIGKILL.0 - 1) | 1 << (Signal::SIGSTOP.0 - 1));
+    pub const UNBLOCKABLE: Self = Self(1 << (Signal::SIGKILL.0 - 1) | 1 << (Signal::SIGSTOP.0 - 1));
 
     /// Whether `signal` is in the set.
     pub fn contains(self, signal: Signal) -> bool {

@@ -71,8 +71,16 @@ pub(super) fn build(space: &AddressSpace, top: u64, start: &Start<'_>) -> Result
         bytes: Vec::with_capacity(size),
         base: top - 8 - size as u64,
     };
-    let arguments: Vec<u64> = start.arguments.iter().map(|arg| strings.push(arg)).collect();
-    let environment: Vec<u64> = start.environment.iter().map(|var| strings.push(var)).collect();
+    let arguments: Vec<u64> = start
+        .arguments
+        .iter()
+        .map(|arg| strings.push(arg))
+        .collect();
+    let environment: Vec<u64> = start
+        .environment
+        .iter()
+        .map(|var| strings.push(var))
+        .collect();
     let file_name = strings.push(start.file_name);
     space.write(strings.base, &strings.bytes)?;
 

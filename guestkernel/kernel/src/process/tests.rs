@@ -48,7 +48,10 @@ impl World {
         block_on(async {
             let how = OpenHow::new(flags, mode).unwrap();
             let view = self.view();
-            let file = view.open(raw::AT_FDCWD, name.as_bytes(), how).await.unwrap();
+            let file = view
+                .open(raw::AT_FDCWD, name.as_bytes(), how)
+                .await
+                .unwrap();
             let buffer = IoBuffer::Kernel(contents.to_vec());
             let mut io = Io::new(Direction::Write, None, buffer, IoFlags::empty());
             assert_eq!(file.complete(&mut io).await, Ok(contents.len()));
@@ -56,7 +59,10 @@ impl World {
     }
 
     fn load(&self, path: &str, arguments: &[&str]) -> Result<exec::Program> {
-        let arguments = arguments.iter().map(|arg| arg.as_bytes().to_vec()).collect();
+        let arguments = arguments
+            .iter()
+            .map(|arg| arg.as_bytes().to_vec())
+            .collect();
         let environment = [b"HOME=/".to_vec()];
         block_on(load(self.view(), path.as_bytes(), arguments, &environment))
     }
@@ -127,7 +133,11 @@ fn auxiliary(program: &exec::Program) -> Vec<(u64, u64)> {
 
 fn value(program: &exec::Program, tag: u32) -> u64 {
     let entries = auxiliary(program);
-    entries.iter().find(|entry| entry.0 == tag.into()).unwrap().1
+    entries
+        .iter()
+        .find(|entry| entry.0 == tag.into())
+        .unwrap()
+        .1
 }
 
 #[test]
@@ -177,10 +187,7 @@ fn the_stack_is_laid_out_as_the_abi_says() {
     assert_eq!(value(&program, auxvec::AT_PAGESZ), 4096);
     // There is room to grow, but not without end.
     space.write(stack - (4 << 20), b"x").unwrap();
-    assert_eq!(
-        space.write(stack - (9 << 20), b"x"),
-        Err(Errno::EFAULT)
-    );
+    assert_eq!(space.write(stack - (9 << 20), b"x"), Err(Errno::EFAULT));
 }
 
 #[test]

@@ -148,12 +148,22 @@ pub(super) fn madvise(thread: &mut Thread, args: Args) -> Result<u64> {
         raw::MADV_FREE => Advice::Free,
         raw::MADV_POPULATE_READ => Advice::Populate { for_write: false },
         raw::MADV_POPULATE_WRITE => Advice::Populate { for_write: true },
-        raw::MADV_NORMAL | raw::MADV_RANDOM | raw::MADV_SEQUENTIAL | raw::MADV_WILLNEED
-        | raw::MADV_DONTFORK | raw::MADV_DOFORK | raw::MADV_MERGEABLE | raw::MADV_UNMERGEABLE
-        | raw::MADV_HUGEPAGE | raw::MADV_NOHUGEPAGE | raw::MADV_DONTDUMP | raw::MADV_DODUMP
-        | raw::MADV_WIPEONFORK | raw::MADV_KEEPONFORK | raw::MADV_COLD | raw::MADV_PAGEOUT => {
-            Advice::Nothing
-        }
+        raw::MADV_NORMAL
+        | raw::MADV_RANDOM
+        | raw::MADV_SEQUENTIAL
+        | raw::MADV_WILLNEED
+        | raw::MADV_DONTFORK
+        | raw::MADV_DOFORK
+        | raw::MADV_MERGEABLE
+        | raw::MADV_UNMERGEABLE
+        | raw::MADV_HUGEPAGE
+        | raw::MADV_NOHUGEPAGE
+        | raw::MADV_DONTDUMP
+        | raw::MADV_DODUMP
+        | raw::MADV_WIPEONFORK
+        | raw::MADV_KEEPONFORK
+        | raw::MADV_COLD
+        | raw::MADV_PAGEOUT => Advice::Nothing,
         _ => return Err(Errno::EINVAL),
     };
     thread
@@ -180,8 +190,7 @@ pub(super) fn msync(thread: &mut Thread, args: Args) -> Result<u64> {
     let flags = args.uint(2);
     let known = raw::MS_ASYNC | raw::MS_INVALIDATE | raw::MS_SYNC;
     let both = raw::MS_ASYNC | raw::MS_SYNC;
-    let is_valid =
-        args.get(0).is_multiple_of(PAGE) && flags & !known == 0 && flags & both != both;
+    let is_valid = args.get(0).is_multiple_of(PAGE) && flags & !known == 0 && flags & both != both;
     if !is_valid {
         return Err(Errno::EINVAL);
     }

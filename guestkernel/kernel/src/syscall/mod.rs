@@ -7,12 +7,13 @@
 
 mod arguments;
 mod futex;
+mod io_uring;
 mod memory;
+mod names;
+mod process;
 mod signal;
 mod system;
 mod time;
-mod names;
-mod process;
 
 pub use arguments::Args;
 
@@ -100,6 +101,7 @@ system_calls! {
         __NR_setrlimit => process::setrlimit,
         __NR_getpriority => process::getpriority,
         __NR_setpriority => process::setpriority,
+        __NR_rseq => process::rseq,
         __NR_sched_getaffinity => process::sched_getaffinity,
         __NR_sched_setaffinity => process::sched_setaffinity,
         __NR_getcpu => process::getcpu,
@@ -116,6 +118,8 @@ system_calls! {
         __NR_kill => signal::kill,
         __NR_tkill => signal::tkill,
         __NR_tgkill => signal::tgkill,
+        __NR_io_uring_setup => io_uring::io_uring_setup,
+        __NR_io_uring_register => io_uring::io_uring_register,
         __NR_uname => system::uname,
         __NR_sethostname => system::sethostname,
         __NR_setdomainname => system::setdomainname,
@@ -137,6 +141,7 @@ system_calls! {
     wait {
         __NR_futex => futex::futex,
         __NR_sched_yield => process::sched_yield,
+        __NR_io_uring_enter => io_uring::io_uring_enter,
         __NR_pause => signal::pause,
         __NR_rt_sigsuspend => signal::rt_sigsuspend,
         __NR_rt_sigtimedwait => signal::rt_sigtimedwait,

@@ -86,6 +86,11 @@ pub(super) fn get_robust_list(thread: &mut Thread, args: Args) -> Result<u64> {
     Ok(0)
 }
 
+/// Not offered, as on kernels built without it; every start of a glibc program asks.
+pub(super) fn rseq(_: &mut Thread, _: Args) -> Result<u64> {
+    Err(Errno::ENOSYS)
+}
+
 /// GS belongs to the kernel where program and kernel share a protection domain, so only FS is
 /// the program's.
 pub(super) fn arch_prctl(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -279,7 +284,11 @@ pub(super) fn capget(thread: &mut Thread, args: Args) -> Result<u64> {
     let is_root = with_credentials(thread, |who| who.user.effective) == 0;
     let all = (1_u64 << (raw::CAP_LAST_CAP + 1)) - 1;
     for set in 0..sets {
-        let bits = if is_root { (all >> (32 * set)) as u32 } else { 0 };
+        let bits = if is_root {
+            (all >> (32 * set)) as u32
+        } else {
+            0
+        };
         // Effective, permitted, inheritable.
         for (field, bits) in [bits, bits, 0].iter().enumerate() {
             let at = data.wrapping_add(set * 12 + field as u64 * 4);
@@ -294,7 +303,10 @@ pub(super) fn capset(thread: &mut Thread, args: Args) -> Result<u64> {
     let sets = capability_header(thread, args.get(0))?.ok_or(Errno::EINVAL)?;
     let mut bytes = [0; 24];
     let length = sets as usize * 12;
-    thread.process.space.read(args.get(1), &mut bytes[..length])?;
+    thread
+        .process
+        .space
+        .read(args.get(1), &mut bytes[..length])?;
     Ok(0)
 }
 
@@ -461,7 +473,10 @@ pub(super) fn sched_getaffinity(thread: &mut Thread, args: Args) -> Result<u64> 
 pub(super) fn sched_setaffinity(thread: &mut Thread, args: Args) -> Result<u64> {
     let mut mask = [0; 8];
     let length = args.size(1).min(8);
-    thread.process.space.read(args.get(2), &mut mask[..length])?;
+    thread
+        .process
+        .space
+        .read(args.get(2), &mut mask[..length])?;
     check_own_pid(thread, args.int(0))?;
     if mask[0] & 1 == 0 {
         return Err(Errno::EINVAL);

@@ -1,9 +1,9 @@
 //! System calls about the machine and the kernel: names, memory, random numbers.
 
 use super::Args;
+use crate::drivers::fill_random;
 use crate::error::{Errno, Result};
 use crate::process::Thread;
-use crate::drivers::fill_random;
 use linux_raw_sys::general as raw;
 use machine::PAGE_SIZE;
 use spin::Mutex;
@@ -39,7 +39,10 @@ pub(super) fn uname(thread: &mut Thread, args: Args) -> Result<u64> {
         padded("x86_64"),
         *DOMAIN_NAME.lock(),
     ];
-    thread.process.space.write(args.get(0), names.as_flattened())?;
+    thread
+        .process
+        .space
+        .write(args.get(0), names.as_flattened())?;
     Ok(0)
 }
 
@@ -52,10 +55,7 @@ fn set_name(thread: &Thread, args: Args, name: &Mutex<[u8; NAME]>) -> Result<u64
         return Err(Errno::EINVAL);
     }
     let mut new = [0; NAME];
-    thread
-        .process
-        .space
-        .read(args.get(0), &mut new[..length])?;
+    thread.process.space.read(args.get(0), &mut new[..length])?;
     *name.lock() = new;
     Ok(0)
 }

@@ -36,8 +36,8 @@ impl Clock {
         if id < 0 {
             let kind = id as u32 & 7;
             let pid = !(id >> 3);
-            let is_known = kind & 3 <= CPU_CLOCK_MAX
-                && (pid == 0 || pid.unsigned_abs() == thread.process.pid);
+            let is_known =
+                kind & 3 <= CPU_CLOCK_MAX && (pid == 0 || pid.unsigned_abs() == thread.process.pid);
             return match is_known {
                 true => Ok(Self::Cpu {
                     is_thread: kind & CPU_CLOCK_THREAD != 0,
