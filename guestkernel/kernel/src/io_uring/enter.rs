@@ -1,0 +1,288 @@
+//! `io_uring_enter(2)`: submitting, and waiting for completions.
+
+use super::file::ring_of;
+use super::ready::Attention;
+use super::ring::{Ring, State};
+use crate::drivers::Batch;
+use crate::error::{Errno, Result};
+use crate::executor::{self, Sleep, sleep_until};
+use crate::fs::OpenFile;
+use crate::process::Process;
+use alloc::sync::Arc;
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll};
+use linux_raw_sys::general::__kernel_timespec;
+use linux_raw_sys::io_uring as raw;
+use machine::clock;
+
+const KNOWN_FLAGS: u32 = raw::IORING_ENTER_GETEVENTS
+    | raw::IORING_ENTER_SQ_WAKEUP
+    | raw::IORING_ENTER_SQ_WAIT
+    | raw::IORING_ENTER_EXT_ARG
+    | raw::IORING_ENTER_REGISTERED_RING
+    | raw::IORING_ENTER_ABS_TIMER
+    | raw::IORING_ENTER_EXT_ARG_REG
+    | raw::IORING_ENTER_NO_IOWAIT;
+
+/// Ring descriptors that a task could register, if that were implemented: none is.
+const REGISTERED_RINGS: i32 = 16;
+
+/// Looks at the devices before the task waits: a quick device is done by then, and the way through
+/// the executor is saved.
+const POLLS_BEFORE_WAITING: u32 = 32;
+
+/// The arguments of `io_uring_enter`, without the ring.
+#[derive(Clone, Copy, Debug)]
+pub struct Enter {
+    /// SQEs to submit.
+    pub to_submit: u32,
+    /// CQEs to wait for, with `IORING_ENTER_GETEVENTS`.
+    pub min_complete: u32,
+    /// `IORING_ENTER_*`.
+    pub flags: u32,
+    /// A signal set, or a `struct io_uring_getevents_arg`.
+    pub argument: u64,
+    /// Its size.
+    pub size: u64,
+}
+
+/// Submits to the ring `fd` and waits, for the task `task` of `process`; returns how many SQEs
+/// were taken.
+///
+/// # Errors
+///
+/// Those of io_uring_enter(2).
+pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> Result<u32> {
+    let file = ring_file(process, fd, call.flags)?;
+    let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
+    let (submitted, wait) = begin(ring, process, task, &call)?;
+    let Some(mut wait) = wait else {
+        return Ok(submitted);
+    };
+    let result = poll_fn(|context| wait.poll(ring, context)).await;
+    finish(submitted, result)
+}
+
+/// What was submitted counts more than how the waiting went.
+fn finish(submitted: u32, waited: Result<()>) -> Result<u32> {
+    match waited {
+        Err(error) if submitted == 0 => Err(error),
+        _ => Ok(submitted),
+    }
+}
+
+fn ring_file(process: &Process, fd: i32, flags: u32) -> Result<Arc<OpenFile>> {
+    if flags & !KNOWN_FLAGS != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & raw::IORING_ENTER_REGISTERED_RING != 0 {
+        return Err(match fd {
+            0..REGISTERED_RINGS => Errno::EBADF,
+            _ => Errno::EINVAL,
+        });
+    }
+    process.files.get(fd)
+}
+
+/// All that is done without waiting, under one lock; gives what remains to be waited for.
+fn begin(
+    ring: &Ring,
+    process: &Arc<Process>,
+    task: u32,
+    call: &Enter,
+) -> Result<(u32, Option<Wait>)> {
+    if ring.is_disabled() {
+        return Err(Errno::EBADFD);
+    }
+    let _attention = Attention::new(ring.ready());
+    let mut submitted = 0;
+    let mut state = None;
+    if call.to_submit > 0 {
+        ring.check_issuer(task)?;
+        let batch = Batch::new();
+        let state = state.insert(ring.lock());
+        submitted = state.submit(call.to_submit, process)?;
+        drop(batch);
+    }
+    if call.flags & raw::IORING_ENTER_GETEVENTS == 0 || submitted != call.to_submit {
+        return Ok((submitted, None));
+    }
+    let wait = Extra::read(call, process).and_then(|extra| {
+        if ring.setup().defers_work() {
+            ring.check_issuer(task)?;
+        }
+        let mut state = state.unwrap_or_else(|| ring.lock());
+        let wanted = call.min_complete.min(ring.setup().cq_entries);
+        if state.reap() >= wanted {
+            return Ok(None);
+        }
+        extra.check_signal_mask(process)?;
+        Ok(Some(Wait::new(&state, wanted, &extra)))
+    });
+    match wait {
+        Ok(wait) => Ok((submitted, wait)),
+        Err(error) => finish(submitted, Err(error)).map(|submitted| (submitted, None)),
+    }
+}
+
+/// What `argument` says.
+#[derive(Default)]
+struct Extra {
+    /// On the monotonic clock.
+    deadline: Option<u64>,
+    /// Until then the wait is for as many as were asked for, after that for one.
+    patient_until: Option<u64>,
+    signal_mask: u64,
+    signal_mask_size: u64,
+}
+
+impl Extra {
+    fn read(call: &Enter, process: &Process) -> Result<Self> {
+        if call.flags & raw::IORING_ENTER_EXT_ARG == 0 {
+            return Ok(Self {
+                signal_mask: call.argument,
+                signal_mask_size: call.size,
+                ..Self::default()
+            });
+        }
+        if call.flags & raw::IORING_ENTER_EXT_ARG_REG != 0 {
+            // Its place is in registered memory, of which there is none.
+            return Err(
+                match call.size == size_of::<raw::io_uring_reg_wait>() as u64 {
+                    true => Errno::EFAULT,
+                    false => Errno::EINVAL,
+                },
+            );
+        }
+        if call.size != size_of::<raw::io_uring_getevents_arg>() as u64 {
+            return Err(Errno::EINVAL);
+        }
+        let argument: raw::io_uring_getevents_arg = process.space.read_value(call.argument)?;
+        let mut extra = Self {
+            deadline: None,
+            patient_until: None,
+            signal_mask: argument.sigmask,
+            signal_mask_size: argument.sigmask_sz.into(),
+        };
+        let now = clock::monotonic();
+        if argument.min_wait_usec > 0 {
+            extra.patient_until = Some(now + u64::from(argument.min_wait_usec) * 1000);
+        }
+        if argument.ts != 0 {
+            let time: __kernel_timespec = process.space.read_value(argument.ts)?;
+            let is_absolute = call.flags & raw::IORING_ENTER_ABS_TIMER != 0;
+            let start = if is_absolute { 0 } else { now };
+            extra.deadline = Some(start.saturating_add(span(&time)));
+        }
+        Ok(extra)
+    }
+
+    /// The mask is for signals that interrupt the wait. None does yet: a signal ends the process or
+    /// stays pending.
+    fn check_signal_mask(&self, process: &Process) -> Result<()> {
+        if self.signal_mask == 0 {
+            return Ok(());
+        }
+        if self.signal_mask_size != size_of::<u64>() as u64 {
+            return Err(Errno::EINVAL);
+        }
+        process.space.read_value::<u64>(self.signal_mask).map(drop)
+    }
+}
+
+/// Nanoseconds of a time that need not make sense: what is negative has passed.
+fn span(time: &__kernel_timespec) -> u64 {
+    let total = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+    u64::try_from(total.max(0)).unwrap_or(u64::MAX)
+}
+
+/// A task that waits for CQEs.
+struct Wait {
+    wanted: u32,
+    /// CQEs shown at the start.
+    shown_before: u64,
+    /// Timeouts fired at the start: one more ends the wait, whatever was asked for.
+    fired_before: u64,
+    patient_until: Option<u64>,
+    /// The time for patience is over: any new CQE will do.
+    is_impatient: bool,
+    deadline: Option<u64>,
+    /// For the earlier of the two.
+    alarm: Option<Sleep>,
+}
+
+impl Wait {
+    fn new(state: &State, wanted: u32, extra: &Extra) -> Self {
+        let mut wait = Self {
+            wanted,
+            shown_before: state.completions.published(),
+            fired_before: state.timeouts_fired.load(Ordering::Relaxed),
+            patient_until: extra.patient_until,
+            is_impatient: false,
+            deadline: extra.deadline,
+            alarm: None,
+        };
+        wait.set_alarm();
+        wait
+    }
+
+    fn set_alarm(&mut self) {
+        let next = self.patient_until.into_iter().chain(self.deadline).min();
+        self.alarm = next.map(sleep_until);
+    }
+
+    fn poll(&mut self, ring: &Ring, context: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            {
+                let _attention = Attention::new(ring.ready());
+                if self.is_over(ring) || self.poll_devices(ring) {
+                    return Poll::Ready(Ok(()));
+                }
+                ring.ready().add_waiter(context.waker());
+                if self.is_over(ring) {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let Some(alarm) = &mut self.alarm else {
+                return Poll::Pending;
+            };
+            if Pin::new(alarm).poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if self.deadline.is_some_and(|end| end <= clock::monotonic()) {
+                let is_in_vain = ring.lock().reap() == 0;
+                return Poll::Ready(if is_in_vain {
+                    Err(Errno::ETIME)
+                } else {
+                    Ok(())
+                });
+            }
+            self.patient_until = None;
+            self.is_impatient = true;
+            self.set_alarm();
+        }
+    }
+
+    /// Whether there is what it waits for.
+    fn is_over(&self, ring: &Ring) -> bool {
+        let mut state = ring.lock();
+        state.reap() >= self.wanted
+            || state.timeouts_fired.load(Ordering::Relaxed) != self.fired_before
+            || self.is_impatient && state.completions.published() > self.shown_before
+    }
+
+    /// Looks at the devices for a moment; true if the wait is over.
+    fn poll_devices(&self, ring: &Ring) -> bool {
+        for _ in 0..POLLS_BEFORE_WAITING {
+            if executor::poll_devices() && self.is_over(ring) {
+                return true;
+            }
+            if executor::has_ready() {
+                break;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,303 @@
+//! `IORING_OP_READ`, `READV`, `READ_FIXED` and their writing counterparts: one read or write, as
+//! `preadv2(2)` and `pwritev2(2)` do it.
+
+use super::{Completion, Operation, Progress, Started, Work};
+use crate::error::{Errno, Result};
+use crate::fs::OpenFile;
+use crate::io::{Direction, InFlight, Io, IoFlags};
+use crate::io_uring::ring::State;
+use crate::io_uring::sqe::{RequestFlags, Sqe};
+use crate::mm::{AddressSpace, IoBuffer, TASK_SIZE, UserRange};
+use crate::process::Process;
+use alloc::sync::Arc;
+use core::task::{Context, Poll};
+use linux_raw_sys::general as raw;
+use smallvec::SmallVec;
+
+/// The most bytes of one read or write (`MAX_RW_COUNT`); more are cut off.
+const MAX_BYTES: usize = 0x7fff_f000;
+/// The most pieces of memory (`UIO_MAXIOV`).
+const MAX_PIECES: u32 = 1024;
+/// `RWF_NOSIGNAL` and `RWF_NOAPPEND`, which linux-raw-sys does not have.
+const RWF_NOAPPEND: u32 = 0x20;
+const RWF_NOSIGNAL: u32 = 0x100;
+
+const KNOWN_FLAGS: u32 = raw::RWF_HIPRI
+    | raw::RWF_DSYNC
+    | raw::RWF_SYNC
+    | raw::RWF_NOWAIT
+    | raw::RWF_APPEND
+    | RWF_NOAPPEND
+    | RWF_NOSIGNAL;
+
+type Ranges = SmallVec<[UserRange; 1]>;
+
+/// The memory side, as the SQE names it.
+enum Memory {
+    Program(Ranges),
+    Registered {
+        index: u16,
+        address: u64,
+        length: u32,
+    },
+    /// From a buffer group; there are none.
+    Selected,
+}
+
+/// A prepared read or write.
+pub(in crate::io_uring) struct ReadWrite {
+    direction: Direction,
+    memory: Memory,
+    fd: i32,
+    flags: u32,
+    offset: u64,
+}
+
+#[inline]
+pub(super) fn read(sqe: &Sqe, flags: RequestFlags, _: &Process) -> Result<Operation> {
+    plain(sqe, flags, Direction::Read)
+}
+
+#[inline]
+pub(super) fn write(sqe: &Sqe, flags: RequestFlags, _: &Process) -> Result<Operation> {
+    plain(sqe, flags, Direction::Write)
+}
+
+pub(super) fn readv(sqe: &Sqe, flags: RequestFlags, process: &Process) -> Result<Operation> {
+    vectored(sqe, flags, Direction::Read, process)
+}
+
+pub(super) fn writev(sqe: &Sqe, flags: RequestFlags, process: &Process) -> Result<Operation> {
+    vectored(sqe, flags, Direction::Write, process)
+}
+
+#[inline]
+pub(super) fn read_fixed(sqe: &Sqe, _: RequestFlags, _: &Process) -> Result<Operation> {
+    prepare(sqe, Direction::Read, || Ok(registered(sqe)))
+}
+
+#[inline]
+pub(super) fn write_fixed(sqe: &Sqe, _: RequestFlags, _: &Process) -> Result<Operation> {
+    prepare(sqe, Direction::Write, || Ok(registered(sqe)))
+}
+
+fn registered(sqe: &Sqe) -> Memory {
+    Memory::Registered {
+        index: sqe.buffer(),
+        address: sqe.address(),
+        length: sqe.length(),
+    }
+}
+
+#[inline]
+fn plain(sqe: &Sqe, flags: RequestFlags, direction: Direction) -> Result<Operation> {
+    prepare(sqe, direction, || {
+        if flags.contains(RequestFlags::BUFFER_SELECT) {
+            return Ok(Memory::Selected);
+        }
+        let range = UserRange {
+            address: sqe.address(),
+            length: (sqe.length() as usize).min(MAX_BYTES),
+        };
+        check_range(&range)?;
+        Ok(Memory::Program([range].into()))
+    })
+}
+
+fn vectored(
+    sqe: &Sqe,
+    flags: RequestFlags,
+    direction: Direction,
+    process: &Process,
+) -> Result<Operation> {
+    prepare(sqe, direction, || {
+        if flags.contains(RequestFlags::BUFFER_SELECT) {
+            return match sqe.length() {
+                1 => Ok(Memory::Selected),
+                _ => Err(Errno::EINVAL),
+            };
+        }
+        read_ranges(&process.space, sqe.address(), sqe.length()).map(Memory::Program)
+    })
+}
+
+#[inline]
+fn prepare(
+    sqe: &Sqe,
+    direction: Direction,
+    memory: impl FnOnce() -> Result<Memory>,
+) -> Result<Operation> {
+    check_priority(sqe.priority())?;
+    // Attributes (protection information) are not supported (`IORING_FEAT_RW_ATTR`).
+    if sqe.attributes() != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Operation::ReadWrite(ReadWrite {
+        direction,
+        memory: memory()?,
+        fd: sqe.fd(),
+        flags: sqe.op_flags(),
+        offset: sqe.offset(),
+    }))
+}
+
+/// I/O priorities are checked, as `ioprio_set(2)` does, and have no effect.
+#[inline]
+fn check_priority(priority: u16) -> Result<()> {
+    const CLASS_SHIFT: u16 = 13;
+    const LEVEL: u16 = 7;
+    match priority >> CLASS_SHIFT {
+        0 if priority & LEVEL == 0 => Ok(()),
+        1..=3 => Ok(()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+#[inline]
+fn check_range(range: &UserRange) -> Result<()> {
+    match range.address.checked_add(range.length as u64) {
+        Some(end) if end <= TASK_SIZE => Ok(()),
+        _ => Err(Errno::EFAULT),
+    }
+}
+
+/// Reads `count` iovecs of a program.
+fn read_ranges(space: &AddressSpace, address: u64, count: u32) -> Result<Ranges> {
+    if count > MAX_PIECES {
+        return Err(Errno::EINVAL);
+    }
+    let mut ranges = Ranges::with_capacity(count as usize);
+    let mut room = MAX_BYTES;
+    for index in 0..u64::from(count) {
+        let at = address.wrapping_add(index * size_of::<raw::iovec>() as u64);
+        let [base, length]: [u64; 2] =
+            [space.read_value(at)?, space.read_value(at.wrapping_add(8))?];
+        let length = usize::try_from(length).map_err(|_| Errno::EINVAL)?;
+        if length > isize::MAX as usize {
+            return Err(Errno::EINVAL);
+        }
+        let mut range = UserRange {
+            address: base,
+            length,
+        };
+        check_range(&range)?;
+        range.length = length.min(room);
+        room -= range.length;
+        ranges.push(range);
+    }
+    Ok(ranges)
+}
+
+impl State {
+    #[inline]
+    pub(super) fn start_read_write(
+        &mut self,
+        operation: ReadWrite,
+        flags: RequestFlags,
+        process: &Arc<Process>,
+    ) -> Started {
+        match self.transfer(operation, flags, process) {
+            Ok(transfer) => Started::Pending(Work::Transfer(transfer)),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn transfer(
+        &self,
+        operation: ReadWrite,
+        flags: RequestFlags,
+        process: &Arc<Process>,
+    ) -> Result<Transfer> {
+        let is_fixed = flags.contains(RequestFlags::FIXED_FILE);
+        let file = self.file(operation.fd, is_fixed, process)?;
+        let buffer = match operation.memory {
+            Memory::Program(ranges) => IoBuffer::vectored(process.space.clone(), ranges),
+            Memory::Registered {
+                index,
+                address,
+                length,
+            } => self.resources.buffer(index)?.part(address, length.into())?,
+            Memory::Selected => return Err(Errno::ENOBUFS),
+        };
+        let opened = file.flags();
+        let is_allowed = match operation.direction {
+            Direction::Read => opened.can_read(),
+            Direction::Write => opened.can_write(),
+        };
+        if !is_allowed {
+            return Err(Errno::EBADF);
+        }
+        let io_flags = io_flags(operation.flags)?;
+        let position = match operation.offset {
+            u64::MAX => None,
+            offset if offset > i64::MAX as u64 => return Err(Errno::EINVAL),
+            offset => Some(offset),
+        };
+        Ok(Transfer {
+            expected: buffer.len(),
+            file,
+            io: Io::new(operation.direction, position, buffer, io_flags),
+        })
+    }
+}
+
+/// What `RWF_*` of an SQE mean for the file.
+#[inline]
+fn io_flags(flags: u32) -> Result<IoFlags> {
+    if flags == 0 {
+        return Ok(IoFlags::empty());
+    }
+    if flags & !KNOWN_FLAGS != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    // Polling for completion needs a ring set up for it (IOPOLL).
+    let appends_and_not = raw::RWF_APPEND | RWF_NOAPPEND;
+    if flags & raw::RWF_HIPRI != 0 || flags & appends_and_not == appends_and_not {
+        return Err(Errno::EINVAL);
+    }
+    Ok([
+        (raw::RWF_DSYNC, IoFlags::DATA_SYNC),
+        (raw::RWF_SYNC, IoFlags::SYNC),
+        (raw::RWF_NOWAIT, IoFlags::NOWAIT),
+        (raw::RWF_APPEND, IoFlags::APPEND),
+    ]
+    .into_iter()
+    .filter(|(bit, _)| flags & bit != 0)
+    .map(|(_, flag)| flag)
+    .collect())
+}
+
+/// A read or write under way.
+pub(in crate::io_uring) struct Transfer {
+    io: Io,
+    file: Arc<OpenFile>,
+    /// Bytes; fewer break a chain.
+    expected: usize,
+}
+
+impl Transfer {
+    #[inline]
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Progress {
+        match self.file.poll_io(&mut self.io, context) {
+            Poll::Pending => Progress::Pending,
+            Poll::Ready(Ok(count)) => Progress::Done(Completion {
+                result: count as i32,
+                flags: 0,
+                is_failure: count != self.expected,
+            }),
+            Poll::Ready(Err(error)) => Progress::Done(Completion::failure(error)),
+        }
+    }
+
+    /// What waits for somebody else's bytes is cancelled, what a device works on is not seen.
+    pub(super) fn can_cancel(&self) -> Result<()> {
+        match self.io.in_flight {
+            InFlight::Nothing => Ok(()),
+            InFlight::Block(_) | InFlight::Bounced(_) => Err(Errno::ENOENT),
+        }
+    }
+
+    pub(super) fn file(&self) -> &Arc<OpenFile> {
+        &self.file
+    }
+}

@@ -1,0 +1,135 @@
+//! `IORING_OP_TIMEOUT`: a CQE at a time, or when so many others were posted.
+
+use super::{Completion, Operation, Progress, Started, Work};
+use crate::error::{Errno, Result};
+use crate::executor::{Sleep, sleep_until};
+use crate::io_uring::ring::State;
+use crate::io_uring::sqe::{RequestFlags, Sqe};
+use crate::process::Process;
+use alloc::sync::Arc;
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::{Context, Poll};
+use linux_raw_sys::general::__kernel_timespec;
+use linux_raw_sys::io_uring as raw;
+use machine::clock;
+
+const KNOWN: u32 = raw::IORING_TIMEOUT_ABS
+    | raw::IORING_TIMEOUT_CLOCK_MASK
+    | raw::IORING_TIMEOUT_ETIME_SUCCESS
+    | raw::IORING_TIMEOUT_MULTISHOT;
+
+/// A prepared TIMEOUT.
+pub(in crate::io_uring) struct Timespan {
+    /// On the clock that `flags` names.
+    nanoseconds: u64,
+    flags: u32,
+    /// CQEs that end it early, or how often it fires.
+    count: u32,
+}
+
+pub(super) fn prepare(sqe: &Sqe, _: RequestFlags, process: &Process) -> Result<Operation> {
+    let flags = sqe.op_flags();
+    let has = |flag| flags & flag == flag;
+    let has_more = sqe.address3() != 0
+        || sqe.attributes() != 0
+        || sqe.buffer() != 0
+        || sqe.length() != 1
+        || sqe.file_index() != 0;
+    // A time on the clock comes once.
+    let comes_again = has(raw::IORING_TIMEOUT_MULTISHOT | raw::IORING_TIMEOUT_ABS);
+    if has_more || flags & !KNOWN != 0 || has(raw::IORING_TIMEOUT_CLOCK_MASK) || comes_again {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Operation::Timeout(Timespan {
+        nanoseconds: nanoseconds(&process.space.read_value(sqe.address())?)?,
+        flags,
+        count: sqe.offset() as u32,
+    }))
+}
+
+/// The span or time that `time` stands for; the far future if it does not fit.
+fn nanoseconds(time: &__kernel_timespec) -> Result<u64> {
+    let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::EINVAL)?;
+    let rest = u64::try_from(time.tv_nsec).map_err(|_| Errno::EINVAL)?;
+    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(rest))
+}
+
+/// A TIMEOUT under way.
+pub(in crate::io_uring) struct Timeout {
+    sleep: Sleep,
+    flags: u32,
+    /// Nanoseconds from one firing to the next.
+    period: u64,
+    /// Firings left of a repeated one; 0 for no end.
+    repeats: u32,
+    /// The number of CQEs posted at which it ends with 0.
+    until_posted: Option<u64>,
+    /// Counts the timeouts that fired on this ring.
+    fired: Arc<AtomicU64>,
+}
+
+impl State {
+    pub(super) fn start_timeout(&mut self, timespan: Timespan) -> Started {
+        let Timespan {
+            nanoseconds,
+            flags,
+            count,
+        } = timespan;
+        let now = clock::monotonic();
+        let deadline = if flags & raw::IORING_TIMEOUT_ABS == 0 {
+            now.saturating_add(nanoseconds)
+        } else if flags & raw::IORING_TIMEOUT_REALTIME == 0 {
+            nanoseconds
+        } else {
+            now.saturating_add(nanoseconds.saturating_sub(clock::realtime()))
+        };
+        let is_repeated = flags & raw::IORING_TIMEOUT_MULTISHOT != 0;
+        let until_posted = (count > 0 && !is_repeated).then(|| {
+            let timeouts = self.timeouts_fired.load(Ordering::Relaxed);
+            // Those posted in this batch count as posted after it, as on Linux.
+            self.completions.published() - timeouts + u64::from(count)
+        });
+        self.counting_timeouts += usize::from(until_posted.is_some());
+        Started::Pending(Work::Timeout(Timeout {
+            sleep: sleep_until(deadline),
+            flags,
+            period: nanoseconds,
+            repeats: if is_repeated { count } else { 0 },
+            until_posted,
+            fired: self.timeouts_fired.clone(),
+        }))
+    }
+}
+
+impl Timeout {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Progress {
+        if Pin::new(&mut self.sleep).poll(context) == Poll::Pending {
+            return Progress::Pending;
+        }
+        self.fired.fetch_add(1, Ordering::Relaxed);
+        let completion = Completion {
+            result: Errno::ETIME.as_result(),
+            flags: 0,
+            is_failure: self.flags & raw::IORING_TIMEOUT_ETIME_SUCCESS == 0,
+        };
+        if self.flags & raw::IORING_TIMEOUT_MULTISHOT == 0 || self.repeats == 1 {
+            return Progress::Done(completion);
+        }
+        self.repeats = self.repeats.saturating_sub(1);
+        let next = clock::monotonic().saturating_add(self.period);
+        self.sleep = sleep_until(next);
+        Progress::More(completion)
+    }
+
+    /// Whether it waits for a number of CQEs.
+    pub(in crate::io_uring) fn is_counting(&self) -> bool {
+        self.until_posted.is_some()
+    }
+
+    /// Whether `posted` CQEs, without those of timeouts, are enough to end it.
+    pub(in crate::io_uring) fn is_satisfied_by(&self, posted: u64) -> bool {
+        self.until_posted.is_some_and(|until| posted >= until)
+    }
+}

@@ -1,0 +1,183 @@
+//! Requests that outlive their submission, in slots that are used again.
+
+use super::operation::{Completion, Operation, Work};
+use super::ready::{ReadyQueue, SlotWaker};
+use super::sqe::RequestFlags;
+use crate::process::Process;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::task::Waker;
+
+/// What is known of every request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    /// What its CQE repeats.
+    pub(super) user_data: u64,
+    pub(super) flags: RequestFlags,
+    pub(super) opcode: u8,
+    /// The slot of the request that is linked to it.
+    pub(super) next: Option<u32>,
+}
+
+/// A request that was accepted and has not started: it waits for others.
+pub(super) struct Held {
+    pub(super) request: Request,
+    /// What it will do, or how it ends without having started.
+    pub(super) plan: Result<Operation, Completion>,
+    /// Who submitted it; weak, since the process has the ring among its files.
+    pub(super) submitter: Weak<Process>,
+}
+
+/// A request that has started.
+pub(super) struct Running {
+    pub(super) request: Request,
+    pub(super) work: Work,
+}
+
+/// What a slot holds.
+pub(super) enum Slot {
+    /// Nothing; the next free slot, if there is one.
+    Free(Option<u32>),
+    Held(Held),
+    Running(Running),
+}
+
+struct Entry {
+    slot: Slot,
+    wake: Arc<SlotWaker>,
+    waker: Waker,
+}
+
+/// The slots of a ring.
+pub(super) struct Slots {
+    entries: Vec<Entry>,
+    first_free: Option<u32>,
+    used: usize,
+    running: usize,
+    queue: Arc<ReadyQueue>,
+}
+
+/// What a request outside its batch is taken to need: its slot, the waker of that, and room for its
+/// CQE.
+pub(super) const REQUEST_COST: usize = size_of::<Entry>() + size_of::<SlotWaker>() + 64;
+
+impl Slots {
+    pub(super) fn new(queue: Arc<ReadyQueue>) -> Self {
+        Self {
+            entries: Vec::new(),
+            first_free: None,
+            used: 0,
+            running: 0,
+            queue,
+        }
+    }
+
+    /// Slots that hold a request.
+    #[inline(always)]
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Requests that have started.
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Puts a request into a slot.
+    pub(super) fn insert(&mut self, slot: Slot) -> u32 {
+        self.used += 1;
+        self.running += usize::from(matches!(slot, Slot::Running(_)));
+        if let Some(index) = self.first_free
+            && let Some(entry) = self.entries.get_mut(index as usize)
+            && let Slot::Free(next) = entry.slot
+        {
+            self.first_free = next;
+            entry.slot = slot;
+            return index;
+        }
+        let index = self.entries.len() as u32;
+        let wake = SlotWaker::new(self.queue.clone(), index);
+        self.entries.push(Entry {
+            slot,
+            waker: Waker::from(wake.clone()),
+            wake,
+        });
+        index
+    }
+
+    /// Takes what a slot holds; `None` if it is free.
+    fn remove(&mut self, index: u32) -> Option<Slot> {
+        let entry = self.entries.get_mut(index as usize)?;
+        if let Slot::Free(_) = entry.slot {
+            return None;
+        }
+        let slot = core::mem::replace(&mut entry.slot, Slot::Free(self.first_free));
+        self.first_free = Some(index);
+        self.used -= 1;
+        self.running -= usize::from(matches!(slot, Slot::Running(_)));
+        Some(slot)
+    }
+
+    /// Takes a request that has not started.
+    pub(super) fn remove_held(&mut self, index: u32) -> Option<Held> {
+        self.held(index)?;
+        match self.remove(index) {
+            Some(Slot::Held(held)) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// Takes a request that has started.
+    pub(super) fn remove_running(&mut self, index: u32) -> Option<Running> {
+        self.running_at(index)?;
+        match self.remove(index) {
+            Some(Slot::Running(running)) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// A request that has not started.
+    pub(super) fn held(&mut self, index: u32) -> Option<&mut Held> {
+        match &mut self.entries.get_mut(index as usize)?.slot {
+            Slot::Held(held) => Some(held),
+            _ => None,
+        }
+    }
+
+    fn running_at(&mut self, index: u32) -> Option<&mut Running> {
+        match &mut self.entries.get_mut(index as usize)?.slot {
+            Slot::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// A request that has started, and what wakes it, ready to be polled.
+    #[inline]
+    pub(super) fn to_poll(&mut self, index: u32) -> Option<(&mut Running, &Waker)> {
+        let entry = self.entries.get_mut(index as usize)?;
+        entry.wake.reset();
+        match &mut entry.slot {
+            Slot::Running(running) => Some((running, &entry.waker)),
+            _ => None,
+        }
+    }
+
+    /// All requests that have started, with their slots.
+    pub(super) fn all_running(&self) -> impl Iterator<Item = (u32, &Running)> {
+        self.entries
+            .iter()
+            .enumerate()
+            .filter_map(|(index, entry)| match &entry.slot {
+                Slot::Running(running) => Some((index as u32, running)),
+                _ => None,
+            })
+    }
+
+    /// Drops all requests and slots.
+    pub(super) fn clear(&mut self) {
+        self.entries = Vec::new();
+        self.first_free = None;
+        self.used = 0;
+        self.running = 0;
+    }
+}

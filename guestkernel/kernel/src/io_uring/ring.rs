@@ -1,0 +1,344 @@
+//! A ring: what is shared with wakers, and the state under its lock.
+
+use super::budget::Allowance;
+use super::completion::CompletionQueue;
+use super::links::{Chain, Drain};
+use super::memory::{Cqe, RingMemory};
+use super::operation::{Completion, Progress, Work};
+use super::ready::ReadyQueue;
+use super::request::{REQUEST_COST, Request, Running, Slot, Slots};
+use super::resources::Resources;
+use super::setup::Setup;
+use super::sqe::RequestFlags;
+use crate::error::{Errno, Result};
+use crate::executor::{Runnable, Urgent};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::task::Context;
+use linux_raw_sys::io_uring::IORING_CQE_F_MORE;
+use spin::{Mutex, MutexGuard};
+
+/// A ring. Its open file shuts it down when it is closed.
+pub struct Ring {
+    memory: Arc<RingMemory>,
+    ready: Arc<ReadyQueue>,
+    setup: Setup,
+    /// Nothing is accepted before the program enables the ring.
+    is_disabled: AtomicBool,
+    /// The only task that may use the ring; 0 for any, or for none yet.
+    issuer: AtomicU32,
+    state: Mutex<State>,
+}
+
+/// What the lock guards.
+pub(super) struct State {
+    pub(super) memory: Arc<RingMemory>,
+    pub(super) setup: Setup,
+    /// The position of the next SQE.
+    pub(super) sq_head: u32,
+    pub(super) completions: CompletionQueue,
+    pub(super) slots: Slots,
+    pub(super) resources: Resources,
+    pub(super) allowance: Allowance,
+    /// The chain that the batch is in the middle of.
+    pub(super) chain: Option<Chain>,
+    pub(super) drain: Drain,
+    /// Held requests whose turn has come.
+    pub(super) turn: VecDeque<u32>,
+    /// Timeouts that count CQEs.
+    pub(super) counting_timeouts: usize,
+    /// Timeouts that ended by themselves; they do not count for those that count.
+    pub(super) timeouts_fired: Arc<AtomicU64>,
+    ready: Arc<ReadyQueue>,
+    /// Woken slots that are being polled; kept for its allocation.
+    woken: Vec<u32>,
+    /// Held while requests run whose CQEs the program may look for without a system call.
+    urgent: Option<Urgent>,
+}
+
+impl Ring {
+    /// A ring made by the task `issuer`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn new(setup: Setup, issuer: u32) -> Result<Arc<Self>> {
+        let memory = Arc::new(RingMemory::new(&setup)?);
+        let is_issuer_known = setup.has_single_issuer() && !setup.starts_disabled();
+        Ok(Arc::new_cyclic(|ring| {
+            let ready = ReadyQueue::new(ring.clone(), memory.clone(), setup);
+            Self {
+                memory: memory.clone(),
+                ready: ready.clone(),
+                setup,
+                is_disabled: AtomicBool::new(setup.starts_disabled()),
+                issuer: AtomicU32::new(if is_issuer_known { issuer } else { 0 }),
+                state: Mutex::new(State {
+                    completions: CompletionQueue::new(setup.cq_entries),
+                    slots: Slots::new(ready.clone()),
+                    memory,
+                    setup,
+                    sq_head: 0,
+                    resources: Resources::default(),
+                    allowance: Allowance::new(REQUEST_COST),
+                    chain: None,
+                    drain: Drain::default(),
+                    turn: VecDeque::new(),
+                    counting_timeouts: 0,
+                    timeouts_fired: Arc::default(),
+                    ready,
+                    woken: Vec::new(),
+                    urgent: None,
+                }),
+            }
+        }))
+    }
+
+    pub(super) fn memory(&self) -> &Arc<RingMemory> {
+        &self.memory
+    }
+
+    pub(super) fn ready(&self) -> &Arc<ReadyQueue> {
+        &self.ready
+    }
+
+    pub(super) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    #[inline]
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    #[inline]
+    pub(super) fn is_disabled(&self) -> bool {
+        self.is_disabled.load(Ordering::Acquire)
+    }
+
+    /// Lets a ring that was made disabled accept requests, from `issuer` only if it is for one.
+    ///
+    /// # Errors
+    ///
+    /// `EBADFD` if it is enabled.
+    pub(super) fn enable(&self, issuer: u32) -> Result<()> {
+        if !self.is_disabled() {
+            return Err(Errno::EBADFD);
+        }
+        if self.setup.has_single_issuer() {
+            self.issuer.store(issuer, Ordering::Relaxed);
+        }
+        self.is_disabled.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether `task` may use the ring.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if it is another task's.
+    #[inline]
+    pub(super) fn check_issuer(&self, task: u32) -> Result<()> {
+        match self.issuer.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            issuer if issuer == task => Ok(()),
+            _ => Err(Errno::EEXIST),
+        }
+    }
+
+    /// The open file is gone: ends everything.
+    pub(super) fn shut_down(&self) {
+        self.lock().clear();
+        self.ready.wake_waiters();
+    }
+}
+
+impl Runnable for Ring {
+    fn run(self: Arc<Self>) {
+        self.ready.unschedule();
+        self.lock().run();
+    }
+}
+
+impl State {
+    /// Polls what was woken and starts what has its turn, and shows the program the results.
+    pub(super) fn run(&mut self) {
+        if self.setup.flags_work() {
+            self.ready.show_work(false);
+        }
+        let mut woken = core::mem::take(&mut self.woken);
+        self.ready.take(&mut woken);
+        for slot in woken.drain(..) {
+            self.poll(slot);
+        }
+        self.woken = woken;
+        self.settle();
+    }
+
+    /// Starts what has its turn, and shows the program the results.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        loop {
+            self.start_all();
+            self.publish();
+            if self.turn.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Does all that a task which asks for events does for the ring; returns how many CQEs the
+    /// program finds.
+    #[inline]
+    pub(super) fn reap(&mut self) -> u32 {
+        if self.has_work() {
+            self.run();
+        }
+        if self.completions.overflowed() > 0 {
+            self.completions.flush_overflow(&self.memory);
+            self.settle();
+        }
+        self.completions.waiting(&self.memory)
+    }
+
+    /// Shows the program new CQEs, ends timeouts that waited for them, and tells those who wait.
+    #[inline]
+    pub(super) fn publish(&mut self) {
+        if self.completions.publish(&self.memory) {
+            if self.counting_timeouts > 0 {
+                self.end_satisfied_timeouts();
+            }
+            self.ready.wake_waiters();
+        }
+    }
+
+    #[cold]
+    fn end_satisfied_timeouts(&mut self) {
+        let fired = self.timeouts_fired.load(Ordering::Relaxed);
+        let posted = self.completions.published() - fired;
+        let satisfied: Vec<u32> = self
+            .slots
+            .all_running()
+            .filter(|(_, running)| match &running.work {
+                Work::Timeout(timeout) => timeout.is_satisfied_by(posted),
+                _ => false,
+            })
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in satisfied {
+            self.timeouts_fired.fetch_add(1, Ordering::Relaxed);
+            self.finish(slot, Completion::success(0));
+        }
+        self.completions.publish(&self.memory);
+    }
+
+    /// Puts an operation that could not finish at once into a slot, after polling it.
+    #[inline]
+    pub(super) fn run_in_slot(&mut self, request: Request, work: Work) {
+        let slot = self.slots.insert(Slot::Running(Running { request, work }));
+        self.poll(slot);
+        let has_to_hurry = !self.setup.defers_work() || self.setup.flags_work();
+        if self.urgent.is_none() && has_to_hurry && self.slots.running() > 0 {
+            self.urgent = Some(Urgent::new());
+        }
+    }
+
+    fn poll(&mut self, slot: u32) {
+        while let Some((running, waker)) = self.slots.to_poll(slot) {
+            match running.work.poll(&mut Context::from_waker(waker)) {
+                Progress::Pending => return,
+                Progress::Done(completion) => return self.finish(slot, completion),
+                Progress::More(completion) => {
+                    let cqe = Cqe {
+                        user_data: running.request.user_data,
+                        result: completion.result,
+                        flags: completion.flags | IORING_CQE_F_MORE,
+                    };
+                    // Without room this is the last one: it waits for room, no more come.
+                    if !self.completions.try_post(&self.memory, cqe) {
+                        return self.finish(slot, completion);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a request that has started.
+    fn finish(&mut self, slot: u32, completion: Completion) {
+        if let Some(running) = self.take_running(slot) {
+            self.complete(running.request, completion);
+        }
+    }
+
+    /// Takes a request that has started out of its slot.
+    pub(super) fn take_running(&mut self, slot: u32) -> Option<Running> {
+        let running = self.slots.remove_running(slot)?;
+        if let Work::Timeout(timeout) = &running.work {
+            self.counting_timeouts -= usize::from(timeout.is_counting());
+        }
+        if self.slots.running() == 0 {
+            self.urgent = None;
+        }
+        Some(running)
+    }
+
+    /// Posts the CQE of a request that is at its end, and sees to those that wait for it.
+    #[inline(always)]
+    pub(super) fn complete(&mut self, mut request: Request, completion: Completion) {
+        if completion.is_failure && request.flags.contains(RequestFlags::SKIP_SUCCESS) {
+            request.flags.remove(RequestFlags::SKIP_SUCCESS);
+            request.flags.insert(RequestFlags::SILENT_LINKS);
+        }
+        if !request.flags.contains(RequestFlags::SKIP_SUCCESS) {
+            self.completions.post(
+                &self.memory,
+                Cqe {
+                    user_data: request.user_data,
+                    result: completion.result,
+                    flags: completion.flags,
+                },
+            );
+        }
+        if request.next.is_some() {
+            self.go_on_after(&request, completion.is_failure);
+        }
+        if self.drain.is_waiting() {
+            self.release_drained();
+        }
+    }
+
+    /// Whether something has its turn that only the issuer may start.
+    pub(super) fn has_work(&self) -> bool {
+        !self.turn.is_empty() || !self.ready.is_empty()
+    }
+
+    pub(super) fn show_work(&self) {
+        self.ready.show_work(true);
+    }
+
+    /// Whether asking for events would give some.
+    pub(super) fn has_events(&self) -> bool {
+        self.completions.waiting(&self.memory) > 0
+            || self.completions.overflowed() > 0
+            || self.has_work()
+    }
+
+    /// Whether there is room for an SQE.
+    pub(super) fn has_sq_room(&self) -> bool {
+        self.memory.sq_pending(self.sq_head) < self.setup.sq_entries
+    }
+
+    /// Drops all requests, and all CQEs that wait for room.
+    fn clear(&mut self) {
+        self.chain = None;
+        self.drain = Drain::default();
+        self.turn.clear();
+        self.slots.clear();
+        self.completions.clear();
+        self.resources = Resources::default();
+        self.counting_timeouts = 0;
+        self.urgent = None;
+    }
+}

@@ -1,0 +1,175 @@
+//! Taking SQEs out of the ring: one batch, under one lock.
+
+use super::operation::{self, Completion, Operation, Started};
+use super::request::{Held, Request, Slot};
+use super::ring::State;
+use super::sqe::{RequestFlags, Sqe};
+use crate::error::{Errno, Result};
+use crate::process::Process;
+use alloc::sync::Arc;
+
+impl State {
+    /// Submits up to `count` SQEs; returns how many were taken. A bad one is the last, unless the
+    /// ring is set up otherwise; its CQE says what is wrong.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if there are some and too much is under way to accept any.
+    pub(super) fn submit(&mut self, count: u32, process: &Arc<Process>) -> Result<u32> {
+        let pending = self.memory.sq_pending(self.sq_head).min(count);
+        let mut taken = 0;
+        let mut is_full = false;
+        while taken < pending {
+            let in_use = self.slots.used() + self.completions.overflowed();
+            if !self.allowance.covers_more_than(in_use) {
+                is_full = true;
+                break;
+            }
+            let head = self.sq_head;
+            self.sq_head = head.wrapping_add(1);
+            let Some(sqe) = self.memory.sqe(head) else {
+                self.memory.count_dropped();
+                break;
+            };
+            taken += 1;
+            if self.submit_one(&sqe, process).is_err() && !self.setup.submits_all() {
+                break;
+            }
+        }
+        self.end_chain();
+        self.memory.publish_sq_head(self.sq_head);
+        if !self.setup.defers_work() {
+            self.settle();
+        } else {
+            self.publish();
+            if self.setup.flags_work() && self.has_work() {
+                self.show_work();
+            }
+        }
+        match taken {
+            0 if is_full => Err(Errno::EAGAIN),
+            _ => Ok(taken),
+        }
+    }
+
+    /// Accepts one SQE; an error is one of the SQE itself, for which the CQE is seen to.
+    #[inline(always)]
+    fn submit_one(&mut self, sqe: &Sqe, process: &Arc<Process>) -> Result<()> {
+        let mut request = Request {
+            user_data: sqe.user_data(),
+            flags: RequestFlags::from_bits_retain(sqe.flags().into()),
+            opcode: sqe.opcode(),
+            next: None,
+        };
+        let prepared = self.prepare(sqe, &mut request, process);
+        let is_simple = !request
+            .flags
+            .intersects(RequestFlags::ANY_LINK | RequestFlags::QUEUED)
+            && self.chain.is_none();
+        match prepared {
+            Ok(operation) if is_simple => {
+                match self.start(operation, request.flags, process) {
+                    Started::Done(completion) => self.complete(request, completion),
+                    Started::Pending(work) => self.run_in_slot(request, work),
+                }
+                Ok(())
+            }
+            prepared => self.submit_slowly(request, prepared, process),
+        }
+    }
+
+    /// Accepts a request that failed, waits for others, or has others wait for it.
+    fn submit_slowly(
+        &mut self,
+        request: Request,
+        prepared: Result<Operation>,
+        process: &Arc<Process>,
+    ) -> Result<()> {
+        let error = prepared.as_ref().err().copied();
+        let plan = prepared.map_err(Completion::failure);
+        let continues = request.flags.intersects(RequestFlags::ANY_LINK);
+        if continues || self.chain.is_some() {
+            self.add_to_chain(request, plan, process);
+            if continues {
+                return Ok(());
+            }
+            self.end_chain();
+        } else {
+            match plan {
+                Err(completion) => self.complete(request, completion),
+                plan => {
+                    let slot = self.slots.insert(Slot::Held(Held {
+                        request,
+                        plan,
+                        submitter: Arc::downgrade(process),
+                    }));
+                    self.wait_for_drain(slot);
+                }
+            }
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Checks an SQE, in Linux's order.
+    #[inline(always)]
+    fn prepare(
+        &mut self,
+        sqe: &Sqe,
+        request: &mut Request,
+        process: &Arc<Process>,
+    ) -> Result<Operation> {
+        let opcode = operation::opcode(request.opcode).ok_or(Errno::EINVAL)?;
+        if !RequestFlags::COMMON.contains(request.flags) {
+            self.check_flags(request, opcode.selects_buffer)?;
+        }
+        if self.drain.is_active || self.drain.includes_next {
+            self.queue_behind_drain(request);
+        }
+        if sqe.priority() != 0 && !opcode.takes_priority {
+            return Err(Errno::EINVAL);
+        }
+        // No credentials can be registered.
+        if sqe.personality() != 0 {
+            return Err(Errno::EINVAL);
+        }
+        (opcode.prepare)(sqe, request.flags, process)
+    }
+
+    #[cold]
+    fn check_flags(&mut self, request: &mut Request, selects_buffer: bool) -> Result<()> {
+        let flags = request.flags;
+        let known = RequestFlags::COMMON
+            | RequestFlags::DRAIN
+            | RequestFlags::BUFFER_SELECT
+            | RequestFlags::SKIP_SUCCESS;
+        if !known.contains(flags) {
+            return Err(Errno::EINVAL);
+        }
+        if flags.contains(RequestFlags::BUFFER_SELECT) && !selects_buffer {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if flags.contains(RequestFlags::SKIP_SUCCESS) {
+            self.drain.is_refused = true;
+        }
+        if flags.contains(RequestFlags::DRAIN) {
+            if self.drain.is_refused {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            self.drain.is_active = true;
+            self.drain_chain();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn queue_behind_drain(&mut self, request: &mut Request) {
+        if self.drain.is_active {
+            request.flags |= RequestFlags::QUEUED;
+        }
+        if self.drain.includes_next && self.chain.is_none() {
+            self.drain.includes_next = false;
+            self.drain.is_active = true;
+            request.flags |= RequestFlags::DRAIN | RequestFlags::QUEUED;
+        }
+    }
+}

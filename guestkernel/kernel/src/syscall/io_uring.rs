@@ -1,0 +1,40 @@
+//! The system calls of io_uring.
+
+use super::Args;
+use crate::error::Result;
+use crate::io_uring::{self, Call, Enter};
+use crate::process::Thread;
+use linux_raw_sys::io_uring::io_uring_params;
+
+/// `io_uring_setup(2)`.
+pub(super) fn io_uring_setup(thread: &mut Thread, args: Args) -> Result<u64> {
+    let process = &thread.process;
+    let mut params: io_uring_params = process.space.read_value(args.get(1))?;
+    let file = io_uring::create(args.uint(0), &mut params, thread.tid)?;
+    process.space.write_value(args.get(1), &params)?;
+    process.files.insert(file, true, 0).map(|fd| fd as u64)
+}
+
+/// `io_uring_enter(2)`.
+pub(super) async fn io_uring_enter(thread: &mut Thread, args: Args) -> Result<u64> {
+    let call = Enter {
+        to_submit: args.uint(1),
+        min_complete: args.uint(2),
+        flags: args.uint(3),
+        argument: args.get(4),
+        size: args.get(5),
+    };
+    io_uring::enter(&thread.process, thread.tid, args.int(0), call)
+        .await
+        .map(u64::from)
+}
+
+/// `io_uring_register(2)`.
+pub(super) fn io_uring_register(thread: &mut Thread, args: Args) -> Result<u64> {
+    let call = Call {
+        opcode: args.uint(1),
+        argument: args.get(2),
+        count: args.uint(3),
+    };
+    io_uring::register(&thread.process, thread.tid, args.int(0), call).map(u64::from)
+}
