@@ -205,8 +205,10 @@ mod tests {
 
     #[test]
     fn a_blocked_signal_waits_and_an_ignored_one_is_gone() {
-        let mut signals = Signals::default();
-        signals.blocked = SignalSet::default().with(Signal::SIGTERM);
+        let mut signals = Signals {
+            blocked: SignalSet::default().with(Signal::SIGTERM),
+            ..Signals::default()
+        };
         signals.raise(Signal::SIGTERM);
         assert_eq!(signals.deliver(), None);
         assert!(signals.pending.contains(Signal::SIGTERM));
