@@ -71,7 +71,12 @@ pub struct Io {
 
 impl Io {
     /// A read or write that has not started.
-    pub fn new(direction: Direction, position: Option<u64>, buffer: IoBuffer, flags: IoFlags) -> Self {
+    pub fn new(
+        direction: Direction,
+        position: Option<u64>,
+        buffer: IoBuffer,
+        flags: IoFlags,
+    ) -> Self {
         Self {
             direction,
             position,

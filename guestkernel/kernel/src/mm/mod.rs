@@ -2,6 +2,7 @@
 
 mod address_space;
 mod change;
+mod code;
 mod fault;
 mod io_buffer;
 mod page_source;

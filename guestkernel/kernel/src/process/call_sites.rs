@@ -30,7 +30,7 @@ const MOV_EAX: u8 = 0xb8;
 const MOV_R9_STACK: [u8; 5] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
 
 /// What a thread knows of the places where its program makes system calls.
-pub struct CallSites {
+pub(super) struct CallSites {
     /// Addresses after the SYSCALL, and how often they trapped.
     counts: [(u64, u32); COUNTED],
     /// Pages of trampolines, and how many of each are used.
@@ -41,7 +41,7 @@ pub struct CallSites {
 
 impl CallSites {
     /// Nothing is known.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             counts: [(0, 0); COUNTED],
             pages: Vec::new(),
@@ -52,7 +52,7 @@ impl CallSites {
     /// Notes that system call `number` was made from before `address`, and patches the site when
     /// it is worth while.
     #[inline]
-    pub fn note(&mut self, space: &AddressSpace, address: u64, number: u64) {
+    pub(super) fn note(&mut self, space: &AddressSpace, address: u64, number: u64) {
         if self.gate.is_none() {
             return;
         }
@@ -194,8 +194,7 @@ mod tests {
         sites.note(&space, 0x40_1008, 110);
         let [before, jump, distance @ .., call0, call1] = read::<8>(&space, 0x40_1000);
         assert_eq!((before, jump, [call0, call1]), (0xc3, 0xe9, CALL));
-        let trampoline =
-            0x40_1006u64.wrapping_add_signed(i32::from_le_bytes(distance).into());
+        let trampoline = 0x40_1006u64.wrapping_add_signed(i32::from_le_bytes(distance).into());
         let code: [u8; 19] = read(&space, trampoline);
         assert_eq!(code[..5], GETPPID[1..6]);
         let back = i32::from_le_bytes(code[8..12].try_into().unwrap());

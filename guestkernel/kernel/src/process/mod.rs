@@ -1,5 +1,6 @@
 //! Processes and threads: what they have, how they start, run and end.
 
+mod call_sites;
 mod credentials;
 mod elf;
 mod exec;

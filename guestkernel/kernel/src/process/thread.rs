@@ -1,5 +1,6 @@
 //! A thread: running the program and seeing to what it wants.
 
+use super::call_sites::CallSites;
 use super::process::{ExitStatus, Process};
 use super::signals::Signal;
 use crate::executor;
@@ -23,6 +24,8 @@ pub struct Thread {
     pub alternate_stack: (u64, u32, u64),
     /// Its name (`PR_SET_NAME`), padded with NULs.
     pub name: [u8; 16],
+    /// Where its program makes system calls.
+    call_sites: CallSites,
 }
 
 impl Thread {
@@ -35,6 +38,7 @@ impl Thread {
             robust_list: 0,
             alternate_stack: (0, raw::SS_DISABLE, 0),
             name,
+            call_sites: CallSites::new(),
         }
     }
 
@@ -52,6 +56,8 @@ impl Thread {
                 Trap::Syscall => {
                     let number = self.context.syscall_number();
                     let args = Args(self.context.syscall_arguments());
+                    let site = self.context.registers.rip;
+                    self.call_sites.note(&process.space, site, number);
                     let call = syscall::dispatch(&mut self, number, args);
                     let result = process.until_ending(call).await;
                     match result {
