@@ -6,6 +6,8 @@
 //! ticket.
 
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use super::batch::{self, Doorbell};
 use super::interrupt::InterruptLine;
@@ -199,11 +201,8 @@ impl BlockDevice {
             let exponent = value(blk::F::TOPOLOGY, config::TOPOLOGY) & 0xff;
             Limits {
                 discard_sectors: value(blk::F::DISCARD, config::MAX_DISCARD_SECTORS).into(),
-                write_zeroes_sectors: value(
-                    blk::F::WRITE_ZEROES,
-                    config::MAX_WRITE_ZEROES_SECTORS,
-                )
-                .into(),
+                write_zeroes_sectors: value(blk::F::WRITE_ZEROES, config::MAX_WRITE_ZEROES_SECTORS)
+                    .into(),
                 physical_block_size: self.block_size << exponent.min(16),
             }
         })
@@ -236,12 +235,8 @@ impl BlockDevice {
     /// The command for `op`, if it makes sense for the device; `None` if there is nothing to do.
     fn prepare(&self, op: BlockOp) -> Result<Option<Command>> {
         let (kind, sector, payload) = match op {
-            BlockOp::Read(sector, segments) => {
-                (blk::T::In, sector, Payload::FromDevice(segments))
-            }
-            BlockOp::Write(sector, segments) => {
-                (blk::T::Out, sector, Payload::ToDevice(segments))
-            }
+            BlockOp::Read(sector, segments) => (blk::T::In, sector, Payload::FromDevice(segments)),
+            BlockOp::Write(sector, segments) => (blk::T::Out, sector, Payload::ToDevice(segments)),
             // Without the feature the device writes through (VIRTIO 1.2, 5.2.6.2).
             BlockOp::Flush if !self.has(blk::F::FLUSH) => return Ok(None),
             BlockOp::Flush => (blk::T::Flush, 0, Payload::Nothing),
@@ -308,7 +303,9 @@ impl BlockDevice {
         frame.write(0, &range.start.to_le_bytes());
         frame.write(8, &range.count.to_le_bytes());
         let segment = Segment::new(frame, 0, 16).ok_or(Errno::EINVAL)?;
-        Ok(Payload::ToDevice(DmaSegments::Own([segment].into_iter().collect())))
+        Ok(Payload::ToDevice(DmaSegments::Own(
+            [segment].into_iter().collect(),
+        )))
     }
 
     /// The ID that the host has given the device, without trailing NUL bytes.

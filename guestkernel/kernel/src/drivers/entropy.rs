@@ -38,7 +38,9 @@ impl EntropyDevice {
         if self.queue.in_flight() > 0 {
             return;
         }
-        let segments = Segment::new(self.frame.clone(), 0, SEED).into_iter().collect();
+        let segments = Segment::new(self.frame.clone(), 0, SEED)
+            .into_iter()
+            .collect();
         let payload = Payload::FromDevice(DmaSegments::Own(segments));
         if self.queue.add(0, &[], payload, 0).is_ok() {
             self.queue.kick();

@@ -146,15 +146,34 @@ mod tests {
             parse_place("0x1000@0xd0001000:5"),
             place(0x1000, 0xd000_1000, 5)
         );
-        assert_eq!(parse_place("4K@0xd0000000:5:1"), place(4096, 0xd000_0000, 5));
-        assert_eq!(parse_place("512@0xfeb00e00:12"), place(512, 0xfeb0_0e00, 12));
+        assert_eq!(
+            parse_place("4K@0xd0000000:5:1"),
+            place(4096, 0xd000_0000, 5)
+        );
+        assert_eq!(
+            parse_place("512@0xfeb00e00:12"),
+            place(512, 0xfeb0_0e00, 12)
+        );
     }
 
     #[test]
     fn text_that_names_no_place_is_refused() {
         for text in [
-            "", "@", ":", "@:", "1@2", "K@0x0:1", "1@0x:1", "+1@2:3", "1@-2:3", "1@2:+3", "é@2:3",
-            "4é@2:3", "1@2:4294967296", "18446744073709551615K@2:3", "99999999999999999999@2:3",
+            "",
+            "@",
+            ":",
+            "@:",
+            "1@2",
+            "K@0x0:1",
+            "1@0x:1",
+            "+1@2:3",
+            "1@-2:3",
+            "1@2:+3",
+            "é@2:3",
+            "4é@2:3",
+            "1@2:4294967296",
+            "18446744073709551615K@2:3",
+            "99999999999999999999@2:3",
         ] {
             assert_eq!(parse_place(text), None, "{text:?}");
         }
@@ -169,7 +188,10 @@ mod tests {
             "virtio_mmio.device=4@0xd7000000:3",
         ] {
             let devices = probe(line);
-            assert!(devices.blocks.is_empty() && devices.console.is_none(), "{line}");
+            assert!(
+                devices.blocks.is_empty() && devices.console.is_none(),
+                "{line}"
+            );
         }
     }
 }

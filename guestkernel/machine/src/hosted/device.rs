@@ -147,10 +147,7 @@ impl<M: Model> SimulatedDevice<M> {
 
     /// Answers all requests that there are and the model does not keep.
     pub fn process(&self) {
-        let mut state = self.state();
-        for index in 0..state.queues.len() {
-            state.process_queue(index, usize::MAX);
-        }
+        self.state().process();
     }
 
     /// Answers up to `count` requests of queue `index`.
@@ -216,6 +213,7 @@ impl<M: Model> MmioDevice for SimulatedDevice<M> {
                 state.counts.doorbells += 1;
                 if !state.is_paused {
                     state.process_queue(value as usize, usize::MAX);
+                    state.process();
                 }
             }
             register::STATUS => state.set_status(value),
@@ -262,6 +260,17 @@ impl<M: Model> State<M> {
 
     fn has(&self, feature: u64) -> bool {
         self.driver_features & feature != 0
+    }
+
+    /// Serves all queues, until that changes nothing: one may bring answers to another.
+    fn process(&mut self) {
+        let mut before = None;
+        while before != Some(self.counts.answers) {
+            before = Some(self.counts.answers);
+            for index in 0..self.queues.len() {
+                self.process_queue(index, usize::MAX);
+            }
+        }
     }
 
     fn process_queue(&mut self, index: usize, count: usize) {

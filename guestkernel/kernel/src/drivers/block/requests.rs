@@ -200,6 +200,12 @@ impl Requests {
         }
     }
 
+    /// Slots there are, the free ones included.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Requests that are not finished.
     pub(super) fn unfinished(&self) -> usize {
         self.unfinished

@@ -131,11 +131,7 @@ impl Bounce {
         }
     }
 
-    fn poll_read(
-        &mut self,
-        buffer: &mut IoBuffer,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<()>> {
+    fn poll_read(&mut self, buffer: &mut IoBuffer, context: &mut Context<'_>) -> Poll<Result<()>> {
         while self.done < self.count {
             let window = self.window(false);
             if let Step::Read(ticket) = &mut self.step {
@@ -157,11 +153,7 @@ impl Bounce {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write(
-        &mut self,
-        buffer: &IoBuffer,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<()>> {
+    fn poll_write(&mut self, buffer: &IoBuffer, context: &mut Context<'_>) -> Poll<Result<()>> {
         if !self.has_lock {
             ready!(self.edits.poll_take(context));
             self.has_lock = true;

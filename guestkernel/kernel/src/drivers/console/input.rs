@@ -2,9 +2,7 @@
 
 use crate::error::Result;
 use alloc::collections::VecDeque;
-use machine::{
-    AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue,
-};
+use machine::{AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue};
 use smallvec::SmallVec;
 
 /// Buffers that the device may fill at a time.

@@ -2,9 +2,7 @@
 
 use crate::error::{Errno, Result};
 use alloc::vec::Vec;
-use machine::{
-    AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue,
-};
+use machine::{AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue};
 
 /// Pages of output that may be under way, after which writers wait.
 const PAGES: usize = 64;
