@@ -1,0 +1,14 @@
+//! Integration tests: each boots a microVM, or is refused one.
+
+// In a test every failure is a panic.
+#![allow(clippy::unwrap_used)]
+
+mod applets;
+mod bad_input;
+mod command_line;
+mod disks;
+mod exit_status;
+mod hostile_images;
+mod signals;
+mod stdio;
+mod terminal;

@@ -1,0 +1,71 @@
+//! Signals to `ringlet`: the VM ends, and nothing is left behind.
+
+use std::fs;
+use std::time::Duration;
+
+use ringlet_tests::{Disk, Ringlet, Running};
+
+/// A VM that is known to run its program, which never ends.
+fn spinning(options: &[&str]) -> Running {
+    let script = "echo ready; while :; do :; done";
+    let mut running = Ringlet::run(options, ["/bin/sh", "-c", script]).start();
+    running.stdout.wait_for(b"ready\n");
+    running
+}
+
+/// A VM whose program waits for input that does not come.
+fn waiting(options: &[&str]) -> Running {
+    let script = "echo ready; read x";
+    let mut running = Ringlet::run(options, ["/bin/sh", "-c", script]).start();
+    running.stdout.wait_for(b"ready\n");
+    running
+}
+
+#[test]
+fn a_busy_program_is_ended() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+        let running = spinning(&[]);
+        running.signal(signal);
+        let output = running.wait().expect_code(128 + signal);
+        assert_eq!(output.err(), "");
+        assert!(output.elapsed < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn a_waiting_program_is_ended() {
+    let mut running = waiting(&[]);
+    running.signal(libc::SIGTERM);
+    // The end must not come from the end of the input.
+    let stdin = running.stdin.take();
+    running.wait().expect_code(128 + libc::SIGTERM);
+    drop(stdin);
+}
+
+#[test]
+fn a_killed_ringlet_leaves_nothing() {
+    let disk = Disk::patterned(1 << 20);
+    let running = waiting(&["--disk", &disk.option(false)]);
+    let pid = running.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    assert_eq!(children, "", "ringlet is one process");
+    running.signal(libc::SIGKILL);
+    running.wait().expect_code(128 + libc::SIGKILL);
+    disk.assert_untouched();
+    // The lock went with it.
+    Ringlet::run(["--disk", &disk.option(false)], ["/bin/true"])
+        .output()
+        .expect_success();
+}
+
+#[test]
+fn the_lock_goes_with_an_ended_vm() {
+    let disk = Disk::patterned(1 << 20);
+    let running = spinning(&["--disk", &disk.option(false)]);
+    running.signal(libc::SIGTERM);
+    running.wait().expect_code(128 + libc::SIGTERM);
+    disk.assert_untouched();
+    Ringlet::run(["--disk", &disk.option(false)], ["/bin/true"])
+        .output()
+        .expect_success();
+}
