@@ -7,6 +7,7 @@ use crate::executor;
 use crate::mm::FaultError;
 use crate::syscall::{self, Args};
 use alloc::sync::Arc;
+use core::pin::pin;
 use linux_raw_sys::general as raw;
 use machine::{PageFault, Trap, UserContext};
 
@@ -58,8 +59,14 @@ impl Thread {
                     let args = Args(self.context.syscall_arguments());
                     let site = self.context.registers.rip;
                     self.call_sites.note(&process.space, site, number);
-                    let call = syscall::dispatch(&mut self, number, args);
-                    let result = process.until_ending(call).await;
+                    let result = match syscall::dispatch_now(&mut self, number, args) {
+                        Some(result) => Some(result),
+                        None => {
+                            // Pinned here, so that the future is not moved on its way.
+                            let call = pin!(syscall::dispatch(&mut self, number, args));
+                            process.until_ending(call).await
+                        }
+                    };
                     match result {
                         Some(Ok(value)) => self.context.set_syscall_result(value),
                         Some(Err(error)) => self

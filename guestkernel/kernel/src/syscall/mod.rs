@@ -27,15 +27,27 @@ macro_rules! system_calls {
         now { $($now:ident => $now_module:ident::$now_handler:ident),* $(,)? }
         wait { $($wait:ident => $wait_module:ident::$wait_handler:ident),* $(,)? }
     ) => {
-        /// Does the system call with that number for `thread`.
+        /// Does the system call with that number for `thread`, if it is one that never waits.
+        #[inline]
+        pub(crate) fn dispatch_now(
+            thread: &mut Thread,
+            number: u64,
+            args: Args,
+        ) -> Option<Result<u64>> {
+            match u32::try_from(number).ok()? {
+                $(number::$now => Some($now_module::$now_handler(thread, args)),)*
+                _ => None,
+            }
+        }
+
+        /// Does the system call with that number for `thread`, if it is one that can wait.
         ///
         /// # Errors
         ///
-        /// Those of the system call; `ENOSYS` if there is none, which is logged once.
+        /// Those of the system call; `ENOSYS` for all others, which is logged once.
         #[inline]
-        pub async fn dispatch(thread: &mut Thread, number: u64, args: Args) -> Result<u64> {
+        pub(crate) async fn dispatch(thread: &mut Thread, number: u64, args: Args) -> Result<u64> {
             match u32::try_from(number).unwrap_or(u32::MAX) {
-                $(number::$now => $now_module::$now_handler(thread, args),)*
                 $(number::$wait => $wait_module::$wait_handler(thread, args).await,)*
                 _ => unimplemented(number),
             }
