@@ -53,7 +53,8 @@ impl Player {
     fn entry(&mut self) -> Entry {
         let random = &mut self.random;
         let fd = random.pick(&self.fds);
-        let memory = random.pick(&[self.program.memory, self.program.memory, 8]);
+        let good = self.program.memory + 0x1000;
+        let memory = random.pick(&[good, good, 8]);
         let reading = read(fd, memory, random.below(8) as u32);
         let mut entry = match random.below(12) {
             0 => failing(),
@@ -87,9 +88,11 @@ impl Player {
             },
             _ => nop(),
         };
-        // A descriptor that is closed stays so, and the ring must not go.
+        // A descriptor that is closed stays so, and a long timeout would be waited for.
         if entry.opcode == op::IORING_OP_CLOSE as u8 {
             entry.fd = 99;
+        } else if entry.opcode == op::IORING_OP_TIMEOUT as u8 {
+            entry.address = self.short.address;
         }
         if random.below(3) == 0 {
             entry.flags =

@@ -56,12 +56,13 @@ fn what_a_timeout_may_say() {
 #[test]
 fn clocks() {
     let mut program = Program::new(8, 0);
-    for (flags, now) in [
-        (0, clock::monotonic()),
-        (raw::IORING_TIMEOUT_BOOTTIME, clock::monotonic()),
-        (raw::IORING_TIMEOUT_REALTIME, clock::realtime()),
-    ] {
-        let entry = timeout(&mut program, now + 5 * MS);
+    let clocks: [(u32, fn() -> u64); 3] = [
+        (0, clock::monotonic),
+        (raw::IORING_TIMEOUT_BOOTTIME, clock::monotonic),
+        (raw::IORING_TIMEOUT_REALTIME, clock::realtime),
+    ];
+    for (flags, now) in clocks {
+        let entry = timeout(&mut program, now() + 5 * MS);
         let op_flags = flags | raw::IORING_TIMEOUT_ABS;
         let start = clock::monotonic();
         assert_eq!(program.one(Entry { op_flags, ..entry }), ETIME);
