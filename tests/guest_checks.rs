@@ -17,17 +17,20 @@ const RESTARTS: usize = 20;
 /// What the checks said, by name: nothing, or why they failed.
 type Results = HashMap<String, Result<(), String>>;
 
+/// Runs a test program's checks of these names, somewhere.
+type Run = fn(&str, &[&str]) -> Output;
+
 /// A test program in one place.
 struct Suite {
     program: &'static str,
     names: Vec<String>,
-    run: fn(&str, &[&str]) -> Output,
+    run: Run,
     results: OnceLock<Results>,
 }
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut places: Vec<(_, fn(&str, &[&str]) -> Output)> = vec![("guest", in_guest)];
+    let mut places: Vec<(&str, Run)> = vec![("guest", in_guest)];
     if host_is_the_oracle() {
         places.push(("host", on_host));
     }
