@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use linux_loader::cmdline::Cmdline;
@@ -161,7 +162,7 @@ fn write_modules(
     kernel: &LoadedKernel,
 ) -> Result<Vec<hvm_modlist_entry>, BootError> {
     let process = config.process.encode()?;
-    let (mut image, image_size) = open_image(&config.rootfs)?;
+    let (image, image_size) = open_image(&config.rootfs)?;
     let too_large = BootError::DoesNotFit {
         image: image_size,
         memory: config.memory,
@@ -176,13 +177,7 @@ fn write_modules(
     else {
         return Err(too_large);
     };
-    memory
-        .read_exact_volatile_from(GuestAddress(initramfs), &mut image, image_size as usize)
-        .map_err(|error| BootError::Rootfs(io::Error::other(error.to_string())))?;
-    let magic: [u8; 6] = memory.read_obj(GuestAddress(initramfs))?;
-    if !CPIO_MAGICS.contains(&magic) {
-        return Err(BootError::NotCpio);
-    }
+    memory::map_file(memory, GuestAddress(initramfs), &image, image_size as usize)?;
     memory.write_slice(&process, GuestAddress(spec))?;
 
     let mut at = MODULE_CMDLINES;
@@ -204,15 +199,17 @@ fn write_modules(
     Ok(entries)
 }
 
-/// Opens the root file system image; gives its size too.
+/// Opens the root file system image and looks at its first bytes; gives its size too.
 fn open_image(path: &Path) -> Result<(File, u64), BootError> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(BootError::NotAFile);
     }
-    if metadata.len() < CPIO_MAGICS[0].len() as u64 {
-        return Err(BootError::NotCpio);
+    let mut magic = [0; CPIO_MAGICS[0].len()];
+    match file.read_exact_at(&mut magic, 0) {
+        Ok(()) if CPIO_MAGICS.contains(&magic) => Ok((file, metadata.len())),
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
+        _ => Err(BootError::NotCpio),
     }
-    Ok((file, metadata.len()))
 }

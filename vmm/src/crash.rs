@@ -24,6 +24,9 @@ pub enum Cause {
     FailedEntry(u64),
     /// KVM_EXIT_HLT, which only happens where no interrupt can come.
     Halted,
+    /// An access to RAM that the host does not serve. KVM reports it as MMIO at that address where
+    /// it emulates the guest, and as EFAULT where it does not.
+    LostMemory(Option<u64>),
     /// Another exit.
     Unexpected(String),
     /// KVM_RUN failed.
@@ -60,6 +63,14 @@ impl Cause {
             Self::Unexpected(exit) => (
                 format!("KVM stopped the guest with an exit that ringlet does not know: {exit}"),
                 "this ringlet may be too old for the host's kernel",
+            ),
+            Self::LostMemory(addr) => (
+                match addr {
+                    Some(addr) => format!("guest memory at {addr:#x} is gone"),
+                    None => "guest memory is gone".to_owned(),
+                },
+                "the root file system image was truncated while the VM ran, or the host is short \
+                 of memory",
             ),
             Self::Run(error) => (
                 format!("KVM_RUN failed: {error}"),

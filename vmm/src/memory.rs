@@ -1,6 +1,8 @@
 //! Guest RAM: private anonymous memory, in two regions around the 32-bit hole.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
@@ -114,6 +116,44 @@ pub fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), MemoryError> 
     Ok(())
 }
 
+/// Maps the first `len` bytes of `file` over guest RAM at `at`, which is page-aligned: a private
+/// copy, of which only what the guest touches takes time and memory.
+///
+/// What the guest has not written yet is the file's, so a file that changes changes in the guest
+/// too. If it is truncated, the VM ends where the guest touches what is gone.
+///
+/// # Errors
+///
+/// Those of mmap(2); EINVAL if the range is not in one region.
+pub fn map_file(
+    memory: &GuestMemoryMmap,
+    at: GuestAddress,
+    file: &File,
+    len: usize,
+) -> io::Result<()> {
+    let pages = len.next_multiple_of(PAGE as usize);
+    let range = memory
+        .get_slice(at, pages)
+        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let start = range.ptr_guard_mut().as_ptr();
+    // SAFETY: the range is guest RAM, mapped by `map` and unmapped as a whole with its region.
+    // Nothing but guest memory accesses, which expect any content, goes there.
+    let mapped = unsafe {
+        libc::mmap(
+            start.cast(),
+            pages,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_FIXED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    match mapped {
+        libc::MAP_FAILED => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 fn check(size: u64, host: u64) -> Result<(), MemoryError> {
     if size < MIN {
         return Err(MemoryError::TooSmall(size));
@@ -179,5 +219,30 @@ mod tests {
         let last: u8 = memory.read_obj(GuestAddress((64 << 20) - 1)).unwrap();
         assert_eq!(last, 0);
         assert!(memory.read_obj::<u8>(GuestAddress(64 << 20)).is_err());
+    }
+
+    #[test]
+    fn a_mapped_file_is_a_private_copy_between_zeros() {
+        use std::io::{Seek, Write};
+        use vm_memory::Bytes;
+        let memory = map(32 << 20).unwrap();
+        let at = GuestAddress(0x10_0000);
+        let mut file = vmm_sys_util::tempfile::TempFile::new().unwrap().into_file();
+        file.write_all(&[7; 5000]).unwrap();
+        map_file(&memory, at, &file, 5000).unwrap();
+        let mut bytes = vec![9; 3 * 4096];
+        memory
+            .read_slice(&mut bytes, GuestAddress(at.0 - 4096))
+            .unwrap();
+        assert!(bytes[..4096].iter().all(|byte| *byte == 0));
+        assert!(bytes[4096..9096].iter().all(|byte| *byte == 7));
+        assert!(bytes[9096..].iter().all(|byte| *byte == 0));
+        memory.write_obj(1_u8, at).unwrap();
+        let mut first = [0];
+        file.rewind().unwrap();
+        std::io::Read::read_exact(&mut file, &mut first).unwrap();
+        assert_eq!(first, [7]);
+        let past = GuestAddress((32 << 20) - 4096);
+        assert!(map_file(&memory, past, &file, 5000).is_err());
     }
 }

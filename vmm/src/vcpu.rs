@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use ringlet_devices::{Memory, Stop};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::bus::Bus;
 use crate::cpuid;
@@ -116,6 +117,11 @@ impl Vcpu {
     fn step(&mut self) -> Result<(), Cause> {
         let machine = &self.machine;
         match self.fd.run() {
+            Ok(VcpuExit::MmioWrite(addr, _) | VcpuExit::MmioRead(addr, _))
+                if machine.memory.address_in_range(GuestAddress(addr)) =>
+            {
+                return Err(Cause::LostMemory(Some(addr)));
+            }
             Ok(VcpuExit::MmioWrite(addr, data)) => machine.bus.write(addr, data),
             Ok(VcpuExit::MmioRead(addr, data)) => machine.bus.read(addr, data),
             Ok(VcpuExit::IoOut(port, data)) => machine.lock_serial().write(port, data),
@@ -127,6 +133,7 @@ impl Vcpu {
             Ok(VcpuExit::FailEntry(reason, _)) => return Err(Cause::FailedEntry(reason)),
             Ok(exit) => return Err(Cause::Unexpected(format!("{exit:?}"))),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => (),
+            Err(error) if error.errno() == libc::EFAULT => return Err(Cause::LostMemory(None)),
             Err(error) => return Err(Cause::Run(error)),
         }
         Ok(())

@@ -213,3 +213,22 @@ fn memory_above_the_hole_is_there() {
     let mut command = dir.ringlet(&exiting(Exit::Exited(5)).elf(true));
     stderr(&finish(command.args(["--mem", "4G"])), 5);
 }
+
+#[test]
+fn a_root_file_system_that_is_truncated_under_the_vm_ends_it() {
+    let dir = Dir::new();
+    // The last page of 64 MiB, where the image is: mov eax, [0x3fff000]; jmp back
+    let code = Code::default().bytes(&[0xa1, 0x00, 0xf0, 0xff, 0x03, 0xeb, 0xf9]);
+    let mut image = b"070701".to_vec();
+    image.resize(3 * 4096, 0);
+    let image = dir.file("image", &image);
+    let mut command = dir.ringlet(&code.elf(true));
+    let child = start(command.args(["--mem", "64M", "--rootfs"]).arg(&image));
+    std::thread::sleep(Duration::from_millis(300));
+    std::fs::write(&image, b"").unwrap();
+    let text = stderr(&await_end(child), 125);
+    assert!(
+        text.contains("root file system image was truncated"),
+        "{text}"
+    );
+}
