@@ -1,6 +1,6 @@
 //! Open files: what the object behind an open file description can do, and the description.
 
-use super::{Answer, BoxFuture, Inode, Stat};
+use super::{Answer, BoxFuture, FileSystemInfo, FileType, Inode, Stat, locks};
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::{AddressSpace, IoBuffer, PageSource};
@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::{Context, Poll};
 use linux_raw_sys::general as raw;
 
@@ -25,8 +25,6 @@ bitflags! {
         const APPEND = raw::O_APPEND;
         /// Nothing waits.
         const NONBLOCK = raw::O_NONBLOCK;
-        /// Signals announce readiness; kept, without effect.
-        const ASYNC = raw::FASYNC;
         /// The device accesses the program's memory.
         const DIRECT = raw::O_DIRECT;
         /// Offsets of 64 bits; always so.
@@ -50,7 +48,6 @@ impl OpenFlags {
     /// What `fcntl(F_SETFL)` can change.
     pub const CHANGEABLE: Self = Self::APPEND
         .union(Self::NONBLOCK)
-        .union(Self::ASYNC)
         .union(Self::DIRECT)
         .union(Self::NO_ATIME);
 
@@ -147,6 +144,11 @@ pub trait FileOps: Any + Send + Sync {
         false
     }
 
+    /// Whether `RWF_NOWAIT` means something.
+    fn supports_nowait(&self) -> bool {
+        true
+    }
+
     /// Whether it takes positions without heeding them: its own is always 0, as that of
     /// `/dev/null`.
     fn ignores_position(&self) -> bool {
@@ -241,6 +243,15 @@ pub struct OpenFile {
     name: Option<(Arc<dyn Inode>, Vec<u8>)>,
     flags: AtomicU32,
     position: AtomicU64,
+    has_locks: AtomicBool,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if *self.has_locks.get_mut() {
+            locks::release_description(self);
+        }
+    }
 }
 
 impl OpenFile {
@@ -252,6 +263,7 @@ impl OpenFile {
             name: None,
             flags: AtomicU32::new(flags.bits()),
             position: AtomicU64::new(0),
+            has_locks: AtomicBool::new(false),
         })
     }
 
@@ -268,6 +280,7 @@ impl OpenFile {
             name,
             flags: AtomicU32::new(flags.bits()),
             position: AtomicU64::new(0),
+            has_locks: AtomicBool::new(false),
         })
     }
 
@@ -310,6 +323,97 @@ impl OpenFile {
         self.flags().contains(OpenFlags::PATH)
     }
 
+    /// Locks belong to it now, and end with it.
+    pub(super) fn note_lock(&self) {
+        self.has_locks.store(true, Ordering::Relaxed);
+    }
+
+    fn file_type(&self) -> Option<FileType> {
+        self.inode.as_ref().map(|inode| inode.file_type())
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_regular(&self) -> bool {
+        self.file_type() == Some(FileType::Regular)
+    }
+
+    /// Whether it can be accessed without the kernel's own memory in between (`O_DIRECT`).
+    pub fn supports_direct(&self) -> bool {
+        let kind = self.file_type();
+        matches!(kind, Some(FileType::Regular | FileType::BlockDevice))
+    }
+
+    /// Checks that it was opened for that.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    #[inline]
+    pub fn check_direction(&self, direction: Direction) -> Result<()> {
+        let flags = self.flags();
+        let is_allowed = match direction {
+            Direction::Read => flags.can_read(),
+            Direction::Write => flags.can_write(),
+        };
+        match is_allowed {
+            true => Ok(()),
+            false => Err(Errno::EBADF),
+        }
+    }
+
+    /// Moves the position: `lseek(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system call.
+    pub async fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
+        if whence > raw::SEEK_MAX {
+            return Err(Errno::EINVAL);
+        }
+        if !self.ops.is_seekable() {
+            return Err(Errno::ESPIPE);
+        }
+        if self.ops.ignores_position() {
+            return Ok(0);
+        }
+        let base = match whence {
+            raw::SEEK_SET => 0,
+            raw::SEEK_CUR => self.position() as i64,
+            raw::SEEK_END => self.ops.size()? as i64,
+            _ => {
+                let size = self.ops.size()?;
+                let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+                if from >= size {
+                    return Err(Errno::ENXIO);
+                }
+                let position = self.ops.seek_hole(from, whence == raw::SEEK_HOLE).await?;
+                self.set_position(position);
+                return Ok(position);
+            }
+        };
+        let position = base.checked_add(offset).ok_or(Errno::EINVAL)?;
+        let position = u64::try_from(position).map_err(|_| Errno::EINVAL)?;
+        self.set_position(position);
+        Ok(position)
+    }
+
+    /// The numbers of the file system that it is in.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub async fn file_system(&self) -> Result<FileSystemInfo> {
+        match &self.inode {
+            Some(inode) => inode.file_system().await,
+            None => Ok(FileSystemInfo {
+                magic: raw::ANON_INODE_FS_MAGIC.into(),
+                block_size: 4096,
+                name_length: 255,
+                ..FileSystemInfo::default()
+            }),
+        }
+    }
+
     /// Its attributes.
     ///
     /// # Errors
@@ -347,14 +451,8 @@ impl OpenFile {
 
     /// Checks what the file was opened for and fills in what its flags imply.
     fn start_io(&self, io: &mut Io) -> Result<()> {
+        self.check_direction(io.direction)?;
         let flags = self.flags();
-        let is_allowed = match io.direction {
-            Direction::Read => flags.can_read(),
-            Direction::Write => flags.can_write(),
-        };
-        if !is_allowed {
-            return Err(Errno::EBADF);
-        }
         io.flags |= IoFlags::STARTED;
         if self.ops.is_seekable() {
             if io.position.is_none() {

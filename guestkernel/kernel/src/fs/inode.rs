@@ -1,5 +1,6 @@
 //! A file in a file system: its attributes, and, for a directory, its names.
 
+use super::pipe::Pipe;
 use super::{Answer, DeviceNumber, FileOps, FileType, Stat, Timestamp};
 use crate::error::{Errno, Result};
 use alloc::sync::Arc;
@@ -111,6 +112,11 @@ pub trait Inode: Any + Send + Sync {
     /// Where a symbolic link points. `EINVAL` for any other file.
     fn read_link(&self) -> Answer<'_, Vec<u8>> {
         Errno::EINVAL.into()
+    }
+
+    /// The pipe that a named pipe stands for.
+    fn fifo(&self) -> Option<Arc<Pipe>> {
+        None
     }
 
     /// The file that a link of procfs leads to, whatever its text says; `None` for all other

@@ -2,7 +2,7 @@
 
 use super::context::View;
 use super::path::{Last, Parent, Restrictions, Walk};
-use super::{FileOps, FileType, Inode, NewNode, OpenFile, OpenFlags};
+use super::{FileOps, FileType, Inode, NewNode, OpenFile, OpenFlags, locks};
 use crate::error::{Errno, Result};
 use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
@@ -114,7 +114,11 @@ impl OpenHow {
 
     fn kept(&self) -> OpenFlags {
         let gone = raw::O_CREAT | raw::O_EXCL | raw::O_NOCTTY | raw::O_TRUNC | raw::O_CLOEXEC;
-        OpenFlags::from_bits_truncate(self.flags & !gone) | OpenFlags::LARGE_FILE
+        let flags = OpenFlags::from_bits_retain(self.flags & !gone);
+        match flags.contains(OpenFlags::PATH) {
+            true => flags,
+            false => flags | OpenFlags::LARGE_FILE,
+        }
     }
 }
 
@@ -182,8 +186,46 @@ impl View<'_> {
         let can_be_linked = !how.has(raw::O_EXCL);
         let inode = directory.create_unnamed(mode, can_be_linked).await?;
         let ops = inode.clone().open().await?;
-        let flags = how.kept() - OpenFlags::DIRECTORY;
-        Ok(OpenFile::with_inode(ops, flags, inode, None))
+        Ok(OpenFile::with_inode(ops, how.kept(), inode, None))
+    }
+
+    /// Makes a file that never has a name: `memfd_create(2)`. `name` is only shown.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`.
+    pub async fn memory_file(&self, name: &[u8], mode: u32) -> Result<Arc<OpenFile>> {
+        let directory: Arc<dyn Inode> = self.context.namespace.unnamed().clone();
+        let inode = directory.create_unnamed(mode, false).await?;
+        let ops = inode.clone().open().await?;
+        let flags = OpenFlags::READ_WRITE | OpenFlags::LARGE_FILE;
+        let shown = [b"memfd:", name].concat();
+        Ok(OpenFile::with_inode(
+            ops,
+            flags,
+            inode,
+            Some((directory, shown)),
+        ))
+    }
+
+    /// Closes a descriptor: `close(2)`.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`, and those of writes that were put off; it is closed all the same.
+    pub fn close(&self, fd: i32) -> Result<()> {
+        let file = self.files.close(fd)?;
+        self.finish_close(&file)
+    }
+
+    /// What follows when a descriptor of `file` was taken out of the table.
+    ///
+    /// # Errors
+    ///
+    /// Those of writes that were put off.
+    pub fn finish_close(&self, file: &OpenFile) -> Result<()> {
+        locks::release_process(file);
+        file.ops.flush()
     }
 
     async fn find(&self, mut walk: Walk<'_>, mut parent: Parent, how: OpenHow) -> Result<Found> {
@@ -284,7 +326,10 @@ impl View<'_> {
             FileType::CharDevice | FileType::BlockDevice => {
                 self.context.namespace.device(kind, inode.special())?
             }
-            FileType::Fifo => inode.clone().open().await?,
+            FileType::Fifo => {
+                let pipe = inode.fifo().ok_or(Errno::ENXIO)?;
+                pipe.open(how.kept()).await?
+            }
             FileType::Regular | FileType::Directory => {
                 let ops = inode.clone().open().await?;
                 if how.has(raw::O_TRUNC) && kind == FileType::Regular && !is_new {

@@ -26,14 +26,14 @@ const ACTION_FLAGS: u64 = (raw::SA_NOCLDSTOP
 /// Bytes of `siginfo_t`.
 const INFO_SIZE: usize = 128;
 
-fn check_set_size(size: usize) -> Result<()> {
+pub(super) fn check_set_size(size: usize) -> Result<()> {
     match size {
         8 => Ok(()),
         _ => Err(Errno::EINVAL),
     }
 }
 
-fn read_set(thread: &Thread, address: u64) -> Result<SignalSet> {
+pub(super) fn read_set(thread: &Thread, address: u64) -> Result<SignalSet> {
     let bits = thread.process.space.read_value(address)?;
     Ok(SignalSet(bits).without(SignalSet::UNBLOCKABLE))
 }

@@ -7,7 +7,7 @@ use crate::error::{Errno, Result};
 use crate::fs::file::DirectorySink;
 use crate::fs::{
     Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileSystemInfo, FileType, Inode,
-    NewNode, RenameMode, SetTime, Stat, Timestamp,
+    NewNode, OpenFile, Pipe, RenameMode, SetTime, Stat, Timestamp,
 };
 use crate::io::{Direction, Io};
 use crate::mm::{PAGE, PageSource};
@@ -54,6 +54,8 @@ pub(super) enum Body {
     Directory(Directory),
     Symlink(Box<[u8]>),
     Special(FileType, DeviceNumber),
+    /// A named pipe; the pipe lives as long as it is open.
+    Fifo(Mutex<Weak<Pipe>>),
 }
 
 impl Body {
@@ -63,7 +65,7 @@ impl Body {
             NewNode::Directory => Self::Directory(Directory::new(parent)),
             NewNode::Symlink(target) => Self::Symlink(target.into()),
             NewNode::Device(kind, number) => Self::Special(kind, number),
-            NewNode::Fifo => Self::Special(FileType::Fifo, DeviceNumber::default()),
+            NewNode::Fifo => Self::Fifo(Mutex::new(Weak::new())),
             NewNode::Socket => Self::Special(FileType::Socket, DeviceNumber::default()),
         }
     }
@@ -116,6 +118,18 @@ impl TmpfsInode {
         Ok(Self::new(self.fs.clone(), body, mode, gid))
     }
 
+    /// A file that is in no directory, but counts as if it had a name: the inode of an open
+    /// object.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`.
+    pub fn unnamed(&self, node: NewNode, mode: u32) -> Result<Arc<Self>> {
+        let inode = self.new_in(node, mode)?;
+        inode.attributes.lock().links = 1;
+        Ok(inode)
+    }
+
     pub(super) fn fs(&self) -> &Arc<Tmpfs> {
         &self.fs
     }
@@ -135,6 +149,7 @@ impl TmpfsInode {
             Body::Directory(_) => FileType::Directory,
             Body::Symlink(_) => FileType::Symlink,
             Body::Special(kind, _) => kind,
+            Body::Fifo(_) => FileType::Fifo,
         }
     }
 
@@ -220,7 +235,7 @@ impl TmpfsInode {
             Body::Regular(content) => (content.size(), content.page_count()),
             Body::Directory(directory) => ((directory.len() as u64 + 2) * ENTRY_SIZE, 0),
             Body::Symlink(target) => (target.len() as u64, u64::from(target.len() > SHORT_SYMLINK)),
-            Body::Special(..) => (0, 0),
+            Body::Special(..) | Body::Fifo(_) => (0, 0),
         };
         Stat {
             device: self.fs.device,
@@ -266,6 +281,12 @@ impl TmpfsInode {
     }
 }
 
+/// Whether `file` is a regular file of a tmpfs.
+pub fn is_tmpfs(file: &OpenFile) -> bool {
+    let inode = (&*file.ops as &dyn core::any::Any).downcast_ref::<TmpfsInode>();
+    inode.is_some_and(|inode| inode.kind() == FileType::Regular)
+}
+
 impl Drop for TmpfsInode {
     fn drop(&mut self) {
         if let Body::Regular(content) = &self.body {
@@ -304,8 +325,20 @@ impl Inode for TmpfsInode {
         Answer::ready(match self.body {
             Body::Regular(_) | Body::Directory(_) => Ok(self),
             Body::Symlink(_) => Err(Errno::ELOOP),
-            Body::Special(..) => Err(Errno::ENXIO),
+            Body::Special(..) | Body::Fifo(_) => Err(Errno::ENXIO),
         })
+    }
+
+    fn fifo(&self) -> Option<Arc<Pipe>> {
+        let Body::Fifo(pipe) = &self.body else {
+            return None;
+        };
+        let mut pipe = pipe.lock();
+        Some(pipe.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Pipe::default());
+            *pipe = Arc::downgrade(&new);
+            new
+        }))
     }
 
     fn file_system(&self) -> Answer<'_, FileSystemInfo> {
@@ -405,6 +438,10 @@ impl FileOps for TmpfsInode {
         true
     }
 
+    fn supports_nowait(&self) -> bool {
+        false
+    }
+
     fn size(&self) -> Result<u64> {
         self.content().map(Content::size)
     }
@@ -445,9 +482,10 @@ impl FileOps for TmpfsInode {
     }
 
     fn read_dir<'a>(&'a self, position: u64, sink: &'a mut DirectorySink<'_>) -> Answer<'a, u64> {
-        Answer::ready(self.directory().map(|directory| {
+        Answer::ready(self.directory().and_then(|directory| {
+            directory.check_alive()?;
             self.note_access();
-            directory.list(self, position, sink)
+            Ok(directory.list(self, position, sink))
         }))
     }
 }

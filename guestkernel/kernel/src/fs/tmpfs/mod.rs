@@ -8,7 +8,7 @@ mod names;
 mod page_map;
 mod space;
 
-pub use inode::TmpfsInode;
+pub use inode::{TmpfsInode, is_tmpfs};
 
 use super::{DeviceNumber, FileSystemInfo};
 use crate::mm::PAGE;

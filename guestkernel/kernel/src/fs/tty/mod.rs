@@ -390,6 +390,10 @@ impl FileOps for TtyFile {
         }
     }
 
+    fn supports_nowait(&self) -> bool {
+        false
+    }
+
     fn ioctl<'a>(
         &'a self,
         request: u32,

@@ -1,0 +1,438 @@
+//! Pipes, with and without a name: `pipe(7)`, `fifo(7)`.
+
+use super::context::View;
+use super::{BoxFuture, FileOps, Inode, NewNode, OpenFile, OpenFlags, Readiness, WaitQueue};
+use crate::error::{Errno, Result};
+use crate::io::{Direction, Io, IoFlags};
+use crate::mm::AddressSpace;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::future::poll_fn;
+use core::task::{Context, Poll};
+use linux_raw_sys::{general as raw, ioctl};
+use spin::Mutex;
+
+/// Bytes that a new pipe holds.
+pub const PIPE_CAPACITY: usize = 65536;
+/// What `F_SETPIPE_SZ` allows.
+const CAPACITY_MAX: usize = 1 << 20;
+const CAPACITY_MIN: usize = 4096;
+/// Writes up to this size are atomic.
+const ATOMIC: usize = raw::PIPE_BUF as usize;
+/// Bytes taken from the writer at a time.
+const CHUNK: usize = 4096;
+
+/// A pipe: what was written and not read yet.
+pub struct Pipe {
+    state: Mutex<State>,
+    /// Woken at every change.
+    changes: WaitQueue,
+}
+
+struct State {
+    bytes: VecDeque<u8>,
+    capacity: usize,
+    readers: usize,
+    writers: usize,
+    /// Ends that were ever opened: those who open a named pipe wait for the other end to be.
+    readers_seen: u64,
+    writers_seen: u64,
+}
+
+/// An open end of a pipe, or both.
+struct End {
+    pipe: Arc<Pipe>,
+    reads: bool,
+    writes: bool,
+}
+
+impl Default for Pipe {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                bytes: VecDeque::new(),
+                capacity: PIPE_CAPACITY,
+                readers: 0,
+                writers: 0,
+                readers_seen: 0,
+                writers_seen: 0,
+            }),
+            changes: WaitQueue::new(),
+        }
+    }
+}
+
+impl Pipe {
+    fn end(self: &Arc<Self>, reads: bool, writes: bool) -> Arc<End> {
+        let mut state = self.state.lock();
+        if reads {
+            state.readers += 1;
+            state.readers_seen += 1;
+        }
+        if writes {
+            state.writers += 1;
+            state.writers_seen += 1;
+        }
+        drop(state);
+        self.changes.wake_all();
+        Arc::new(End {
+            pipe: self.clone(),
+            reads,
+            writes,
+        })
+    }
+
+    /// Opens a named pipe: waits for the other end, unless it is opened for both, or not to wait.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` if it is opened for writing, not to wait, and nobody reads.
+    pub(super) async fn open(self: &Arc<Self>, flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
+        let (reads, writes) = (flags.can_read(), flags.can_write());
+        let is_waiting = !flags.contains(OpenFlags::NONBLOCK);
+        let before = {
+            let state = self.state.lock();
+            if writes && !reads && !is_waiting && state.readers == 0 {
+                return Err(Errno::ENXIO);
+            }
+            (state.readers_seen, state.writers_seen)
+        };
+        let end = self.end(reads, writes);
+        if is_waiting && reads != writes {
+            poll_fn(|context| {
+                self.changes.register(context.waker());
+                let state = self.state.lock();
+                let is_there = match reads {
+                    true => state.writers > 0 || state.writers_seen != before.1,
+                    false => state.readers > 0 || state.readers_seen != before.0,
+                };
+                if is_there {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+        }
+        Ok(end)
+    }
+
+    /// Bytes that it holds at most.
+    pub fn capacity(&self) -> usize {
+        self.state.lock().capacity
+    }
+
+    /// Sets how many bytes it holds, rounded up, and returns that.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if that is too much, `EBUSY` if it holds more now.
+    pub fn set_capacity(&self, capacity: u32) -> Result<usize> {
+        let capacity = (capacity as usize).max(CAPACITY_MIN).next_power_of_two();
+        if capacity > CAPACITY_MAX {
+            return Err(Errno::EPERM);
+        }
+        let mut state = self.state.lock();
+        if state.bytes.len() > capacity {
+            return Err(Errno::EBUSY);
+        }
+        state.capacity = capacity;
+        drop(state);
+        self.changes.wake_all();
+        Ok(capacity)
+    }
+
+    fn poll_read(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
+        if io.buffer.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let mut state = self.state.lock();
+        if state.bytes.is_empty() {
+            if state.writers == 0 {
+                return Poll::Ready(Ok(0));
+            }
+            if io.flags.contains(IoFlags::NOWAIT) {
+                return Poll::Ready(Err(Errno::EAGAIN));
+            }
+            self.changes.register(context.waker());
+            return Poll::Pending;
+        }
+        let (first, second) = state.bytes.as_slices();
+        let mut done = io
+            .buffer
+            .fill(0, &first[..first.len().min(io.buffer.len())])?;
+        if done == first.len() && !second.is_empty() && done < io.buffer.len() {
+            let count = second.len().min(io.buffer.len() - done);
+            done += io.buffer.fill(done, &second[..count]).unwrap_or(0);
+        }
+        state.bytes.drain(..done);
+        drop(state);
+        self.changes.wake_all();
+        Poll::Ready(Ok(done))
+    }
+
+    fn poll_write(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
+        let total = io.buffer.len();
+        let mut bytes = [0; CHUNK];
+        let mut has_written = false;
+        let result = loop {
+            if io.done == total && total > 0 {
+                break Poll::Ready(Ok(total));
+            }
+            let mut state = self.state.lock();
+            if state.readers == 0 {
+                break Poll::Ready(match io.done {
+                    0 => Err(Errno::EPIPE),
+                    done => Ok(done),
+                });
+            }
+            if total == 0 {
+                break Poll::Ready(Ok(0));
+            }
+            let room = state.capacity - state.bytes.len();
+            let needed = if total <= ATOMIC { total } else { 1 };
+            if room < needed {
+                if !io.flags.contains(IoFlags::NOWAIT) {
+                    self.changes.register(context.waker());
+                    break Poll::Pending;
+                }
+                break Poll::Ready(match io.done {
+                    0 => Err(Errno::EAGAIN),
+                    done => Ok(done),
+                });
+            }
+            let count = CHUNK.min(room).min(total - io.done);
+            match io.buffer.take(io.done, &mut bytes[..count]) {
+                Ok(taken) => {
+                    state.bytes.extend(&bytes[..taken]);
+                    io.done += taken;
+                    has_written = true;
+                    if taken < count {
+                        break Poll::Ready(Ok(io.done));
+                    }
+                }
+                Err(error) => {
+                    break Poll::Ready(match io.done {
+                        0 => Err(error),
+                        done => Ok(done),
+                    });
+                }
+            }
+        };
+        if has_written {
+            self.changes.wake_all();
+        }
+        result
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut state = self.pipe.state.lock();
+        state.readers -= usize::from(self.reads);
+        state.writers -= usize::from(self.writes);
+        if state.readers == 0 && state.writers == 0 {
+            state.bytes = VecDeque::new();
+        }
+        drop(state);
+        self.pipe.changes.wake_all();
+    }
+}
+
+impl FileOps for End {
+    fn poll_io(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
+        match io.direction {
+            Direction::Read => self.pipe.poll_read(io, context),
+            Direction::Write => self.pipe.poll_write(io, context),
+        }
+    }
+
+    fn allocate(&self, _mode: u32, _offset: u64, _length: u64) -> super::Answer<'_, ()> {
+        Errno::ESPIPE.into()
+    }
+
+    fn ioctl<'a>(
+        &'a self,
+        request: u32,
+        argument: u64,
+        space: &'a AddressSpace,
+    ) -> BoxFuture<'a, Result<u64>> {
+        let result = match request {
+            ioctl::FIONREAD => {
+                let count = self.pipe.state.lock().bytes.len() as i32;
+                space.write_value(argument, &count).map(|()| 0)
+            }
+            _ => Err(Errno::ENOTTY),
+        };
+        Box::pin(core::future::ready(result))
+    }
+
+    fn poll_ready(&self, _interest: Readiness, context: &mut Context<'_>) -> Readiness {
+        self.pipe.changes.register(context.waker());
+        let state = self.pipe.state.lock();
+        let mut ready = Readiness::empty();
+        if self.reads {
+            if !state.bytes.is_empty() {
+                ready |= Readiness::READABLE;
+            }
+            if state.writers == 0 && state.writers_seen > 0 {
+                ready |= Readiness::HANG_UP;
+            }
+        }
+        if self.writes {
+            if state.capacity - state.bytes.len() >= ATOMIC {
+                ready |= Readiness::WRITABLE;
+            }
+            if state.readers == 0 {
+                ready |= Readiness::ERROR;
+            }
+        }
+        ready
+    }
+}
+
+/// The pipe that `file` is an end of.
+pub fn pipe_of(file: &OpenFile) -> Option<&Arc<Pipe>> {
+    let end = (&*file.ops as &dyn Any).downcast_ref::<End>()?;
+    Some(&end.pipe)
+}
+
+/// Whether `file` is an end of a pipe.
+pub fn is_pipe(file: &OpenFile) -> bool {
+    pipe_of(file).is_some()
+}
+
+impl View<'_> {
+    /// Makes a pipe: the end to read and the end to write, both with `flags`.
+    ///
+    /// # Errors
+    ///
+    /// `ENFILE` if there are too many files.
+    pub fn pipe(&self, flags: OpenFlags) -> Result<(Arc<OpenFile>, Arc<OpenFile>)> {
+        let directory = self.context.namespace.unnamed();
+        let inode = directory.unnamed(NewNode::Fifo, 0o600);
+        let inode: Arc<dyn Inode> = inode.map_err(|_| Errno::ENFILE)?;
+        let pipe = inode.fifo().ok_or(Errno::ENFILE)?;
+        let reader = pipe.end(true, false);
+        let writer = pipe.end(false, true);
+        let open = |end: Arc<End>, flags| OpenFile::with_inode(end, flags, inode.clone(), None);
+        Ok((
+            open(reader, flags),
+            open(writer, flags | OpenFlags::WRITE_ONLY),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::{block_on, spawn, yield_now};
+    use crate::fs::{FdTable, FsContext, Namespace};
+    use crate::mm::IoBuffer;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    fn pipe(flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
+        let context = FsContext::new(Namespace::new());
+        let files = FdTable::new();
+        let view = View {
+            files: &files,
+            context: &context,
+        };
+        view.pipe(flags).unwrap()
+    }
+
+    async fn read(file: &OpenFile, count: usize) -> Result<Vec<u8>> {
+        let buffer = IoBuffer::Kernel(vec![0; count]);
+        let mut io = Io::new(Direction::Read, None, buffer, IoFlags::empty());
+        let count = file.complete(&mut io).await?;
+        match io.buffer {
+            IoBuffer::Kernel(bytes) => Ok(bytes[..count].to_vec()),
+            _ => Err(Errno::EFAULT),
+        }
+    }
+
+    async fn write(file: &OpenFile, bytes: &[u8]) -> Result<usize> {
+        let buffer = IoBuffer::Kernel(bytes.to_vec());
+        let mut io = Io::new(Direction::Write, None, buffer, IoFlags::empty());
+        file.complete(&mut io).await
+    }
+
+    #[test]
+    fn a_reader_waits_for_bytes_and_for_the_end() {
+        let (reader, writer) = pipe(OpenFlags::empty());
+        spawn(async move {
+            yield_now().await;
+            assert_eq!(write(&writer, b"hello").await, Ok(5));
+        });
+        assert_eq!(block_on(read(&reader, 3)).unwrap(), b"hel");
+        assert_eq!(block_on(read(&reader, 9)).unwrap(), b"lo");
+        assert_eq!(block_on(read(&reader, 9)).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_writer_waits_for_room_and_fails_without_readers() {
+        let (reader, writer) = pipe(OpenFlags::empty());
+        let all = vec![7; 3 * PIPE_CAPACITY];
+        spawn(async move {
+            let mut got = 0;
+            while got < 3 * PIPE_CAPACITY {
+                got += read(&reader, 10_000).await.unwrap().len();
+            }
+        });
+        assert_eq!(block_on(write(&writer, &all)), Ok(all.len()));
+        block_on(async {
+            while write(&writer, b"x").await.is_ok() {
+                yield_now().await;
+            }
+        });
+        assert_eq!(block_on(write(&writer, b"x")), Err(Errno::EPIPE));
+    }
+
+    #[test]
+    fn nothing_waits_when_it_is_not_to() {
+        let (reader, writer) = pipe(OpenFlags::NONBLOCK);
+        assert_eq!(block_on(read(&reader, 1)), Err(Errno::EAGAIN));
+        assert_eq!(
+            block_on(write(&writer, &vec![0; 100_000])),
+            Ok(PIPE_CAPACITY)
+        );
+        assert_eq!(block_on(write(&writer, b"x")), Err(Errno::EAGAIN));
+        block_on(read(&reader, 100)).unwrap();
+        // A small write is done at once or not at all.
+        assert_eq!(block_on(write(&writer, &[0; 101])), Err(Errno::EAGAIN));
+        assert_eq!(block_on(write(&writer, &[0; 100])), Ok(100));
+    }
+
+    #[test]
+    fn readiness_follows_the_contents_and_the_ends() {
+        let (reader, writer) = pipe(OpenFlags::empty());
+        let ready = |file: &OpenFile| {
+            let mut context = Context::from_waker(core::task::Waker::noop());
+            file.ops.poll_ready(Readiness::all(), &mut context)
+        };
+        assert_eq!(ready(&reader), Readiness::empty());
+        assert_eq!(ready(&writer), Readiness::WRITABLE);
+        block_on(write(&writer, &vec![0; PIPE_CAPACITY])).unwrap();
+        assert_eq!(ready(&reader), Readiness::READABLE);
+        assert_eq!(ready(&writer), Readiness::empty());
+        drop(writer);
+        assert_eq!(ready(&reader), Readiness::READABLE | Readiness::HANG_UP);
+        let (reader, writer) = pipe(OpenFlags::empty());
+        drop(reader);
+        assert_eq!(ready(&writer), Readiness::WRITABLE | Readiness::ERROR);
+    }
+
+    #[test]
+    fn the_capacity_can_be_changed_but_not_below_the_contents() {
+        let (reader, writer) = pipe(OpenFlags::empty());
+        let pipe = pipe_of(&reader).unwrap();
+        assert_eq!(pipe.set_capacity(5000), Ok(8192));
+        block_on(write(&writer, &[0; 8192])).unwrap();
+        assert_eq!(pipe.set_capacity(0), Err(Errno::EBUSY));
+        assert_eq!(pipe.set_capacity(1 << 30), Err(Errno::EPERM));
+        assert_eq!(pipe.capacity(), 8192);
+    }
+}
