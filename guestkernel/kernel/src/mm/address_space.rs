@@ -20,6 +20,8 @@ pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 pub const MMAP_MIN: u64 = 0x1_0000;
 /// Kept free below the stack, as Linux's `stack_guard_gap`.
 const STACK_GUARD: u64 = 256 * PAGE;
+/// Bytes of memory that are unmapped at a time.
+const UNMAP_BATCH: u64 = 256 << 20;
 /// Areas that an address space can have (`vm.max_map_count`).
 const MAX_AREAS: usize = 65530;
 
@@ -332,9 +334,21 @@ impl Mappings {
         for start in self.isolate(&range) {
             if let Some(area) = self.areas.remove(&start) {
                 self.size -= area.end - start;
-                self.table.unmap(start..area.end, flush);
+                self.unmap_pages(start..area.end, flush);
             }
         }
+    }
+
+    /// Takes the pages of `range` out, and lets go of their frames in batches: the list of them
+    /// is in the kernel's heap.
+    pub(super) fn unmap_pages(&mut self, range: Range<u64>, flush: &mut Flush) {
+        let mut start = range.start;
+        while range.end - start > UNMAP_BATCH {
+            self.table.unmap(start..start + UNMAP_BATCH, flush);
+            drop(core::mem::take(flush));
+            start += UNMAP_BATCH;
+        }
+        self.table.unmap(start..range.end, flush);
     }
 
     /// Whether `bytes` more may be mapped.

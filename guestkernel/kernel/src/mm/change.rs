@@ -86,7 +86,7 @@ impl AddressSpace {
         let is_all_mapped = mappings.is_all_mapped(&range);
         match advice {
             Advice::Nothing => {}
-            Advice::DontNeed => mappings.table.unmap(range, &mut flush),
+            Advice::DontNeed => mappings.unmap_pages(range, &mut flush),
             Advice::Free => {
                 if mappings
                     .overlapping(&range)
@@ -94,7 +94,7 @@ impl AddressSpace {
                 {
                     return Err(Errno::EINVAL);
                 }
-                mappings.table.unmap(range, &mut flush);
+                mappings.unmap_pages(range, &mut flush);
             }
             Advice::Populate { for_write } => {
                 drop(mappings);
@@ -125,7 +125,8 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// For each page of `length` bytes from `address` on, whether it is in memory (`mincore(2)`).
+    /// For each page of `length` bytes from `address` on, whether it is in memory (`mincore(2)`):
+    /// not more at a time than the kernel's heap has room for.
     ///
     /// # Errors
     ///
@@ -141,16 +142,10 @@ impl AddressSpace {
         if !mappings.is_all_mapped(&range) {
             return Err(Errno::ENOMEM);
         }
-        let mut pages = Vec::new();
-        pages
-            .try_reserve_exact(((range.end - range.start) / PAGE) as usize)
-            .map_err(|_| Errno::ENOMEM)?;
-        pages.extend(
-            range
-                .step_by(PAGE as usize)
-                .map(|page| mappings.is_filled_in(page)),
-        );
-        Ok(pages)
+        Ok(range
+            .step_by(PAGE as usize)
+            .map(|page| mappings.is_filled_in(page))
+            .collect())
     }
 
     /// Checks that `length` bytes from `address` on are mapped (`msync(2)`, `mlock(2)`).

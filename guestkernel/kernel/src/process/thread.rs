@@ -3,6 +3,7 @@
 use super::call_sites::CallSites;
 use super::process::{ExitStatus, Process};
 use super::signals::Signal;
+use crate::error::Errno;
 use crate::executor;
 use crate::mm::FaultError;
 use crate::syscall::{self, Args};
@@ -69,9 +70,14 @@ impl Thread {
                     };
                     match result {
                         Some(Ok(value)) => self.context.set_syscall_result(value),
-                        Some(Err(error)) => self
-                            .context
-                            .set_syscall_result(i64::from(error.as_result()) as u64),
+                        Some(Err(error)) => {
+                            if error == Errno::EAGAIN {
+                                // What it would have waited for may be there, for the next try.
+                                executor::poll_devices();
+                            }
+                            let value = i64::from(error.as_result()) as u64;
+                            self.context.set_syscall_result(value);
+                        }
                         None => {}
                     }
                 }

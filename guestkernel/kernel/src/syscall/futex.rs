@@ -45,7 +45,7 @@ pub(super) async fn futex(thread: &mut Thread, args: Args) -> Result<u64> {
                 _ => bits,
             };
             // Linux wakes one even if none is asked for.
-            let count = value.max(1);
+            let count = (value as i32).max(1) as u32;
             futex::wake(&space, address, is_private, count, bits).map(u64::from)
         }
         command @ (raw::FUTEX_REQUEUE | raw::FUTEX_CMP_REQUEUE) if !is_realtime => {

@@ -8,6 +8,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
 
+/// Pages that `mincore(2)` looks at at a time.
+const MINCORE_PAGES: u64 = 4096;
 /// `MAP_*` that change nothing here: hints, and what is always so.
 const MAP_IGNORED: u32 = raw::MAP_GROWSDOWN
     | raw::MAP_DENYWRITE
@@ -180,9 +182,19 @@ pub(super) fn brk(thread: &mut Thread, args: Args) -> Result<u64> {
 
 pub(super) fn mincore(thread: &mut Thread, args: Args) -> Result<u64> {
     let space = &thread.process.space;
-    let residency = space.residency(args.get(0), args.get(1))?;
-    let bytes: Vec<u8> = residency.into_iter().map(u8::from).collect();
-    space.write(args.get(2), &bytes)?;
+    let [start, length, mut out, ..] = args.0;
+    if !start.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    check_mapped(thread, start, length)?;
+    let end = start + length.next_multiple_of(PAGE);
+    for chunk in (start..end).step_by((MINCORE_PAGES * PAGE) as usize) {
+        let length = (end - chunk).min(MINCORE_PAGES * PAGE);
+        let residency = space.residency(chunk, length)?;
+        let bytes: Vec<u8> = residency.into_iter().map(u8::from).collect();
+        space.write(out, &bytes)?;
+        out = out.wrapping_add(bytes.len() as u64);
+    }
     Ok(0)
 }
 
