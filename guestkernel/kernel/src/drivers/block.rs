@@ -7,7 +7,7 @@
 
 mod requests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::batch::{self, Doorbell};
 use super::interrupt::InterruptLine;

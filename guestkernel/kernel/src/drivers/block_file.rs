@@ -6,6 +6,8 @@
 
 mod bounce;
 mod ioctl;
+#[cfg(test)]
+mod tests;
 
 pub use bounce::Bounce;
 pub use ioctl::needs_writable;

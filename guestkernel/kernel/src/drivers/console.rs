@@ -6,6 +6,8 @@ mod control;
 mod input;
 mod output;
 mod port;
+#[cfg(test)]
+mod tests;
 
 use super::batch::Doorbell;
 use super::interrupt::InterruptLine;

@@ -7,7 +7,7 @@ static PENDING: AtomicU64 = AtomicU64::new(0);
 
 /// How a machine's devices interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
+pub(super) enum Trigger {
     /// Each interrupt is a pulse: there is nothing to take back.
     Edge,
     /// The device holds the line until the driver acknowledges.

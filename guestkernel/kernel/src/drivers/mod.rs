@@ -138,6 +138,8 @@ fn parse_number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machine::hosted::device::SimulatedDevice;
+    use machine::hosted::models::{SimulatedConsole, SimulatedDisk};
 
     #[test]
     fn places_are_read_as_linux_reads_them() {
@@ -177,6 +179,26 @@ mod tests {
         ] {
             assert_eq!(parse_place(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_devices_of_the_command_line_are_started() {
+        let (_, disk) = SimulatedDevice::attach(SimulatedDisk::numbered(8));
+        let (_, other) = SimulatedDevice::attach(SimulatedDisk::numbered(16));
+        let (_, console) = SimulatedDevice::attach(SimulatedConsole::new());
+        let line = alloc::format!(
+            "quiet virtio_mmio.device=4K@{disk:#x}:5 virtio_mmio.device=4K@{console:#x}:6 \
+             virtio_mmio.device=4K@{other:#x}:7 virtio_mmio.device=4K@{disk:#x}:8 \
+             ringlet.control=0xd0000000"
+        );
+        let devices = probe(&line);
+        let sizes: Vec<_> = devices.blocks.iter().map(|block| block.sectors()).collect();
+        assert_eq!(
+            sizes,
+            [8, 16],
+            "a device that is named twice is started once"
+        );
+        assert!(devices.console.is_some());
     }
 
     #[test]

@@ -160,6 +160,9 @@ fn quarter_round(state: &mut [u32; BLOCK / 4], [a, b, c, d]: [usize; 4]) {
 mod tests {
     use super::*;
     use alloc::vec::Vec;
+    use machine::hosted::device::SimulatedDevice;
+    use machine::hosted::models::SimulatedEntropy;
+    use machine::{MmioRegion, VirtioFound};
 
     #[test]
     fn the_block_function_is_that_of_the_standard() {
@@ -207,6 +210,27 @@ mod tests {
         }
         let ones: u32 = base[3].iter().map(|byte| byte.count_ones()).sum();
         assert!((600..1000).contains(&ones), "{ones} of 1600 bits are set");
+    }
+
+    #[test]
+    fn the_host_gives_the_first_seed_and_more_later() {
+        let (device, address) = SimulatedDevice::attach(SimulatedEntropy(7));
+        let region = MmioRegion::claim(address, 0x1000).unwrap();
+        let found = VirtioFound::probe(region).unwrap().unwrap();
+        let mut generator = generator(&[]);
+        generator.device = Some(EntropyDevice::start(found).unwrap());
+        generator.is_seeded = false;
+        generator.fill(&mut [0; 8]);
+        assert_eq!(device.counts().answers, 1);
+        assert!(generator.next_seed > clock::monotonic());
+        generator.fill(&mut [0; 8]);
+        assert_eq!(device.counts().answers, 1, "too early for another");
+        generator.next_seed = 0;
+        let key = generator.key;
+        generator.seed();
+        assert_eq!(device.counts().answers, 2);
+        assert_ne!(generator.key, key);
+        assert!(generator.next_seed > clock::monotonic());
     }
 
     #[test]
