@@ -20,6 +20,10 @@ pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 pub const MMAP_MIN: u64 = 0x1_0000;
 /// Kept free below the stack, as Linux's `stack_guard_gap`.
 const STACK_GUARD: u64 = 256 * PAGE;
+/// Bytes that one mapping may promise, if memory is not larger anyway. Linux takes what is more
+/// than all memory for a mistake; programs that were written for whole machines reserve more than
+/// a small VM has, and use little of it.
+const RESERVE_MAX: u64 = 64 << 30;
 /// Bytes of memory that are unmapped at a time.
 const UNMAP_BATCH: u64 = 256 << 20;
 /// Areas that an address space can have (`vm.max_map_count`).
@@ -180,7 +184,8 @@ impl Mappings {
         }
         let is_accounted =
             !request.no_reserve && !request.is_shared && request.access.contains(Access::WRITE);
-        if is_accounted && length / PAGE > machine::memory_use().total as u64 {
+        let most = RESERVE_MAX.max(machine::memory_use().total as u64 * PAGE);
+        if is_accounted && length > most {
             return Err(Errno::ENOMEM);
         }
         if replaced > 0 {

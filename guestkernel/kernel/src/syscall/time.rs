@@ -20,12 +20,14 @@ const CPU_CLOCK_THREAD: u32 = 4;
 enum Clock {
     Realtime,
     Monotonic,
-    /// CPU time of the process or, which is the same with one thread, of the thread.
+    /// CPU time of the process or, which is the same with one thread, of a thread.
     Cpu {
         is_thread: bool,
     },
-    /// One that can be read, but not waited for: a raw or coarse variant of another.
-    Unwaitable {
+    /// The calling thread's CPU time: it stands still while the thread waits.
+    OwnCpu,
+    /// A raw or coarse variant of another.
+    Variant {
         is_realtime: bool,
     },
 }
@@ -51,11 +53,11 @@ impl Clock {
                 Self::Monotonic
             }
             raw::CLOCK_PROCESS_CPUTIME_ID => Self::Cpu { is_thread: false },
-            raw::CLOCK_THREAD_CPUTIME_ID => Self::Cpu { is_thread: true },
+            raw::CLOCK_THREAD_CPUTIME_ID => Self::OwnCpu,
             raw::CLOCK_MONOTONIC_RAW | raw::CLOCK_MONOTONIC_COARSE => {
-                Self::Unwaitable { is_realtime: false }
+                Self::Variant { is_realtime: false }
             }
-            raw::CLOCK_REALTIME_COARSE => Self::Unwaitable { is_realtime: true },
+            raw::CLOCK_REALTIME_COARSE => Self::Variant { is_realtime: true },
             _ => return Err(Errno::EINVAL),
         })
     }
@@ -63,11 +65,9 @@ impl Clock {
     /// What it shows, in nanoseconds.
     fn now(self, thread: &Thread) -> u64 {
         match self {
-            Self::Realtime | Self::Unwaitable { is_realtime: true } => {
-                clock::realtime() + TAI_OFFSET
-            }
-            Self::Monotonic | Self::Unwaitable { is_realtime: false } => clock::monotonic(),
-            Self::Cpu { .. } => thread.process.cpu_time(),
+            Self::Realtime | Self::Variant { is_realtime: true } => clock::realtime() + TAI_OFFSET,
+            Self::Monotonic | Self::Variant { is_realtime: false } => clock::monotonic(),
+            Self::Cpu { .. } | Self::OwnCpu => thread.process.cpu_time(),
         }
     }
 }
@@ -185,7 +185,7 @@ pub(super) async fn nanosleep(thread: &mut Thread, args: Args) -> Result<u64> {
 
 pub(super) async fn clock_nanosleep(thread: &mut Thread, args: Args) -> Result<u64> {
     let clock = Clock::new(thread, args.int(0))?;
-    if let Clock::Unwaitable { .. } = clock {
+    if matches!(clock, Clock::Variant { .. } | Clock::OwnCpu) {
         return Err(Errno::EOPNOTSUPP);
     }
     let time = read_timespec(&thread.process.space, args.get(2))?;
