@@ -12,6 +12,7 @@ fn same(program: &[&str], input: &[u8]) {
     let mut command = Command::new("/bin/busybox");
     command.args(program).env_clear();
     let host = Ringlet::command(command).input(input).output();
+    assert!(!host.err().contains("applet not found"), "{}", host.err());
     let guest = Ringlet::program(program).input(input).output();
     let seen = |output: &ringlet_tests::Output| (output.code(), output.out(), output.err());
     assert_eq!(seen(&guest), seen(&host), "{program:?}");
@@ -61,7 +62,6 @@ fn digests_and_encodings() {
         &["sha1sum"],
         &["md5sum"],
         &["sha3sum"],
-        &["cksum"],
         &["crc32"],
         &["base64"],
         &["od", "-c"],
