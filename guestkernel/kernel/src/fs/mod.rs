@@ -46,3 +46,6 @@ pub use stream::{ByteStream, StreamFile};
 pub use tmpfs::is_tmpfs;
 pub use tty::{Output, Tty, TtyFile};
 pub use wait_queue::WaitQueue;
+
+#[cfg(test)]
+mod tests;
