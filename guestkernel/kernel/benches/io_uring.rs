@@ -63,16 +63,20 @@ impl Program {
             let file = OpenFile::new(ops, OpenFlags::READ_WRITE);
             files.insert(file, false, 0).expect("descriptor");
         }
+        let context = FsContext::new(Namespace::new());
+        let process = Process::new(space.clone(), files.clone(), context);
         let mut params = raw::io_uring_params::zeroed();
         params.flags = raw::IORING_SETUP_SINGLE_ISSUER | raw::IORING_SETUP_DEFER_TASKRUN;
-        let file = create(ENTRIES, &mut params, TASK).expect("ring");
+        let file = create(&process, ENTRIES, &mut params, TASK).expect("ring");
         let source = file.ops.clone().page_source().expect("pages");
         let memory = MapRequest::anonymous(4096, Access::READ | Access::WRITE);
         let memory = space.map(memory).expect("memory");
         for index in 0..ENTRIES {
             let at = params.sq_off.array + 4 * index;
             let frame = source.page(u64::from(at / 4096), true).expect("page");
-            frame.atomic_u32(at as usize % 4096).store(index, Ordering::Relaxed);
+            frame
+                .atomic_u32(at as usize % 4096)
+                .store(index, Ordering::Relaxed);
             let at = raw::IORING_OFF_SQES + 64 * index;
             let frame = source.page(u64::from(at / 4096), true).expect("page");
             let at = at as usize % 4096;
@@ -84,7 +88,7 @@ impl Program {
         Self {
             control: source.page(0, true).expect("page"),
             fd: files.insert(file, true, 0).expect("descriptor"),
-            process: Process::new(space, files, FsContext::new(Namespace::new())),
+            process,
             params,
             later,
         }
@@ -126,7 +130,11 @@ impl Program {
 
 fn main() {
     let sizes: Vec<u32> = std::env::args().filter_map(|it| it.parse().ok()).collect();
-    let sizes = if sizes.is_empty() { vec![1, 32, 128] } else { sizes };
+    let sizes = if sizes.is_empty() {
+        vec![1, 32, 128]
+    } else {
+        sizes
+    };
     let kinds = [
         ("nop", raw::io_uring_op::IORING_OP_NOP, 0),
         ("read, done at once", raw::io_uring_op::IORING_OP_READ, 0),

@@ -36,6 +36,8 @@ bitflags! {
         const DIRECT = 1 << 5;
         /// The open file has checked it and filled in what its own flags imply.
         const STARTED = 1 << 6;
+        /// Write where it says although the file appends (`RWF_NOAPPEND`).
+        const NO_APPEND = 1 << 8;
         /// It starts at the open file's own position, and moves that.
         const OWN_POSITION = 1 << 7;
     }

@@ -476,7 +476,7 @@ impl OpenFile {
             io.flags |= IoFlags::DIRECT;
         }
         if io.direction == Direction::Write {
-            if flags.contains(OpenFlags::APPEND) {
+            if flags.contains(OpenFlags::APPEND) && !io.flags.contains(IoFlags::NO_APPEND) {
                 io.flags |= IoFlags::APPEND;
             }
             if flags.contains(OpenFlags::SYNC) {

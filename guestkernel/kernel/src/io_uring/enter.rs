@@ -7,7 +7,7 @@ use crate::drivers::Batch;
 use crate::error::{Errno, Result};
 use crate::executor::{self, Sleep, sleep_until};
 use crate::fs::OpenFile;
-use crate::process::Process;
+use crate::process::{Process, SignalSet};
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
@@ -61,7 +61,13 @@ pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> R
     let Some(mut wait) = wait else {
         return Ok(submitted);
     };
-    let result = poll_fn(|context| wait.poll(ring, context)).await;
+    let mask = wait.mask.map(|mask| SignalMask::set(process, mask));
+    let waiting = poll_fn(|context| wait.poll(ring, context));
+    let result = match process.until_signal(waiting).await {
+        Err(_) if ring.lock().reap() > 0 => Ok(()),
+        result => result.flatten(),
+    };
+    drop(mask);
     finish(submitted, result)
 }
 
@@ -118,8 +124,8 @@ fn begin(
         if state.reap() >= wanted {
             return Ok(None);
         }
-        extra.check_signal_mask(process)?;
-        Ok(Some(Wait::new(&state, wanted, &extra)))
+        let mask = extra.read_signal_mask(process)?;
+        Ok(Some(Wait::new(&state, wanted, &extra, mask)))
     });
     match wait {
         Ok(wait) => Ok((submitted, wait)),
@@ -179,16 +185,16 @@ impl Extra {
         Ok(extra)
     }
 
-    /// The mask is for signals that interrupt the wait. None does yet: a signal ends the process or
-    /// stays pending.
-    fn check_signal_mask(&self, process: &Process) -> Result<()> {
+    /// The signals to block during the wait, in place of those that are blocked.
+    fn read_signal_mask(&self, process: &Process) -> Result<Option<SignalSet>> {
         if self.signal_mask == 0 {
-            return Ok(());
+            return Ok(None);
         }
         if self.signal_mask_size != size_of::<u64>() as u64 {
             return Err(Errno::EINVAL);
         }
-        process.space.read_value::<u64>(self.signal_mask).map(drop)
+        let mask = SignalSet(process.space.read_value(self.signal_mask)?);
+        Ok(Some(mask.without(SignalSet::UNBLOCKABLE)))
     }
 }
 
@@ -196,6 +202,27 @@ impl Extra {
 fn span(time: &__kernel_timespec) -> u64 {
     let total = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
     u64::try_from(total.max(0)).unwrap_or(u64::MAX)
+}
+
+/// Blocks other signals than before as long as it exists.
+struct SignalMask<'a> {
+    process: &'a Process,
+    before: SignalSet,
+}
+
+impl<'a> SignalMask<'a> {
+    fn set(process: &'a Process, mask: SignalSet) -> Self {
+        let before = core::mem::replace(&mut process.signals.lock().blocked, mask);
+        process.deliver_signals();
+        Self { process, before }
+    }
+}
+
+impl Drop for SignalMask<'_> {
+    fn drop(&mut self) {
+        self.process.signals.lock().blocked = self.before;
+        self.process.deliver_signals();
+    }
 }
 
 /// A task that waits for CQEs.
@@ -211,10 +238,11 @@ struct Wait {
     deadline: Option<u64>,
     /// For the earlier of the two.
     alarm: Option<Sleep>,
+    mask: Option<SignalSet>,
 }
 
 impl Wait {
-    fn new(state: &State, wanted: u32, extra: &Extra) -> Self {
+    fn new(state: &State, wanted: u32, extra: &Extra, mask: Option<SignalSet>) -> Self {
         let mut wait = Self {
             wanted,
             shown_before: state.completions.published(),
@@ -223,6 +251,7 @@ impl Wait {
             is_impatient: false,
             deadline: extra.deadline,
             alarm: None,
+            mask,
         };
         wait.set_alarm();
         wait

@@ -153,7 +153,7 @@ impl Slots {
 
     /// A request that has started, and what wakes it, ready to be polled.
     #[inline]
-    pub(super) fn to_poll(&mut self, index: u32) -> Option<(&mut Running, &Waker)> {
+    pub(super) fn pollable(&mut self, index: u32) -> Option<(&mut Running, &Waker)> {
         let entry = self.entries.get_mut(index as usize)?;
         entry.wake.reset();
         match &mut entry.slot {

@@ -12,8 +12,9 @@ use super::setup::Setup;
 use super::sqe::RequestFlags;
 use crate::error::{Errno, Result};
 use crate::executor::{Runnable, Urgent};
+use crate::process::{Process, Signal};
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Context;
@@ -21,7 +22,7 @@ use linux_raw_sys::io_uring::IORING_CQE_F_MORE;
 use spin::{Mutex, MutexGuard};
 
 /// A ring. Its open file shuts it down when it is closed.
-pub struct Ring {
+pub(super) struct Ring {
     memory: Arc<RingMemory>,
     ready: Arc<ReadyQueue>,
     setup: Setup,
@@ -36,6 +37,8 @@ pub struct Ring {
 pub(super) struct State {
     pub(super) memory: Arc<RingMemory>,
     pub(super) setup: Setup,
+    /// Who made the ring; weak, since it has the ring among its files.
+    owner: Weak<Process>,
     /// The position of the next SQE.
     pub(super) sq_head: u32,
     pub(super) completions: CompletionQueue,
@@ -59,12 +62,12 @@ pub(super) struct State {
 }
 
 impl Ring {
-    /// A ring made by the task `issuer`.
+    /// A ring made by the task `issuer` of `owner`.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn new(setup: Setup, issuer: u32) -> Result<Arc<Self>> {
+    pub(super) fn new(setup: Setup, owner: &Arc<Process>, issuer: u32) -> Result<Arc<Self>> {
         let memory = Arc::new(RingMemory::new(&setup)?);
         let is_issuer_known = setup.has_single_issuer() && !setup.starts_disabled();
         Ok(Arc::new_cyclic(|ring| {
@@ -80,6 +83,7 @@ impl Ring {
                     slots: Slots::new(ready.clone()),
                     memory,
                     setup,
+                    owner: Arc::downgrade(owner),
                     sq_head: 0,
                     resources: Resources::default(),
                     allowance: Allowance::new(REQUEST_COST),
@@ -246,10 +250,15 @@ impl State {
     }
 
     fn poll(&mut self, slot: u32) {
-        while let Some((running, waker)) = self.slots.to_poll(slot) {
+        while let Some((running, waker)) = self.slots.pollable(slot) {
             match running.work.poll(&mut Context::from_waker(waker)) {
                 Progress::Pending => return,
-                Progress::Done(completion) => return self.finish(slot, completion),
+                Progress::Done(completion) => {
+                    if running.work.breaks_pipe(&completion) {
+                        self.send_broken_pipe();
+                    }
+                    return self.finish(slot, completion);
+                }
                 Progress::More(completion) => {
                     let cqe = Cqe {
                         user_data: running.request.user_data,
@@ -262,6 +271,13 @@ impl State {
                     }
                 }
             }
+        }
+    }
+
+    #[cold]
+    fn send_broken_pipe(&self) {
+        if let Some(process) = self.owner.upgrade() {
+            process.signal(Signal::SIGPIPE);
         }
     }
 

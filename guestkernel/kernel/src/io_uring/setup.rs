@@ -4,6 +4,7 @@ use super::file::RingFile;
 use super::ring::Ring;
 use crate::error::{Errno, Result};
 use crate::fs::{OpenFile, OpenFlags};
+use crate::process::Process;
 use alloc::sync::Arc;
 use linux_raw_sys::io_uring as raw;
 
@@ -133,19 +134,20 @@ fn size(asked: u32, limit: u32, clamp: bool) -> Result<u32> {
     }
 }
 
-/// Makes a ring for the task `issuer`, fills in `params` for the program, and returns the open file
+/// Makes a ring for the task `issuer` of `owner`, fills in `params` for the program, and returns the open file
 /// that stands for it.
 ///
 /// # Errors
 ///
 /// `EINVAL`, `ENOMEM`.
 pub fn create(
+    owner: &Arc<Process>,
     entries: u32,
     params: &mut raw::io_uring_params,
     issuer: u32,
 ) -> Result<Arc<OpenFile>> {
     let setup = Setup::new(entries, params)?;
-    let ring = Ring::new(setup, issuer)?;
+    let ring = Ring::new(setup, owner, issuer)?;
     params.sq_entries = setup.sq_entries;
     params.cq_entries = setup.cq_entries;
     params.features = FEATURES;

@@ -86,6 +86,9 @@ impl State {
         process: &Arc<Process>,
     ) -> Result<()> {
         let error = prepared.as_ref().err().copied();
+        if let Some(error) = error {
+            log_refusal(&request, error);
+        }
         let plan = prepared.map_err(Completion::failure);
         let continues = request.flags.intersects(RequestFlags::ANY_LINK);
         if continues || self.chain.is_some() {
@@ -171,5 +174,13 @@ impl State {
             self.drain.is_active = true;
             request.flags |= RequestFlags::DRAIN | RequestFlags::QUEUED;
         }
+    }
+}
+
+#[cold]
+fn log_refusal(request: &Request, error: Errno) {
+    match operation::opcode(request.opcode) {
+        Some(opcode) => log::debug!("io_uring: {} is refused: {error:?}", opcode.name),
+        None => log::debug!("io_uring: opcode {} is not implemented", request.opcode),
     }
 }

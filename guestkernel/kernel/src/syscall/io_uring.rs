@@ -10,7 +10,7 @@ use linux_raw_sys::io_uring::io_uring_params;
 pub(super) fn io_uring_setup(thread: &mut Thread, args: Args) -> Result<u64> {
     let process = &thread.process;
     let mut params: io_uring_params = process.space.read_value(args.get(1))?;
-    let file = io_uring::create(args.uint(0), &mut params, thread.tid)?;
+    let file = io_uring::create(process, args.uint(0), &mut params, thread.tid)?;
     process.space.write_value(args.get(1), &params)?;
     process.files.insert(file, true, 0).map(|fd| fd as u64)
 }

@@ -192,6 +192,18 @@ impl Work {
         }
     }
 
+    /// Whether the submitter gets SIGPIPE as well, since it ended like this.
+    #[inline]
+    pub(super) fn breaks_pipe(&self, completion: &Completion) -> bool {
+        const BROKEN: i32 = -(linux_raw_sys::errno::EPIPE as i32);
+        match self {
+            Self::Transfer(transfer) => {
+                completion.result == BROKEN && transfer.signals_broken_pipe()
+            }
+            Self::Timeout(_) | Self::Other(_) => false,
+        }
+    }
+
     /// The file that it works on.
     pub(super) fn file(&self) -> Option<&Arc<OpenFile>> {
         match self {

@@ -219,15 +219,8 @@ impl State {
             } => self.resources.buffer(index)?.part(address, length.into())?,
             Memory::Selected => return Err(Errno::ENOBUFS),
         };
-        let opened = file.flags();
-        let is_allowed = match operation.direction {
-            Direction::Read => opened.can_read(),
-            Direction::Write => opened.can_write(),
-        };
-        if !is_allowed {
-            return Err(Errno::EBADF);
-        }
-        let io_flags = io_flags(operation.flags)?;
+        file.check_direction(operation.direction)?;
+        let io_flags = io_flags(operation.flags, &file)?;
         let position = match operation.offset {
             u64::MAX => None,
             offset if offset > i64::MAX as u64 => return Err(Errno::EINVAL),
@@ -235,6 +228,7 @@ impl State {
         };
         Ok(Transfer {
             expected: buffer.len(),
+            signals: operation.flags & RWF_NOSIGNAL == 0,
             file,
             io: Io::new(operation.direction, position, buffer, io_flags),
         })
@@ -243,16 +237,22 @@ impl State {
 
 /// What `RWF_*` of an SQE mean for the file.
 #[inline]
-fn io_flags(flags: u32) -> Result<IoFlags> {
+fn io_flags(flags: u32, file: &OpenFile) -> Result<IoFlags> {
     if flags == 0 {
         return Ok(IoFlags::empty());
     }
     if flags & !KNOWN_FLAGS != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    // Polling for completion needs a ring set up for it (IOPOLL).
     let appends_and_not = raw::RWF_APPEND | RWF_NOAPPEND;
-    if flags & raw::RWF_HIPRI != 0 || flags & appends_and_not == appends_and_not {
+    if flags & appends_and_not == appends_and_not {
+        return Err(Errno::EINVAL);
+    }
+    if flags & raw::RWF_NOWAIT != 0 && !file.ops.supports_nowait() {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    // Polling for completion needs a ring set up for it (IOPOLL).
+    if flags & raw::RWF_HIPRI != 0 {
         return Err(Errno::EINVAL);
     }
     Ok([
@@ -260,6 +260,7 @@ fn io_flags(flags: u32) -> Result<IoFlags> {
         (raw::RWF_SYNC, IoFlags::SYNC),
         (raw::RWF_NOWAIT, IoFlags::NOWAIT),
         (raw::RWF_APPEND, IoFlags::APPEND),
+        (RWF_NOAPPEND, IoFlags::NO_APPEND),
     ]
     .into_iter()
     .filter(|(bit, _)| flags & bit != 0)
@@ -273,6 +274,8 @@ pub(in crate::io_uring) struct Transfer {
     file: Arc<OpenFile>,
     /// Bytes; fewer break a chain.
     expected: usize,
+    /// Writing to nobody sends SIGPIPE.
+    signals: bool,
 }
 
 impl Transfer {
@@ -295,6 +298,11 @@ impl Transfer {
             InFlight::Nothing => Ok(()),
             InFlight::Block(_) | InFlight::Bounced(_) => Err(Errno::ENOENT),
         }
+    }
+
+    /// Whether ending with `EPIPE` sends SIGPIPE.
+    pub(super) fn signals_broken_pipe(&self) -> bool {
+        self.signals && self.io.direction == Direction::Write
     }
 
     pub(super) fn file(&self) -> &Arc<OpenFile> {

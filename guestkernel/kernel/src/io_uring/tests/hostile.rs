@@ -130,7 +130,7 @@ fn more_than_memory_allows_is_not_accepted() {
 #[test]
 fn the_ring_shows_only_itself() {
     let mut params = raw::io_uring_params::zeroed();
-    let file = create(1, &mut params, TASK).unwrap();
+    let file = create(&Program::new(1, 0).process, 1, &mut params, TASK).unwrap();
     let source = file.ops.clone().page_source().unwrap();
     let page = |offset: u64| source.page(offset / 4096, true);
     assert!(page(0).is_ok() && page(raw::IORING_OFF_CQ_RING.into()).is_ok());

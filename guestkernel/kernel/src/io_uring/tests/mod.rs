@@ -141,7 +141,7 @@ impl Program {
         let mut params = raw::io_uring_params::zeroed();
         params.flags = flags;
         params.cq_entries = cq_entries;
-        let file = create(entries, &mut params, TASK).unwrap();
+        let file = create(&process, entries, &mut params, TASK).unwrap();
         let source = file.ops.clone().page_source().unwrap();
         let map = |offset: u32, length: u32| {
             let length = u64::from(length).next_multiple_of(4096);
