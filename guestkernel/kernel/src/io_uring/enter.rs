@@ -228,13 +228,10 @@ impl Drop for SignalMask<'_> {
 /// A task that waits for CQEs.
 struct Wait {
     wanted: u32,
-    /// CQEs shown at the start.
-    shown_before: u64,
     /// Timeouts fired at the start: one more ends the wait, whatever was asked for.
     fired_before: u64,
+    /// When one CQE becomes enough.
     patient_until: Option<u64>,
-    /// The time for patience is over: any new CQE will do.
-    is_impatient: bool,
     deadline: Option<u64>,
     /// For the earlier of the two.
     alarm: Option<Sleep>,
@@ -243,23 +240,15 @@ struct Wait {
 
 impl Wait {
     fn new(state: &State, wanted: u32, extra: &Extra, mask: Option<SignalSet>) -> Self {
-        let mut wait = Self {
+        let alarm = extra.patient_until.into_iter().chain(extra.deadline).min();
+        Self {
             wanted,
-            shown_before: state.completions.published(),
             fired_before: state.timeouts_fired.load(Ordering::Relaxed),
             patient_until: extra.patient_until,
-            is_impatient: false,
             deadline: extra.deadline,
-            alarm: None,
+            alarm: alarm.map(sleep_until),
             mask,
-        };
-        wait.set_alarm();
-        wait
-    }
-
-    fn set_alarm(&mut self) {
-        let next = self.patient_until.into_iter().chain(self.deadline).min();
-        self.alarm = next.map(sleep_until);
+        }
     }
 
     fn poll(&mut self, ring: &Ring, context: &mut Context<'_>) -> Poll<Result<()>> {
@@ -280,17 +269,19 @@ impl Wait {
             if Pin::new(alarm).poll(context).is_pending() {
                 return Poll::Pending;
             }
-            if self.deadline.is_some_and(|end| end <= clock::monotonic()) {
-                let is_in_vain = ring.lock().reap() == 0;
-                return Poll::Ready(if is_in_vain {
-                    Err(Errno::ETIME)
-                } else {
-                    Ok(())
-                });
+            match (self.patient_until.take(), self.deadline) {
+                (Some(patient_until), Some(deadline)) if patient_until < deadline => {
+                    self.wanted = self.wanted.min(1);
+                    self.alarm = Some(sleep_until(deadline));
+                }
+                // Without a later deadline the end of patience is the end.
+                _ => {
+                    return Poll::Ready(match ring.lock().reap() {
+                        0 => Err(Errno::ETIME),
+                        _ => Ok(()),
+                    });
+                }
             }
-            self.patient_until = None;
-            self.is_impatient = true;
-            self.set_alarm();
         }
     }
 
@@ -299,7 +290,6 @@ impl Wait {
         let mut state = ring.lock();
         state.reap() >= self.wanted
             || state.timeouts_fired.load(Ordering::Relaxed) != self.fired_before
-            || self.is_impatient && state.completions.published() > self.shown_before
     }
 
     /// Looks at the devices for a moment; true if the wait is over.

@@ -188,18 +188,29 @@ fn pages(bytes: usize) -> Result<Vec<Frame>> {
         .collect()
 }
 
-impl PageSource for RingMemory {
-    /// The offset of a mapping says which part it shows (`IORING_OFF_*`).
-    fn page(&self, index: u64, _for_write: bool) -> Result<Frame> {
-        let offset = index.saturating_mul(PAGE_SIZE as u64);
-        let part = match u32::try_from(offset).map(|offset| offset & raw::IORING_OFF_MMAP_MASK) {
-            Ok(raw::IORING_OFF_SQ_RING | raw::IORING_OFF_CQ_RING) => &self.rings,
-            Ok(raw::IORING_OFF_SQES) => &self.sqes,
-            _ => return Err(Errno::EINVAL),
+impl RingMemory {
+    /// The part that the page at an offset of the ring's file belongs to (`IORING_OFF_*`), and its
+    /// number in that.
+    fn part(&self, index: u64) -> Option<(&[Frame], usize)> {
+        let offset = u32::try_from(index.checked_mul(PAGE_SIZE as u64)?).ok()?;
+        let part = match offset & raw::IORING_OFF_MMAP_MASK {
+            raw::IORING_OFF_SQ_RING | raw::IORING_OFF_CQ_RING => &self.rings,
+            raw::IORING_OFF_SQES => &self.sqes,
+            _ => return None,
         };
-        let within = offset as u32 & !raw::IORING_OFF_MMAP_MASK;
-        part.get(within as usize / PAGE_SIZE)
-            .cloned()
-            .ok_or(Errno::EFAULT)
+        let within = offset & !raw::IORING_OFF_MMAP_MASK;
+        Some((part, within as usize / PAGE_SIZE))
+    }
+}
+
+impl PageSource for RingMemory {
+    fn page(&self, index: u64, _for_write: bool) -> Result<Frame> {
+        let page = self.part(index).and_then(|(part, at)| part.get(at));
+        page.cloned().ok_or(Errno::EFAULT)
+    }
+
+    /// Linux finds no address for a part that there is not.
+    fn check_start(&self, first: u64) -> Result<()> {
+        self.part(first).map(drop).ok_or(Errno::ENOMEM)
     }
 }

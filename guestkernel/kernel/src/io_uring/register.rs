@@ -226,6 +226,9 @@ impl Registration<'_> {
     /// The buffer that an iovec describes; none for an empty one at 0.
     fn pin(&self, range: &iovec) -> Result<Option<RegisteredBuffer>> {
         let (address, length) = (range.iov_base as u64, range.iov_len);
+        if i64::try_from(length).is_err() {
+            return Err(Errno::EINVAL);
+        }
         if address == 0 && length == 0 {
             return Ok(None);
         }

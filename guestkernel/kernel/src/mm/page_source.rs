@@ -1,5 +1,6 @@
 //! What a mapping shows: the contents of a file, the pages of a ring, memory that is shared.
 
+use super::fault::take;
 use crate::error::Result;
 use alloc::collections::BTreeMap;
 use machine::Frame;
@@ -21,6 +22,15 @@ pub trait PageSource: Send + Sync {
     /// program gets SIGBUS, a system call `EFAULT`. `ENOMEM` is the exception.
     fn page(&self, index: u64, for_write: bool) -> Result<Frame>;
 
+    /// Whether a mapping may start at page `first`.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap(2)` then gives.
+    fn check_start(&self, _first: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether pages are cheap to get, so that it pays to map more than a program has asked for.
     fn is_resident(&self) -> bool {
         true
@@ -39,7 +49,7 @@ impl PageSource for SharedMemory {
         if let Some(frame) = pages.get(&index) {
             return Ok(frame.clone());
         }
-        let frame = Frame::zeroed()?;
+        let frame = take(Frame::zeroed)?;
         pages.insert(index, frame.clone());
         Ok(frame)
     }

@@ -67,10 +67,10 @@ pub(super) fn mmap(thread: &mut Thread, args: Args) -> Result<u64> {
             if is_shared && !opened.can_write() {
                 max_access -= Access::WRITE;
             }
-            Backing::Source {
-                source: Arc::clone(&file.ops).page_source()?,
-                first_page: offset / PAGE,
-            }
+            let source = Arc::clone(&file.ops).page_source()?;
+            let first_page = offset / PAGE;
+            source.check_start(first_page)?;
+            Backing::Source { source, first_page }
         }
     };
     let placement = if flags & raw::MAP_FIXED_NOREPLACE != 0 {

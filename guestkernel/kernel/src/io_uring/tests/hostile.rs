@@ -138,5 +138,8 @@ fn the_ring_shows_only_itself() {
     assert!(page(4096).is_err());
     assert!(page(u64::from(raw::IORING_OFF_SQES) + 4096).is_err());
     assert!(page(raw::IORING_OFF_PBUF_RING.into()).is_err());
+    let start = |offset: u64| source.check_start(offset / 4096);
+    assert_eq!(start(raw::IORING_OFF_SQES.into()), Ok(()));
+    assert_eq!(start(0x1800_0000), Err(Errno::ENOMEM));
     assert!(page(1 << 32).is_err() && page(u64::MAX).is_err());
 }

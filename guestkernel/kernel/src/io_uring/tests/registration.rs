@@ -123,6 +123,7 @@ fn buffers() {
         (memory, 0, EFAULT),
         (memory, (1 << 30) + 1, EFAULT),
         (u64::MAX - 7, 64, -75),
+        (memory, u64::MAX, EINVAL),
         (read_only, 8, EFAULT),
     ] {
         let list = program.words(&[memory, 12, address, length]);

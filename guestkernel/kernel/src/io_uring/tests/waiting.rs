@@ -138,6 +138,20 @@ fn patience_ends_before_the_wait_does() {
     let took = clock::monotonic() - start;
     assert!((9 * MS..150 * MS).contains(&took), "{took}");
     assert_eq!(program.cqes(), [(0, 1)]);
+    // One that was there before is enough as well; without a deadline, none is.
+    assert_eq!(program.run(&[]), []);
+    program.push(nop());
+    assert_eq!(program.enter(1, 0, 0), Ok(1));
+    let start = clock::monotonic();
+    assert_eq!(
+        program.enter_with(2, GETEVENTS | EXT_ARG, argument, 24),
+        Ok(0)
+    );
+    assert!(clock::monotonic() - start < 150 * MS);
+    assert_eq!(program.cqes(), [(0, 0)]);
+    let argument = program.argument(0, 0, 1000, 0);
+    let result = program.enter_with(2, GETEVENTS | EXT_ARG, argument, 24);
+    assert_eq!(result, Err(Errno::ETIME));
 }
 
 #[test]
