@@ -116,6 +116,12 @@ fn check(file: &mut File, size: u64, ram_end: u64) -> Result<u64, KernelError> {
         Some(needs) => Err(KernelError::Truncated { has: size, needs }),
         None => Err(KernelError::BadHeaders("an offset overflows".to_owned())),
     };
+    // Section headers are not used, but they come last: without them the file is not whole.
+    needs(
+        u64::from(header.e_shnum)
+            .checked_mul(header.e_shentsize.into())
+            .and_then(|len| len.checked_add(header.e_shoff)),
+    )?;
     let entry_size = size_of::<elf::Elf64_Phdr>() as u64;
     needs(
         u64::from(header.e_phnum)

@@ -11,7 +11,7 @@ use crate::fs::{
 use crate::log;
 use crate::process::{self, ExitStatus, Process, Thread};
 use crate::standard_streams::StandardStreams;
-use ::log::{debug, error};
+use ::log::{debug, error, warn};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -46,7 +46,7 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     for archive in archives {
         initramfs::unpack(namespace.root(), &archive.frames, archive.length).map_err(
             |problem| {
-                error!("{problem}");
+                warn!("{problem}");
                 Exit::BadRootfs
             },
         )?;
@@ -94,7 +94,8 @@ fn start(
     let name = spec.args.first().cloned().unwrap_or_default();
     let shown = String::from_utf8_lossy(&name).into_owned();
     let path = executor::block_on(process::find(view, &name, &spec.env)).map_err(|errno| {
-        error!("{shown}: {errno:?}");
+        // The VMM tells the user; the log has the reason for those who ask for more.
+        warn!("{shown}: {errno:?}");
         match errno {
             Errno::ENOENT | Errno::ENOTDIR => Exit::NotFound,
             errno => Exit::NotExecutable(errno.number()),
@@ -102,7 +103,7 @@ fn start(
     })?;
     let program =
         executor::block_on(process::load(view, &path, spec.args, &spec.env)).map_err(|errno| {
-            error!("{shown}: cannot be executed: {errno:?}");
+            warn!("{shown}: cannot be executed: {errno:?}");
             match errno {
                 Errno::ENOMEM => Exit::OutOfMemory,
                 errno => Exit::NotExecutable(errno.number()),
@@ -137,7 +138,7 @@ fn sort_modules(
         } else if module.name.is_empty() || module.name == MODULE_INITRAMFS.as_bytes() {
             archives.push(module);
         } else {
-            ::log::warn!(
+            warn!(
                 "boot module {} is not known",
                 String::from_utf8_lossy(&module.name)
             );
