@@ -7,12 +7,13 @@
 use super::fault::Window;
 use super::vma::{Backing, MapRequest, PAGE, Placement, Vma};
 use crate::error::{Errno, Result};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use machine::{Access, Flush, PageTable, Space};
-use spin::Mutex;
+use spin::{Mutex, Once};
 
 /// Programs' addresses are below this.
 pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
@@ -32,6 +33,8 @@ const MAX_AREAS: usize = 65530;
 /// The memory of a program.
 pub struct AddressSpace {
     pub(super) mappings: Mutex<Mappings>,
+    /// Ends the program that the memory belongs to.
+    pub(super) on_exhaustion: Once<Box<dyn Fn() + Send + Sync>>,
     root: Space,
 }
 
@@ -63,6 +66,7 @@ impl AddressSpace {
         let table = PageTable::new()?;
         Ok(Arc::new(Self {
             root: table.space(),
+            on_exhaustion: Once::new(),
             mappings: Mutex::new(Mappings {
                 table,
                 areas: BTreeMap::new(),
@@ -80,6 +84,11 @@ impl AddressSpace {
     #[inline]
     pub fn root(&self) -> &Space {
         &self.root
+    }
+
+    /// Has `end` called when there is no memory for a page that the program needs.
+    pub(crate) fn set_on_exhaustion(&self, end: impl Fn() + Send + Sync + 'static) {
+        self.on_exhaustion.call_once(|| Box::new(end));
     }
 
     /// Sets `RLIMIT_AS`, in bytes.
@@ -151,6 +160,14 @@ impl AddressSpace {
     /// Makes the heap start, empty, at `address`, a page's.
     pub(crate) fn set_heap(&self, address: u64) {
         self.mappings.lock().heap = address..address;
+    }
+
+    /// Calls `each` with every area, in order: its addresses, its access, whether it is shared,
+    /// and whether it holds the stack. The address space is locked meanwhile.
+    pub(crate) fn for_each_area(&self, mut each: impl FnMut(Range<u64>, Access, bool, bool)) {
+        for (start, area) in &self.mappings.lock().areas {
+            each(*start..area.end, area.access, area.is_shared, area.is_stack);
+        }
     }
 
     /// Moves the break to `address` if that can be done, and returns where it is (`brk(2)`).

@@ -16,6 +16,10 @@ use smallvec::SmallVec;
 const AROUND: u64 = 16;
 const AROUND_MOST: u64 = 256;
 
+/// Frames that programs leave to the kernel: a share of all, between these.
+const RESERVE_MIN: usize = 32;
+const RESERVE_MAX: usize = 1024;
+
 /// Why a page cannot be filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultError {
@@ -74,6 +78,19 @@ impl Window {
     }
 }
 
+/// A frame for a program. Some are left for the kernel, so that it can still do what the program
+/// asks for when that has used up its memory.
+pub(super) fn take(
+    frame: impl FnOnce() -> Result<Frame, machine::OutOfMemory>,
+) -> Result<Frame, FaultError> {
+    let memory = machine::memory_use();
+    let reserve = (memory.total / 128).clamp(RESERVE_MIN, RESERVE_MAX);
+    if memory.free <= reserve {
+        return Err(FaultError::OutOfMemory);
+    }
+    Ok(frame()?)
+}
+
 fn aligned_around(page: u64) -> Range<u64> {
     let start = page & !(AROUND * PAGE - 1);
     start..start + AROUND * PAGE
@@ -117,8 +134,20 @@ impl AddressSpace {
         self.fill_in(fault.address, needed)
     }
 
-    /// Makes the page at `address` one that the program has `needed` access to.
+    /// Makes the page at `address` one that the program has `needed` access to. If memory does
+    /// not suffice, the program is told to end: it could not go on without the page.
     pub(super) fn fill_in(&self, address: u64, needed: Access) -> Result<(), FaultError> {
+        let result = self.try_fill_in(address, needed);
+        if result == Err(FaultError::OutOfMemory)
+            && let Some(end) = self.on_exhaustion.get()
+        {
+            log::error!("no memory for the page at {address:#x}");
+            end();
+        }
+        result
+    }
+
+    fn try_fill_in(&self, address: u64, needed: Access) -> Result<(), FaultError> {
         let page = address & !(PAGE - 1);
         loop {
             let step = self.mappings.lock().fill_in(page, needed)?;
@@ -237,7 +266,7 @@ impl Mappings {
     /// else as a copy.
     fn unshare(&mut self, page: u64, frame: Frame, access: Access) -> Result<(), FaultError> {
         let mut flush = Flush::new();
-        let copy = Frame::uninitialised()?;
+        let copy = take(Frame::uninitialised)?;
         frame.copy_to(0, &copy, 0, PAGE_SIZE);
         drop(frame);
         self.table.replace(page, copy, access, &mut flush)?;
@@ -250,7 +279,7 @@ impl Mappings {
         access: Access,
         bounds: &Range<u64>,
     ) -> Result<(), FaultError> {
-        self.table.map(page, Frame::zeroed()?, access)?;
+        self.table.map(page, take(Frame::zeroed)?, access)?;
         let memory = machine::memory_use();
         if memory.free < memory.total / 8 {
             return Ok(());
@@ -288,7 +317,7 @@ impl Mappings {
                 // A copy that another thread has made meanwhile stays.
                 continue;
             } else if is_needed && fault.needs_write {
-                let copy = Frame::uninitialised()?;
+                let copy = take(Frame::uninitialised)?;
                 frame.copy_to(0, &copy, 0, PAGE_SIZE);
                 self.table.map(page, copy, fault.access)?;
             } else {

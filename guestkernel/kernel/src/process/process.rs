@@ -59,7 +59,7 @@ impl Process {
     /// The first process.
     pub fn new(space: Arc<AddressSpace>, files: Arc<FdTable>, fs: Arc<FsContext>) -> Arc<Self> {
         const PID: u32 = 1;
-        Arc::new(Self {
+        let process = Arc::new(Self {
             pid: PID,
             space,
             files,
@@ -78,7 +78,14 @@ impl Process {
             wakers: Mutex::new(Vec::new()),
             started: machine::clock::monotonic(),
             waited: AtomicU64::new(0),
-        })
+        });
+        let weak = Arc::downgrade(&process);
+        process.space.set_on_exhaustion(move || {
+            if let Some(process) = weak.upgrade() {
+                process.force(Signal::SIGKILL);
+            }
+        });
+        process
     }
 
     /// Sets a resource limit, where it counts too.

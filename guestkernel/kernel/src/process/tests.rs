@@ -5,7 +5,7 @@ use super::*;
 use crate::error::{Errno, Result};
 use crate::executor::block_on;
 use crate::fs::{FdTable, FsContext, Namespace, View};
-use crate::mm::{Access, AddressSpace, MapRequest, PAGE};
+use crate::mm::{Access, AddressSpace, MapRequest, PAGE, PageSource};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -399,6 +399,28 @@ fn faults_are_resolved_or_end_the_program() {
         }
     });
     assert_eq!(status, ExitStatus::Signaled(11));
+}
+
+#[test]
+fn running_out_of_memory_ends_the_program() {
+    struct Exhausted;
+    impl PageSource for Exhausted {
+        fn page(&self, _: u64, _: bool) -> Result<machine::Frame> {
+            Err(Errno::ENOMEM)
+        }
+    }
+    let world = World::new(&[]);
+    let space = AddressSpace::new().unwrap();
+    let access = Access::READ | Access::WRITE;
+    let mapping = MapRequest::shared(Arc::new(Exhausted), 0, PAGE, access);
+    let page = space.map(mapping).unwrap();
+    let process = Process::new(space, world.files, world.fs);
+    let thread = Thread::new(process, UserContext::new(0, 0), [0; 16]);
+    // The kernel needs the page, in place of the program.
+    set_program(Box::new(move |context| {
+        call(context, raw::__NR_time, &[page])
+    }));
+    assert_eq!(block_on(thread.run()), ExitStatus::Signaled(9));
 }
 
 #[test]

@@ -96,14 +96,8 @@ impl Thread {
             Ok(()) => return,
             Err(FaultError::NotMapped | FaultError::Denied) => Signal::SIGSEGV,
             Err(FaultError::NoPage) => Signal::SIGBUS,
-            Err(FaultError::OutOfMemory) => {
-                log::error!(
-                    "process {}: out of memory at {:#x}; killed",
-                    self.process.pid,
-                    fault.address
-                );
-                Signal::SIGKILL
-            }
+            // That has ended the process.
+            Err(FaultError::OutOfMemory) => return,
         };
         log::info!(
             "process {}: signal {} at {:#x}: {} of address {:#x}",
