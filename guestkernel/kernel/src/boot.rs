@@ -5,6 +5,7 @@ use crate::drivers::block::BlockDevice;
 use crate::drivers::block_file::BlockFile;
 use crate::error::Errno;
 use crate::executor;
+use crate::fs::procfs::{self, ProcessFacts};
 use crate::fs::{
     DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, initramfs,
 };
@@ -16,6 +17,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use linux_raw_sys::general::AT_FDCWD;
 use machine::{BootInfo, BootModule, PAGE_SIZE, power};
 use ringlet_abi::control::{Exit, Mark};
 use ringlet_abi::{MODULE_INITRAMFS, MODULE_PROCESS, ProcessSpec};
@@ -101,6 +103,7 @@ fn start(
             errno => Exit::NotExecutable(errno.number()),
         }
     })?;
+    let arguments = spec.args.clone();
     let program =
         executor::block_on(process::load(view, &path, spec.args, &spec.env)).map_err(|errno| {
             warn!("{shown}: cannot be executed: {errno:?}");
@@ -109,7 +112,18 @@ fn start(
                 errno => Exit::NotExecutable(errno.number()),
             }
         })?;
+    let found = executor::block_on(view.lookup(AT_FDCWD, &path, true));
+    let executable = found.map_err(|errno| Exit::NotExecutable(errno.number()))?;
     let process = Process::new(program.space, files, fs);
+    let facts = ProcessFacts {
+        process: Arc::downgrade(&process),
+        arguments,
+        program: (path, executable),
+    };
+    procfs::mount(&process.fs.namespace, facts).map_err(|errno| {
+        error!("/proc: {errno:?}");
+        Exit::BadRootfs
+    })?;
     if let Some(streams) = streams {
         streams.set_process(&process);
     }

@@ -37,12 +37,12 @@ impl StandardStreams {
         let files = STREAMS.map(|stream| -> Arc<dyn FileOps> {
             match &tty {
                 Some(tty) if is_terminal(stream) => {
-                    // What is typed is echoed, and what is written to it shown, where output goes.
+                    // What is typed is echoed, and what is written to it shown, on a terminal.
                     let shown = match stream {
-                        Stream::Input => Stream::Output,
-                        stream => stream,
+                        Stream::Input => STREAMS.into_iter().skip(1).find(|s| is_terminal(*s)),
+                        stream => Some(stream),
                     };
-                    let output = Output::new(port(shown));
+                    let output = Output::new(shown.map(port));
                     if stream == Stream::Input {
                         let input = port(Stream::Input);
                         executor::spawn(tty.clone().run(input, output.clone()));

@@ -100,6 +100,10 @@ impl FileOps for EventFd {
         }
     }
 
+    fn kind(&self) -> &'static str {
+        "eventfd"
+    }
+
     fn poll_ready(&self, _interest: Readiness, context: &mut Context<'_>) -> Readiness {
         self.changes.register(context.waker());
         let count = *self.count.lock();

@@ -139,6 +139,11 @@ pub trait FileOps: Any + Send + Sync {
         Ok(Stat::anonymous())
     }
 
+    /// What it is, in one word, for those that have no path.
+    fn kind(&self) -> &'static str {
+        "file"
+    }
+
     /// Whether it has positions.
     fn is_seekable(&self) -> bool {
         false

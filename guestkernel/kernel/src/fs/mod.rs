@@ -21,6 +21,7 @@ mod namespace;
 mod open;
 mod path;
 mod pipe;
+pub mod procfs;
 mod stat;
 mod stream;
 pub mod tmpfs;
@@ -44,7 +45,7 @@ pub use pipe::{PIPE_CAPACITY, Pipe, is_pipe, pipe_of};
 pub use stat::{DeviceNumber, FileType, Stat, Timestamp};
 pub use stream::{ByteStream, StreamFile};
 pub use tmpfs::is_tmpfs;
-pub use tty::{Output, Tty, TtyFile};
+pub use tty::{CONSOLE, Output, Tty, TtyFile};
 pub use wait_queue::WaitQueue;
 
 #[cfg(test)]

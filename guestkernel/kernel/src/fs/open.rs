@@ -326,10 +326,11 @@ impl View<'_> {
             FileType::CharDevice | FileType::BlockDevice => {
                 self.context.namespace.device(kind, inode.special())?
             }
-            FileType::Fifo => {
-                let pipe = inode.fifo().ok_or(Errno::ENXIO)?;
-                pipe.open(how.kept()).await?
-            }
+            FileType::Fifo => match inode.fifo() {
+                Some(pipe) => pipe.open(how.kept()).await?,
+                // A stream to the outside, reached by the link to its descriptor.
+                None => inode.clone().open().await?,
+            },
             FileType::Regular | FileType::Directory => {
                 let ops = inode.clone().open().await?;
                 if how.has(raw::O_TRUNC) && kind == FileType::Regular && !is_new {

@@ -2,7 +2,7 @@
 
 mod line;
 
-use super::{BoxFuture, ByteStream, FileOps, Readiness, WaitQueue};
+use super::{BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, WaitQueue};
 use crate::error::{Errno, Result};
 use crate::executor::{Sleep, Urgent, sleep_until};
 use crate::io::{Direction, Io, IoFlags};
@@ -20,6 +20,8 @@ use linux_raw_sys::{general as raw, ioctl};
 use machine::Plain;
 use spin::{Mutex, Once};
 
+/// The device number of the console, which is what a terminal shows itself as.
+pub const CONSOLE: DeviceNumber = DeviceNumber::new(5, 1);
 /// Bytes taken from a program or a port at a time.
 const CHUNK: usize = 512;
 /// Nanoseconds in the unit of `VTIME`.
@@ -48,14 +50,15 @@ pub struct TtyFile {
 
 /// Where output goes.
 pub struct Output {
-    port: Arc<dyn ByteStream>,
+    /// `None` discards it.
+    port: Option<Arc<dyn ByteStream>>,
     /// Processed and not sent yet.
     pending: Mutex<Vec<u8>>,
 }
 
 impl Output {
-    /// Output to `port`.
-    pub fn new(port: Arc<dyn ByteStream>) -> Arc<Self> {
+    /// Output to `port`; without one it is lost.
+    pub fn new(port: Option<Arc<dyn ByteStream>>) -> Arc<Self> {
         Arc::new(Self {
             port,
             pending: Mutex::new(Vec::new()),
@@ -65,8 +68,12 @@ impl Output {
     /// Sends what is pending; ready when there is nothing more.
     fn poll_send(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
         let mut pending = self.pending.lock();
+        let Some(port) = &self.port else {
+            pending.clear();
+            return Poll::Ready(Ok(()));
+        };
         while !pending.is_empty() {
-            match self.port.poll_write(&pending, context) {
+            match port.poll_write(&pending, context) {
                 Poll::Ready(Ok(count)) => drop(pending.drain(..count)),
                 Poll::Ready(Err(error)) => {
                     pending.clear();
@@ -250,7 +257,9 @@ impl TtyFile {
 
     async fn drain(&self) -> Result<()> {
         poll_fn(|context| self.poll_room(context)).await?;
-        poll_fn(|context| self.output.port.poll_flush(context)).await;
+        if let Some(port) = &self.output.port {
+            poll_fn(|context| port.poll_flush(context)).await;
+        }
         Ok(())
     }
 
@@ -388,6 +397,19 @@ impl FileOps for TtyFile {
             Direction::Read => self.tty.poll_read(io, context),
             Direction::Write => self.poll_write(io, context),
         }
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        Ok(Stat {
+            mode: FileType::CharDevice as u32 | 0o620,
+            special: CONSOLE,
+            block_size: 1024,
+            ..Stat::anonymous()
+        })
+    }
+
+    fn kind(&self) -> &'static str {
+        "console"
     }
 
     fn supports_nowait(&self) -> bool {

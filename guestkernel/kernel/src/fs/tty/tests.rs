@@ -84,7 +84,7 @@ fn terminal() -> Terminal {
     let keyboard = Arc::new(Keyboard::default());
     keyboard.make_room(1 << 20);
     let tty = Tty::new(80, 25);
-    let output = Output::new(keyboard.clone());
+    let output = Output::new(Some(keyboard.clone()));
     spawn(tty.clone().run(keyboard.clone(), output.clone()));
     let file = Arc::new(TtyFile::new(tty.clone(), output));
     Terminal {

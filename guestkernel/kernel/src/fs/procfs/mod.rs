@@ -1,0 +1,495 @@
+//! `/proc`, as far as C libraries and common tools look at it (`proc(5)`): there is one process.
+
+mod text;
+
+use super::inode::is_same;
+use super::{
+    Answer, DeviceNumber, DirEntry, FileOps, FileSystemInfo, FileType, FsContext, Inode, Mount,
+    Namespace, NewNode, OpenFile, OpenFlags, RenameMode, Stat, Timestamp,
+};
+use crate::error::{Errno, Result};
+use crate::fs::file::DirectorySink;
+use crate::io::{Direction, Io};
+use crate::process::Process;
+use alloc::format;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::task::{Context, Poll};
+use linux_raw_sys::general as raw;
+use text::Text;
+
+/// What there is to tell of the process.
+pub struct ProcessFacts {
+    /// The process.
+    pub process: Weak<Process>,
+    /// The arguments it was started with.
+    pub arguments: Vec<Vec<u8>>,
+    /// The path of its program and the file at it.
+    pub program: (Vec<u8>, Arc<dyn Inode>),
+}
+
+/// The file system.
+struct ProcFs {
+    device: DeviceNumber,
+    facts: ProcessFacts,
+    mounted: Timestamp,
+}
+
+/// What a file in `/proc` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Node {
+    Root,
+    /// The directory of the process.
+    Process,
+    /// The directory of its descriptors.
+    Files,
+    /// One of them: a link to the open file.
+    File(i32),
+    /// A link to its program.
+    Program,
+    /// A link to its working directory.
+    WorkingDirectory,
+    /// A link to its root directory.
+    RootDirectory,
+    /// A link to another file in `/proc`.
+    Link(&'static str),
+    /// A text that is made when it is opened.
+    Text(Text),
+}
+
+/// The process's number, as a name.
+const PID: &str = "1";
+
+const ROOT: [(&str, Node); 10] = [
+    (PID, Node::Process),
+    ("self", Node::Link(PID)),
+    ("mounts", Node::Link("self/mounts")),
+    ("cpuinfo", Node::Text(Text::Cpus)),
+    ("filesystems", Node::Text(Text::FileSystems)),
+    ("loadavg", Node::Text(Text::Load)),
+    ("meminfo", Node::Text(Text::Memory)),
+    ("stat", Node::Text(Text::System)),
+    ("uptime", Node::Text(Text::Uptime)),
+    ("version", Node::Text(Text::Version)),
+];
+const PROCESS: [(&str, Node); 10] = [
+    ("cmdline", Node::Text(Text::CommandLine)),
+    ("comm", Node::Text(Text::Name)),
+    ("cwd", Node::WorkingDirectory),
+    ("exe", Node::Program),
+    ("fd", Node::Files),
+    ("maps", Node::Text(Text::Maps)),
+    ("mounts", Node::Text(Text::Mounts)),
+    ("root", Node::RootDirectory),
+    ("stat", Node::Text(Text::ProcessStat)),
+    ("status", Node::Text(Text::Status)),
+];
+/// Inode numbers: those of the files in `PROCESS` start here, then those of descriptors.
+const PROCESS_NUMBERS: u64 = 100;
+const FILE_NUMBERS: u64 = 1000;
+
+struct ProcInode {
+    fs: Arc<ProcFs>,
+    node: Node,
+    parent: Option<Arc<ProcInode>>,
+    me: Weak<Self>,
+}
+
+/// Mounts `/proc`, and makes the directory for it if there is none.
+///
+/// # Errors
+///
+/// `ENOTDIR` if the root directory has a `proc` that is no directory; `ENOSPC`.
+pub fn mount(namespace: &Namespace, facts: ProcessFacts) -> Result<()> {
+    let point = match namespace.root().child(b"proc")? {
+        Some(point) => point,
+        None => namespace
+            .root()
+            .create_node(b"proc", NewNode::Directory, 0o555)?,
+    };
+    if !point.is_directory() {
+        return Err(Errno::ENOTDIR);
+    }
+    let device = namespace.next_device();
+    let fs = Arc::new(ProcFs {
+        device,
+        facts,
+        mounted: Timestamp::now(),
+    });
+    namespace.mount(Mount {
+        point: Some(point),
+        root: ProcInode::new(fs, Node::Root, None),
+        path: "/proc",
+        kind: "proc",
+        device,
+    });
+    Ok(())
+}
+
+impl ProcFs {
+    fn process(&self) -> Result<Arc<Process>> {
+        self.facts.process.upgrade().ok_or(Errno::ENOENT)
+    }
+}
+
+impl ProcInode {
+    fn new(fs: Arc<ProcFs>, node: Node, parent: Option<Arc<Self>>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            fs,
+            node,
+            parent,
+            me: me.clone(),
+        })
+    }
+
+    fn number(node: Node) -> u64 {
+        let place = |table: &[(&str, Node)], first: u64| {
+            let index = table.iter().position(|(_, other)| *other == node);
+            index.map(|index| first + index as u64)
+        };
+        match node {
+            Node::Root => 1,
+            Node::File(fd) => FILE_NUMBERS + fd as u64,
+            _ => place(&ROOT, 2)
+                .or_else(|| place(&PROCESS, PROCESS_NUMBERS))
+                .unwrap_or(0),
+        }
+    }
+
+    fn kind(node: Node) -> FileType {
+        match node {
+            Node::Root | Node::Process | Node::Files => FileType::Directory,
+            Node::Text(_) => FileType::Regular,
+            _ => FileType::Symlink,
+        }
+    }
+
+    fn stat_now(&self) -> Result<Stat> {
+        let process = self.fs.process()?;
+        let links = match self.node {
+            Node::Root | Node::Process => 3,
+            Node::Files => 2,
+            _ => 1,
+        };
+        let permissions = match self.node {
+            Node::Root | Node::Process => 0o555,
+            Node::Files => 0o500,
+            Node::Text(_) => 0o444,
+            Node::File(fd) => match process.files.get_any(fd)?.flags() {
+                flags if flags.can_read() && flags.can_write() => 0o700,
+                flags if flags.can_write() => 0o300,
+                _ => 0o500,
+            },
+            _ => 0o777,
+        };
+        Ok(Stat {
+            device: self.fs.device,
+            inode: Self::number(self.node),
+            mode: Self::kind(self.node) as u32 | permissions,
+            links,
+            block_size: 1024,
+            accessed: self.fs.mounted,
+            modified: self.fs.mounted,
+            changed: self.fs.mounted,
+            ..Stat::default()
+        })
+    }
+
+    fn child(&self, name: &[u8]) -> Result<Node> {
+        let table: &[(&str, Node)] = match self.node {
+            Node::Root => &ROOT,
+            Node::Process => &PROCESS,
+            Node::Files => {
+                let fd = core::str::from_utf8(name).ok().and_then(|name| {
+                    let fd: i32 = name.parse().ok()?;
+                    (format!("{fd}") == name).then_some(fd)
+                });
+                let fd = fd.ok_or(Errno::ENOENT)?;
+                self.fs
+                    .process()?
+                    .files
+                    .get_any(fd)
+                    .map_err(|_| Errno::ENOENT)?;
+                return Ok(Node::File(fd));
+            }
+            _ => return Err(Errno::ENOTDIR),
+        };
+        let entry = table.iter().find(|(known, _)| known.as_bytes() == name);
+        entry.map(|(_, node)| *node).ok_or(Errno::ENOENT)
+    }
+
+    async fn link_text(&self) -> Result<Vec<u8>> {
+        let process = self.fs.process()?;
+        let context = &process.fs;
+        match self.node {
+            Node::Link(target) => Ok(target.as_bytes().to_vec()),
+            Node::Program => Ok(self.fs.facts.program.0.clone()),
+            Node::WorkingDirectory => shown_directory(context, context.working_directory()),
+            Node::RootDirectory => Ok(b"/".to_vec()),
+            Node::File(fd) => {
+                let file = process.files.get_any(fd).map_err(|_| Errno::ENOENT)?;
+                shown(context, &file).await
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn list(&self, position: u64, sink: &mut DirectorySink<'_>) -> Result<u64> {
+        let mut entries: Vec<(Vec<u8>, Node)> = Vec::from([
+            (b".".to_vec(), self.node),
+            (
+                b"..".to_vec(),
+                self.parent.as_ref().map_or(self.node, |parent| parent.node),
+            ),
+        ]);
+        let table: &[(&str, Node)] = match self.node {
+            Node::Root => &ROOT,
+            Node::Process => &PROCESS,
+            Node::Files => &[],
+            _ => return Err(Errno::ENOTDIR),
+        };
+        let named = |(name, node): &(&str, Node)| (name.as_bytes().to_vec(), *node);
+        entries.extend(table.iter().map(named));
+        // The position of a descriptor is its number, after `.` and `..`.
+        let mut places: Vec<u64> = (0..entries.len() as u64).collect();
+        if self.node == Node::Files {
+            for fd in self.fs.process()?.files.open_in(0..=u32::MAX) {
+                entries.push((format!("{fd}").into_bytes(), Node::File(fd)));
+                places.push(fd as u64 + 2);
+            }
+        }
+        let mut position = position;
+        for (place, (name, node)) in places.into_iter().zip(&entries) {
+            if place < position {
+                continue;
+            }
+            let entry = DirEntry {
+                name,
+                inode: Self::number(*node),
+                kind: Self::kind(*node).directory_type(),
+                next: place + 1,
+            };
+            if !sink(&entry) {
+                break;
+            }
+            position = place + 1;
+        }
+        Ok(position)
+    }
+}
+
+/// The path of a directory, as links in `/proc` show it.
+fn shown_directory(context: &FsContext, directory: Arc<dyn Inode>) -> Result<Vec<u8>> {
+    match context.path_of(directory) {
+        Err(Errno::ENOENT) => Ok(b"/ (deleted)".to_vec()),
+        result => result,
+    }
+}
+
+/// What the link to an open file shows.
+async fn shown(context: &FsContext, file: &OpenFile) -> Result<Vec<u8>> {
+    let stat = file.stat().await?;
+    let kind = FileType::of_mode(stat.mode);
+    match (file.inode(), file.name()) {
+        (Some(inode), _) if kind == Some(FileType::Directory) => {
+            shown_directory(context, inode.clone())
+        }
+        (Some(inode), Some((directory, name))) => {
+            let mut path = context.path_of(directory.clone()).unwrap_or_default();
+            if path.last() != Some(&b'/') {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+            let is_there = match directory.lookup(name).await {
+                Ok(found) => is_same(&*found, &**inode),
+                Err(_) => false,
+            };
+            if !is_there {
+                path.extend_from_slice(b" (deleted)");
+            }
+            Ok(path)
+        }
+        _ => Ok(match kind {
+            Some(FileType::Fifo) => format!("pipe:[{}]", stat.inode),
+            Some(FileType::CharDevice) => format!("/dev/{}", file.ops.kind()),
+            Some(_) => format!("/{} (deleted)", file.ops.kind()),
+            None => format!("anon_inode:[{}]", file.ops.kind()),
+        }
+        .into_bytes()),
+    }
+}
+
+impl Inode for ProcInode {
+    fn file_type(&self) -> FileType {
+        Self::kind(self.node)
+    }
+
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(self.stat_now())
+    }
+
+    fn open(self: Arc<Self>) -> Answer<'static, Arc<dyn FileOps>> {
+        let Node::Text(text) = self.node else {
+            return Answer::ready(Ok(self));
+        };
+        Answer::ready(text.make(&self.fs).map(|bytes| {
+            let file: Arc<dyn FileOps> = Arc::new(TextFile(bytes));
+            file
+        }))
+    }
+
+    fn file_system(&self) -> Answer<'_, FileSystemInfo> {
+        Answer::ready(Ok(FileSystemInfo {
+            magic: raw::PROC_SUPER_MAGIC.into(),
+            block_size: 4096,
+            id: self.fs.device.encode(),
+            name_length: 255,
+            ..FileSystemInfo::default()
+        }))
+    }
+
+    fn read_link(&self) -> Answer<'_, Vec<u8>> {
+        Answer::later(self.link_text())
+    }
+
+    fn magic_link(&self) -> Option<Result<Arc<dyn Inode>>> {
+        let target = |process: Arc<Process>| -> Result<Arc<dyn Inode>> {
+            match self.node {
+                Node::WorkingDirectory => Ok(process.fs.working_directory()),
+                Node::RootDirectory => Ok(process.fs.root()),
+                Node::File(fd) => {
+                    let file = process.files.get_any(fd).map_err(|_| Errno::ENOENT)?;
+                    Ok(match file.inode() {
+                        Some(inode) => inode.clone(),
+                        None => Arc::new(Object(file.ops.clone())),
+                    })
+                }
+                _ => Ok(self.fs.facts.program.1.clone()),
+            }
+        };
+        match self.node {
+            Node::Program | Node::WorkingDirectory | Node::RootDirectory | Node::File(_) => {
+                Some(self.fs.process().and_then(target))
+            }
+            _ => None,
+        }
+    }
+
+    fn lookup<'a>(&'a self, name: &'a [u8]) -> Answer<'a, Arc<dyn Inode>> {
+        Answer::ready(self.child(name).map(|node| {
+            let inode: Arc<dyn Inode> = Self::new(self.fs.clone(), node, self.me.upgrade());
+            inode
+        }))
+    }
+
+    fn create<'a>(&'a self, _: &'a [u8], _: NewNode, _: u32) -> Answer<'a, Arc<dyn Inode>> {
+        Errno::EPERM.into()
+    }
+
+    fn link<'a>(&'a self, _: &'a [u8], _: Arc<dyn Inode>) -> Answer<'a, ()> {
+        Errno::EPERM.into()
+    }
+
+    fn unlink<'a>(&'a self, _: &'a [u8]) -> Answer<'a, ()> {
+        Errno::EPERM.into()
+    }
+
+    fn remove_directory<'a>(&'a self, _: &'a [u8]) -> Answer<'a, ()> {
+        Errno::EPERM.into()
+    }
+
+    fn rename<'a>(
+        &'a self,
+        _: &'a [u8],
+        _: Arc<dyn Inode>,
+        _: &'a [u8],
+        _: RenameMode,
+    ) -> Answer<'a, ()> {
+        Errno::EPERM.into()
+    }
+
+    fn parent(&self) -> Option<Arc<dyn Inode>> {
+        let parent = self.parent.clone()?;
+        Some(parent)
+    }
+
+    fn name_of(&self, child: &dyn Inode) -> Result<Vec<u8>> {
+        let child = (child as &dyn Any).downcast_ref::<Self>();
+        match child.map(|child| child.node) {
+            Some(Node::Process) => Ok(PID.as_bytes().to_vec()),
+            Some(Node::Files) => Ok(b"fd".to_vec()),
+            _ => Err(Errno::ENOENT),
+        }
+    }
+}
+
+/// A directory that is listed.
+impl FileOps for ProcInode {
+    fn poll_io(&self, _io: &mut Io, _context: &mut Context<'_>) -> Poll<Result<usize>> {
+        Poll::Ready(Err(Errno::EISDIR))
+    }
+
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn read_dir<'a>(&'a self, position: u64, sink: &'a mut DirectorySink<'_>) -> Answer<'a, u64> {
+        Answer::ready(self.list(position, sink))
+    }
+}
+
+/// A text that was made when it was opened.
+struct TextFile(Vec<u8>);
+
+impl FileOps for TextFile {
+    fn poll_io(&self, io: &mut Io, _context: &mut Context<'_>) -> Poll<Result<usize>> {
+        if io.direction == Direction::Write {
+            return Poll::Ready(Err(Errno::EIO));
+        }
+        let start = usize::try_from(io.position.unwrap_or(0)).unwrap_or(usize::MAX);
+        let rest = self.0.get(start..).unwrap_or_default();
+        let count = rest.len().min(io.buffer.len());
+        Poll::Ready(io.buffer.fill(0, &rest[..count]))
+    }
+
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+}
+
+/// An open object that is in no file system, reached by the link to its descriptor.
+struct Object(Arc<dyn FileOps>);
+
+impl Inode for Object {
+    fn file_type(&self) -> FileType {
+        let mode = self.0.stat().map_or(0, |stat| stat.mode);
+        FileType::of_mode(mode).unwrap_or(FileType::Regular)
+    }
+
+    fn special(&self) -> DeviceNumber {
+        self.0
+            .stat()
+            .map_or(DeviceNumber::default(), |stat| stat.special)
+    }
+
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(self.0.stat())
+    }
+
+    fn open(self: Arc<Self>) -> Answer<'static, Arc<dyn FileOps>> {
+        Answer::ready(Ok(self.0.clone()))
+    }
+
+    fn file_system(&self) -> Answer<'_, FileSystemInfo> {
+        let file = OpenFile::new(self.0.clone(), OpenFlags::PATH);
+        Answer::later(async move { file.file_system().await })
+    }
+}
+
+#[cfg(test)]
+mod tests;
