@@ -17,6 +17,13 @@ const OK: u8 = 0;
 const IO_ERROR: u8 = 1;
 const UNSUPPORTED: u8 = 2;
 
+/// The little-endian number that `bytes` are.
+fn number(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .rfold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// A virtio block device (VIRTIO 1.2, 5.2) in memory.
 #[derive(Clone, Debug)]
 pub struct SimulatedDisk {
@@ -84,9 +91,8 @@ impl SimulatedDisk {
             4 if self.has_extras => {}
             8 => answer.copy_from_slice(b"simulated-disk\0\0\0\0\0\0"),
             11 | 13 if self.has_extras => {
-                let word = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
-                let count = (word(8) as u32) as usize * SECTOR;
-                match self.range(word(0), count) {
+                let count = number(&data[8..12]) as usize * SECTOR;
+                match self.range(number(&data[..8]), count) {
                     Some(bytes) => bytes.fill(0),
                     None => return IO_ERROR,
                 }
@@ -132,12 +138,12 @@ impl Model for SimulatedDisk {
 
     fn serve(&mut self, _index: u32, readable: &[u8], writable: usize) -> Option<Vec<u8>> {
         let (header, data) = readable.split_at(16);
-        let kind = u32::from_le_bytes(header[..4].try_into().unwrap());
-        let sector = u64::from_le_bytes(header[8..].try_into().unwrap());
+        let kind = number(&header[..4]) as u32;
+        let sector = number(&header[8..]);
         self.requests.push((kind, sector));
         let mut answer = vec![0; writable];
-        let (status, bytes) = answer.split_last_mut().unwrap();
-        *status = self.execute(kind, sector, data, bytes);
+        let (bytes, status) = answer.split_at_mut(writable - 1);
+        status[0] = self.execute(kind, sector, data, bytes);
         Some(answer)
     }
 }
@@ -182,9 +188,9 @@ impl SimulatedConsole {
     }
 
     fn hear(&mut self, message: &[u8]) {
-        let port = u32::from_le_bytes(message[..4].try_into().unwrap());
-        let event = u16::from_le_bytes(message[4..6].try_into().unwrap());
-        let value = u16::from_le_bytes(message[6..8].try_into().unwrap());
+        let port = number(&message[..4]) as u32;
+        let event = number(&message[4..6]) as u16;
+        let value = number(&message[6..8]) as u16;
         self.messages.push((port, event, value));
         match (event, value) {
             // DEVICE_READY is answered by PORT_ADD, PORT_READY by PORT_NAME and PORT_OPEN.

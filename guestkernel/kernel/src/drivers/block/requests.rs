@@ -71,8 +71,8 @@ struct Active {
     command: Command,
     /// The bytes of the whole request.
     bytes: usize,
-    /// Bytes issued so far, if it has more pieces than a command can have.
-    split: Option<usize>,
+    /// How far it has come, if it has more pieces than a command can have.
+    split: Option<Split>,
     /// Commands that the device works on.
     parts: usize,
     /// Whether it stands in the line for the queue.
@@ -82,6 +82,28 @@ struct Active {
     /// The first error; nothing more is issued after that.
     error: Option<Errno>,
     waker: Option<Waker>,
+}
+
+/// A request that takes several commands.
+struct Split {
+    /// Bytes issued so far.
+    issued: usize,
+    /// The most pieces of memory in a command: such that all have about as many.
+    pieces: usize,
+}
+
+impl Split {
+    fn new(payload: &Payload, most: usize) -> Self {
+        let mut pieces = 0_usize;
+        if let Payload::ToDevice(segments) | Payload::FromDevice(segments) = payload {
+            segments.for_each_run(|_, _| pieces += 1);
+        }
+        let commands = pieces.div_ceil(most).max(1);
+        Self {
+            issued: 0,
+            pieces: pieces.div_ceil(commands),
+        }
+    }
 }
 
 /// How far a request could be given to the device.
@@ -98,7 +120,9 @@ impl Active {
         if self.error.is_some() {
             return Ok(Issued::Completely);
         }
-        if self.split.is_none() {
+        let split = if let Some(split) = &mut self.split {
+            split
+        } else {
             let payload = core::mem::take(&mut self.command.payload);
             match queue.add(index, &self.command.header(0), payload, 1) {
                 Ok(()) => {
@@ -107,23 +131,22 @@ impl Active {
                 }
                 Err((error, payload)) => {
                     self.command.payload = payload;
-                    match error {
-                        AddError::TooManySegments => self.split = Some(0),
-                        error => return refused(queue, error),
+                    if error != AddError::TooManySegments {
+                        return refused(queue, error);
                     }
+                    let split = Split::new(&self.command.payload, queue.payload_limit());
+                    self.split.insert(split)
                 }
             }
-        }
-        let issued = self.split.get_or_insert(0);
-        while *issued < self.bytes {
-            let most = queue.payload_limit();
-            let part = self.command.part(*issued, most, block);
+        };
+        while split.issued < self.bytes {
+            let part = self.command.part(split.issued, split.pieces, block);
             let part = part.ok_or(Errno::EINVAL)?;
             let length = part.total();
-            match queue.add(index, &self.command.header(*issued), part, 1) {
+            match queue.add(index, &self.command.header(split.issued), part, 1) {
                 Ok(()) => {
                     self.parts += 1;
-                    *issued += length;
+                    split.issued += length;
                 }
                 Err((error, _)) => return refused(queue, error),
             }

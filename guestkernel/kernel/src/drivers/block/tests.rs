@@ -5,7 +5,7 @@ use core::sync::atomic::AtomicU32;
 use machine::hosted::device::{Sabotage, SimulatedDevice};
 use machine::hosted::interrupt::raise;
 use machine::hosted::models::SimulatedDisk;
-use machine::{MmioRegion, PAGE_SIZE};
+use machine::{MmioRegion, PAGE_SIZE, PhysAddr};
 use std::task::Wake;
 
 type Disk = Arc<SimulatedDevice<SimulatedDisk>>;
@@ -14,7 +14,10 @@ type Disk = Arc<SimulatedDevice<SimulatedDisk>>;
 const NO_IRQ: u32 = 99;
 
 pub(in super::super) fn start(disk: SimulatedDisk, irq: u32) -> (Disk, Arc<BlockDevice>) {
-    let (device, address) = SimulatedDevice::attach(disk);
+    start_at(SimulatedDevice::attach(disk), irq)
+}
+
+fn start_at((device, address): (Disk, PhysAddr), irq: u32) -> (Disk, Arc<BlockDevice>) {
     let region = MmioRegion::claim(address, 0x1000).unwrap();
     let found = VirtioFound::probe(region).unwrap().unwrap();
     let line = InterruptLine::enable(irq, Trigger::Edge);
@@ -148,6 +151,49 @@ fn requests_beyond_the_queue_wait_in_order() {
 }
 
 #[test]
+fn a_small_request_does_not_overtake_a_large_one() {
+    let mut disk = SimulatedDisk::numbered(64);
+    disk.queue_size = 8;
+    // Without tables a request takes a descriptor for each piece.
+    let (disk, device) = start_at(SimulatedDevice::attach_plain(disk), NO_IRQ);
+    disk.pause(true);
+    let frames = frames(4);
+    let large = [0, 8].map(|sector| device.submit(BlockOp::Read(sector, segments(&frames))));
+    let small = device.submit(BlockOp::Flush);
+    device.kick();
+    disk.pause(false);
+    disk.process();
+    assert_eq!(wait(&device, small), Ok(0));
+    for ticket in large {
+        assert_eq!(wait(&device, ticket), Ok(4 * PAGE_SIZE));
+    }
+    let requests = disk.with_model(|disk| disk.requests.clone());
+    assert_eq!(requests, [(0, 0), (0, 8), (4, 0)]);
+}
+
+#[test]
+fn an_abandoned_place_in_the_line_is_nobodys() {
+    let mut disk = SimulatedDisk::numbered(64);
+    disk.queue_size = 4;
+    let (disk, device) = start(disk, NO_IRQ);
+    disk.pause(true);
+    let read = |sector| device.submit(BlockOp::Read(sector, segments(&frames(1))));
+    let taken = [0, 1, 2, 3].map(read);
+    let (abandoned, waiting) = (read(4), read(5));
+    drop(abandoned);
+    // It takes the slot of the abandoned one.
+    let last = read(6);
+    device.kick();
+    disk.pause(false);
+    disk.process();
+    for ticket in taken.into_iter().chain([waiting, last]) {
+        assert_eq!(wait(&device, ticket), Ok(PAGE_SIZE));
+    }
+    let sectors: Vec<_> = disk.with_model(|disk| disk.requests.iter().map(|r| r.1).collect());
+    assert_eq!(sectors, [0, 1, 2, 3, 5, 6]);
+}
+
+#[test]
 fn memory_in_too_many_pieces_is_split_and_joined() {
     let mut disk = SimulatedDisk::numbered(4096);
     disk.seg_max = 5;
@@ -162,6 +208,12 @@ fn memory_in_too_many_pieces_is_split_and_joined() {
     }
     disk.with_model(|disk| {
         assert_eq!(disk.requests.len(), 7);
+        let lengths: Vec<_> = disk
+            .requests
+            .windows(2)
+            .map(|two| two[1].1 - two[0].1)
+            .collect();
+        assert_eq!(lengths, [40, 40, 40, 40, 40, 40], "the parts are alike");
         disk.failures.extend([0, 0, 1]);
     });
     let read = BlockOp::Read(16, segments(&frames));
