@@ -61,20 +61,19 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let options = options()?;
+    let names = names(&options)?;
     let mut all: Vec<Series> = Vec::new();
     for round in 1..=ROUNDS {
         eprintln!("round {round} of {ROUNDS}");
-        for measured in on_host(&options)? {
-            series(&mut all, &measured.name, &measured.unit)
-                .host
-                .push(measured.value);
+        // One name at a time, so that both sides meet the same moments of a busy machine.
+        for name in &names {
+            let (host, guest) = (on_host(&options, name)?, in_guest(&options, name)?);
+            let series = series(&mut all, &host);
+            series.host.push(host.value);
+            series.guest.push(guest.value);
         }
-        let mut guest = in_guest(&options)?;
-        guest.extend(of_the_vm(&options)?);
-        for measured in guest {
-            series(&mut all, &measured.name, &measured.unit)
-                .guest
-                .push(measured.value);
+        for measured in of_the_vm(&options)? {
+            series(&mut all, &measured).guest.push(measured.value);
         }
     }
     print(&all);
@@ -109,14 +108,15 @@ fn options() -> Result<Options, Box<dyn Error>> {
     })
 }
 
-fn series<'a>(all: &'a mut Vec<Series>, name: &str, unit: &str) -> &'a mut Series {
+/// The series that `measured` belongs to.
+fn series<'a>(all: &'a mut Vec<Series>, measured: &Measured) -> &'a mut Series {
     let index = all
         .iter()
-        .position(|series| series.name == name)
+        .position(|series| series.name == measured.name)
         .unwrap_or_else(|| {
             all.push(Series {
-                name: name.to_owned(),
-                unit: unit.to_owned(),
+                name: measured.name.clone(),
+                unit: measured.unit.clone(),
                 host: Vec::new(),
                 guest: Vec::new(),
             });
@@ -132,15 +132,25 @@ fn succeeded(output: Output, what: &str) -> Result<Output, Box<dyn Error>> {
     }
 }
 
-fn parse(output: &Output) -> Result<Vec<Measured>, serde_json::Error> {
-    output.out().lines().map(serde_json::from_str).collect()
+/// The names that `uring-bench` knows.
+fn names(options: &Options) -> Result<Vec<String>, Box<dyn Error>> {
+    let mut command = Command::new(&options.program);
+    command.arg("--list");
+    let output = succeeded(Ringlet::command(command).output(), "uring-bench --list")?;
+    let text = output.out();
+    let names = text.lines().filter_map(|line| line.split(' ').next());
+    Ok(names.map(str::to_owned).collect())
 }
 
-fn on_host(options: &Options) -> Result<Vec<Measured>, Box<dyn Error>> {
+fn parse(output: &Output) -> Result<Measured, Box<dyn Error>> {
+    Ok(serde_json::from_str(&output.out())?)
+}
+
+fn on_host(options: &Options, name: &str) -> Result<Measured, Box<dyn Error>> {
     let mut command = Command::new(&options.program);
-    command.arg("--file").arg(&options.image);
+    command.arg("--file").arg(&options.image).arg(name);
     let output = Ringlet::command(command).output();
-    Ok(parse(&succeeded(output, "uring-bench on the host")?)?)
+    parse(&succeeded(output, "uring-bench on the host")?)
 }
 
 /// `ringlet run` with the image as a disk.
@@ -154,9 +164,10 @@ fn with_disk(options: &Options, program: &[&str]) -> Ringlet {
         .args(program)
 }
 
-fn in_guest(options: &Options) -> Result<Vec<Measured>, Box<dyn Error>> {
-    let output = with_disk(options, &["/bin/uring-bench", "--file", "/dev/vda"]).output();
-    Ok(parse(&succeeded(output, "uring-bench in the guest")?)?)
+fn in_guest(options: &Options, name: &str) -> Result<Measured, Box<dyn Error>> {
+    let program = ["/bin/uring-bench", "--file", "/dev/vda", name];
+    let output = with_disk(options, &program).output();
+    parse(&succeeded(output, "uring-bench in the guest")?)
 }
 
 /// What a VM costs by itself.
