@@ -121,6 +121,9 @@ fn begin(
         }
         let mut state = state.unwrap_or_else(|| ring.lock());
         let wanted = call.min_complete.min(ring.setup().cq_entries);
+        if state.slots.running() > 0 {
+            executor::poll_devices();
+        }
         if state.reap() >= wanted {
             return Ok(None);
         }

@@ -176,11 +176,11 @@ impl State {
 
     /// Ends a request that has started before it is done: its CQE comes in its turn.
     pub(super) fn cancel_running(&mut self, slot: u32) {
-        let Some(running) = self.take_running(slot) else {
+        let Some(request) = self.end_work(slot) else {
             return;
         };
         let slot = self.slots.insert(Slot::Held(Held {
-            request: running.request,
+            request,
             plan: Err(Completion::failure(Errno::ECANCELED)),
             submitter: Weak::new(),
         }));

@@ -105,35 +105,32 @@ impl Slots {
         index
     }
 
-    /// Takes what a slot holds; `None` if it is free.
-    fn remove(&mut self, index: u32) -> Option<Slot> {
-        let entry = self.entries.get_mut(index as usize)?;
-        if let Slot::Free(_) = entry.slot {
-            return None;
-        }
-        let slot = core::mem::replace(&mut entry.slot, Slot::Free(self.first_free));
-        self.first_free = Some(index);
-        self.used -= 1;
-        self.running -= usize::from(matches!(slot, Slot::Running(_)));
-        Some(slot)
-    }
-
     /// Takes a request that has not started.
     pub(super) fn remove_held(&mut self, index: u32) -> Option<Held> {
-        self.held(index)?;
-        match self.remove(index) {
-            Some(Slot::Held(held)) => Some(held),
-            _ => None,
+        let slot = &mut self.entries.get_mut(index as usize)?.slot;
+        if !matches!(slot, Slot::Held(_)) {
+            return None;
         }
+        let Slot::Held(held) = core::mem::replace(slot, Slot::Free(self.first_free)) else {
+            return None;
+        };
+        self.first_free = Some(index);
+        self.used -= 1;
+        Some(held)
     }
 
-    /// Takes a request that has started.
-    pub(super) fn remove_running(&mut self, index: u32) -> Option<Running> {
-        self.running_at(index)?;
-        match self.remove(index) {
-            Some(Slot::Running(running)) => Some(running),
-            _ => None,
-        }
+    /// Frees the slot of a request that has started; its work is dropped in place.
+    pub(super) fn remove_running(&mut self, index: u32) -> Option<Request> {
+        let slot = &mut self.entries.get_mut(index as usize)?.slot;
+        let Slot::Running(Running { request, .. }) = slot else {
+            return None;
+        };
+        let request = *request;
+        *slot = Slot::Free(self.first_free);
+        self.first_free = Some(index);
+        self.used -= 1;
+        self.running -= 1;
+        Some(request)
     }
 
     /// A request that has not started.
@@ -144,8 +141,9 @@ impl Slots {
         }
     }
 
-    fn running_at(&mut self, index: u32) -> Option<&mut Running> {
-        match &mut self.entries.get_mut(index as usize)?.slot {
+    /// A request that has started.
+    pub(super) fn running_at(&self, index: u32) -> Option<&Running> {
+        match &self.entries.get(index as usize)?.slot {
             Slot::Running(running) => Some(running),
             _ => None,
         }

@@ -283,21 +283,21 @@ impl State {
 
     /// Ends a request that has started.
     fn finish(&mut self, slot: u32, completion: Completion) {
-        if let Some(running) = self.take_running(slot) {
-            self.complete(running.request, completion);
+        if let Some(request) = self.end_work(slot) {
+            self.complete(request, completion);
         }
     }
 
-    /// Takes a request that has started out of its slot.
-    pub(super) fn take_running(&mut self, slot: u32) -> Option<Running> {
-        let running = self.slots.remove_running(slot)?;
-        if let Work::Timeout(timeout) = &running.work {
+    /// Drops the work of a request that has started, and frees its slot.
+    pub(super) fn end_work(&mut self, slot: u32) -> Option<Request> {
+        if let Work::Timeout(timeout) = &self.slots.running_at(slot)?.work {
             self.counting_timeouts -= usize::from(timeout.is_counting());
         }
+        let request = self.slots.remove_running(slot);
         if self.slots.running() == 0 {
             self.urgent = None;
         }
-        Some(running)
+        request
     }
 
     /// Posts the CQE of a request that is at its end, and sees to those that wait for it.

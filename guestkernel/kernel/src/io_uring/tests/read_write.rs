@@ -204,6 +204,30 @@ fn a_stream_takes_any_position_and_need_not_wait() {
     assert_eq!(program.one(at(0, 0x08)), EAGAIN);
 }
 
+/// A pipe that nobody reads.
+struct Broken;
+
+impl FileOps for Broken {
+    fn poll_io(&self, _: &mut Io, _: &mut Context<'_>) -> Poll<Result<usize>> {
+        Poll::Ready(Err(Errno::EPIPE))
+    }
+}
+
+#[test]
+fn writing_to_nobody_sends_a_signal_unless_it_must_not() {
+    const NOSIGNAL: u32 = 0x100;
+    for (op_flags, is_sent) in [(NOSIGNAL, false), (0, true)] {
+        let program = Program::new(8, 0);
+        let fd = program.open(Arc::new(Broken), OpenFlags::READ_WRITE);
+        let write = Entry {
+            op_flags,
+            ..write(fd, program.memory, 1)
+        };
+        assert_eq!(program.one(write), -32);
+        assert_eq!(program.process.is_ending(), is_sent);
+    }
+}
+
 #[test]
 fn completions_show_without_a_system_call_unless_they_are_deferred() {
     for (flags, is_shown) in [

@@ -2,6 +2,7 @@
 
 use super::read_write::read;
 use super::*;
+use crate::process::{Action, Signal, SignalSet};
 use machine::clock;
 
 const GETEVENTS: u32 = raw::IORING_ENTER_GETEVENTS;
@@ -152,6 +153,36 @@ fn patience_ends_before_the_wait_does() {
     let argument = program.argument(0, 0, 1000, 0);
     let result = program.enter_with(2, GETEVENTS | EXT_ARG, argument, 24);
     assert_eq!(result, Err(Errno::ETIME));
+}
+
+#[test]
+fn a_signal_with_a_handler_interrupts_the_wait_unless_it_is_blocked() {
+    let mut program = Program::new(8, 0);
+    let action = Action {
+        handler: 0x1000,
+        ..Action::default()
+    };
+    let process = program.process.clone();
+    process.signals.lock().set_action(Signal::SIGTERM, action);
+    let signal_soon = || {
+        let process = process.clone();
+        executor::spawn(async move { process.signal(Signal::SIGTERM) });
+    };
+    signal_soon();
+    assert_eq!(program.enter(0, 1, GETEVENTS), Err(Errno::EINTR));
+    // Some CQEs are better than none.
+    program.push(nop());
+    assert_eq!(program.enter(1, 0, 0), Ok(1));
+    signal_soon();
+    assert_eq!(program.enter(0, 2, GETEVENTS), Ok(0));
+    let mask = program.words(&[1 << (Signal::SIGTERM.number() - 1)]);
+    let time = program.words(&[0, 5 * MS]);
+    let argument = program.argument(mask, 8, 0, time);
+    assert_eq!(program.cqes(), [(0, 0)]);
+    signal_soon();
+    let result = program.enter_with(1, GETEVENTS | EXT_ARG, argument, 24);
+    assert_eq!(result, Err(Errno::ETIME));
+    assert_eq!(process.signals.lock().blocked, SignalSet::default());
 }
 
 #[test]
