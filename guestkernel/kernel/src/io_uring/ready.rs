@@ -21,6 +21,8 @@ use spin::Mutex;
 pub(super) struct ReadyQueue {
     /// The slots of the requests, each at most once.
     slots: Mutex<Vec<u32>>,
+    /// Whether there are any, to be looked at without the lock.
+    has_slots: AtomicBool,
     /// Tasks inside `io_uring_enter` that will look at `slots` before they leave or wait.
     attendants: AtomicU32,
     /// The ring is queued in the executor.
@@ -37,6 +39,7 @@ impl ReadyQueue {
     pub(super) fn new(ring: Weak<Ring>, memory: Arc<RingMemory>, setup: Setup) -> Arc<Self> {
         Arc::new(Self {
             slots: Mutex::new(Vec::new()),
+            has_slots: AtomicBool::new(false),
             attendants: AtomicU32::new(0),
             is_scheduled: AtomicBool::new(false),
             waiters: WaitQueue::new(),
@@ -50,20 +53,22 @@ impl ReadyQueue {
     /// Whether anything was woken.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.lock().is_empty()
+        !self.has_slots.load(Ordering::Acquire)
     }
 
     /// Swaps the woken slots for `taken`, which is empty, so that both keep their allocations.
     #[inline]
     pub(super) fn take(&self, taken: &mut Vec<u32>) {
-        core::mem::swap(&mut *self.slots.lock(), taken);
+        let mut slots = self.slots.lock();
+        core::mem::swap(&mut *slots, taken);
+        self.has_slots.store(false, Ordering::Relaxed);
     }
 
     fn push(&self, slot: u32) {
         let was_empty = {
             let mut slots = self.slots.lock();
             slots.push(slot);
-            slots.len() == 1
+            !self.has_slots.swap(true, Ordering::Release)
         };
         if was_empty {
             self.announce();
