@@ -134,16 +134,16 @@ pub(super) async fn fcntl(thread: &mut Thread, args: Args) -> Result<u64> {
             let lowest = u32::try_from(argument).map_err(|_| Errno::EINVAL)?;
             let close_on_exec = command == raw::F_DUPFD_CLOEXEC;
             let fd = process.files.insert(file, close_on_exec, lowest)?;
-            return Ok(fd as u64);
+            Ok(fd as u64)
         }
-        raw::F_GETFD => return Ok(process.files.close_on_exec(fd)?.into()),
+        raw::F_GETFD => Ok(process.files.close_on_exec(fd)?.into()),
         raw::F_SETFD => {
             let close_on_exec = argument as u32 & raw::FD_CLOEXEC != 0;
             process.files.set_close_on_exec(fd, close_on_exec)?;
-            return Ok(0);
+            Ok(0)
         }
-        raw::F_GETFL => return Ok(file.flags().bits().into()),
-        _ if file.is_path_only() => return Err(Errno::EBADF),
+        raw::F_GETFL => Ok(file.flags().bits().into()),
+        _ if file.is_path_only() => Err(Errno::EBADF),
         raw::F_SETFL => {
             let flags = OpenFlags::from_bits_truncate(argument as u32);
             if flags.contains(OpenFlags::DIRECT) && !file.supports_direct() {
