@@ -5,10 +5,9 @@ use crate::drivers::block::BlockDevice;
 use crate::drivers::block_file::BlockFile;
 use crate::error::Errno;
 use crate::executor;
+use crate::fs::initramfs::{self, Problem};
 use crate::fs::procfs::{self, ProcessFacts};
-use crate::fs::{
-    DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, initramfs,
-};
+use crate::fs::{DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View};
 use crate::log;
 use crate::process::{self, ExitStatus, Process, Thread};
 use crate::standard_streams::StandardStreams;
@@ -46,12 +45,13 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     let (archives, spec) = sort_modules(&command_line, modules)?;
     let namespace = Namespace::new();
     for archive in archives {
-        initramfs::unpack(namespace.root(), &archive.frames, archive.length).map_err(
-            |problem| {
-                warn!("{problem}");
-                Exit::BadRootfs
-            },
-        )?;
+        initramfs::unpack(namespace.root(), &archive.frames, archive.length).map_err(|error| {
+            warn!("{error}");
+            match error.problem {
+                Problem::NotMade(_, Errno::ENOMEM | Errno::ENOSPC) => Exit::OutOfMemory,
+                _ => Exit::BadRootfs,
+            }
+        })?;
     }
     let streams = devices
         .console
