@@ -45,12 +45,19 @@ pub const MODULE_PROCESS: &str = "process";
 /// I/O port of the 16550 serial port: kernel log and panics; the VMM copies it to stderr.
 pub const SERIAL_PORT: u16 = 0x3f8;
 
-/// Registers of the control page: 32-bit little-endian writes; a read gives 0.
+/// Registers of the control page: 32-bit little-endian writes; a read gives 0. Where the command
+/// line announces no control page the kernel says the same on the serial port.
 pub mod control {
     /// Ends the VM. The value is an encoded [`Exit`].
     pub const EXIT: u64 = 0x0;
     /// A stage of the timeline was reached: a [`Mark`] as a number.
     pub const MARK: u64 = 0x8;
+
+    /// Starts the line on the serial port by which a kernel without a control page ends the VM:
+    /// an encoded [`Exit`] in hexadecimal with `0x` follows.
+    pub const SERIAL_EXIT: &str = "ringlet-control: exit ";
+    /// As above, for a [`Mark`].
+    pub const SERIAL_MARK: &str = "ringlet-control: mark ";
 
     /// The stages that the guest reports through [`MARK`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

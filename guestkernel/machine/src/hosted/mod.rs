@@ -7,6 +7,7 @@ pub mod clock;
 pub mod device;
 pub mod interrupt;
 pub mod mmio;
+pub mod mode;
 pub mod models;
 pub mod power;
 pub mod serial;
