@@ -2,6 +2,7 @@
 
 use super::Args;
 use super::path::{read_path, view};
+use crate::drivers::block_file;
 use crate::error::{Errno, Result};
 use crate::fs::{self, OpenFile, OpenFlags, OpenHow};
 use crate::process::Thread;
@@ -238,6 +239,7 @@ pub(super) async fn ioctl(thread: &mut Thread, args: Args) -> Result<u64> {
             let left = file.ops.size()?.saturating_sub(file.position());
             process.space.write_value(argument, &(left as i32))?;
         }
+        request if block_file::needs_writable(&file, request) => return Err(Errno::EBADF),
         request => {
             let control = file.ops.ioctl(request, argument, &process.space);
             return process.until_signal(control).await?;
