@@ -7,7 +7,7 @@ mod gates;
 mod heap;
 pub mod interrupt;
 mod memory_functions;
-pub mod mode;
+pub(crate) mod mode;
 mod panic;
 mod per_cpu;
 pub mod power;

@@ -6,7 +6,9 @@ use crate::PhysAddr;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 use ringlet_abi::CONTROL_BASE;
-use ringlet_abi::control::{EXIT, Exit, MARK, Mark, SERIAL_EXIT, SERIAL_MARK};
+use ringlet_abi::control::{
+    EXIT, Exit, MARK, MODE, Mark, ModeChoice, SERIAL_EXIT, SERIAL_MARK, SERIAL_MODE,
+};
 
 static HAS_CONTROL_PAGE: AtomicBool = AtomicBool::new(true);
 
@@ -30,6 +32,11 @@ pub fn exit(exit: Exit) -> ! {
 /// Reports a stage of the timeline.
 pub fn mark(mark: Mark) {
     tell(MARK, SERIAL_MARK, mark as u32);
+}
+
+/// Reports the kernel's mode.
+pub fn report_mode(choice: ModeChoice) {
+    tell(MODE, SERIAL_MODE, choice.encode());
 }
 
 fn tell(register: u64, keyword: &str, value: u32) {
