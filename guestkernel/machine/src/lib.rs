@@ -46,7 +46,9 @@ pub use virtio_mmio::{VirtioError, VirtioFound, VirtioSetup, VirtioTransport};
 pub use virtqueue::{AddError, Completion, Payload, QueueBroken, VirtQueue};
 
 pub use backend::clock;
+pub use backend::extended::store_current as suspend_program;
 pub use backend::interrupt;
 pub use backend::mode::{is_cpl0_emulated, mode};
 pub use backend::power;
 pub use backend::serial;
+pub use backend::smp::{cpu_count, current_cpu, kick, start_cpus};

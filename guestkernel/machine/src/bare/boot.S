@@ -53,12 +53,14 @@ high:
     mov ds, ax
     mov es, ax
     lgdt [rip + gdt_pointer]
-    lea rax, [rip + BOOT_CPU]                           // the base of the TSS, in its four pieces
-    mov rsi, rax
+    lea rsi, [rip + BOOT_CPU]
+    mov rax, rsi                                        // the base of the TSS, in its four pieces
     lea rdx, [rip + gdt + 0x40]
+    mov word ptr [rdx], 0x67
     mov word ptr [rdx + 2], ax
     shr rax, 16
     mov byte ptr [rdx + 4], al
+    mov byte ptr [rdx + 5], 0x89
     mov byte ptr [rdx + 7], ah
     shr rax, 16
     mov dword ptr [rdx + 8], eax
@@ -96,16 +98,20 @@ high:
     dec r8d
     jnz 2b
     mov dword ptr [rip + boot_loop_cycles], eax
+    mov rdx, cr4
+    mov [rip + boot_control4], rdx
     cmp eax, {emulated_cycles}
     jb native
 
     mov eax, offset syscall_entry - VIRTUAL + 0x80000000
 shared:                                                 // eax: where SYSCALL goes
+    mov dword ptr [rip + boot_syscall_entry], eax
     mov ecx, 0xc0000082                                 // LSTAR
     mov edx, 0xffffffff
     wrmsr
     mov ecx, 0xc0000084                                 // FMASK: TF, DF, NT, AC
-    mov eax, 0x44500
+    mov eax, {shared_mask}
+    mov dword ptr [rip + boot_syscall_mask], eax
     xor edx, edx
     wrmsr
     lea rsp, [rip + kernel_stack_end]
@@ -118,9 +124,24 @@ shared:                                                 // eax: where SYSCALL go
     push rax
     iretq
 
-native:                                                 // does the command line want `shared`?
-    mov rsi, [rdi + 24]
-    mov rdx, 0x6168733d65646f6d                         // "mode=sha"
+native:
+    mov eax, 1                                          // XSAVE with all that programs may use
+    cpuid
+    bt ecx, 26
+    jnc 1f
+    mov rax, cr4
+    bts rax, 18
+    mov cr4, rax
+    mov [rip + boot_control4], rax
+    mov eax, 0xd
+    xor ecx, ecx
+    cpuid
+    and eax, {extended_states}
+    xor ecx, ecx
+    xor edx, edx
+    xsetbv
+1:  mov rsi, [rdi + 24]
+    mov rdx, 0x6168733d65646f6d                         // does the command line say mode=sha(red)?
 1:  cmp byte ptr [rsi], 0
     je ring0
     cmp [rsi], rdx
@@ -145,12 +166,15 @@ ring0:
     jnc 2f
     bts rax, 21
 2:  mov cr4, rax
+    mov [rip + boot_control4], rax
     mov ecx, 0xc0000082                                 // LSTAR
     mov eax, offset syscall_entry_ring0 - VIRTUAL + 0x80000000
+    mov dword ptr [rip + boot_syscall_entry], eax
     mov edx, 0xffffffff
     wrmsr
     mov ecx, 0xc0000084                                 // FMASK: as above, and IF
-    mov eax, 0x44700
+    mov eax, {ring0_mask}
+    mov dword ptr [rip + boot_syscall_mask], eax
     xor edx, edx
     wrmsr
     lea rsp, [rip + kernel_stack_end - 8]
@@ -168,7 +192,7 @@ gdt:
     .quad 0x00cff3000000ffff                            // 0x28 user data
     .quad 0x00affb000000ffff                            // 0x30 user code
     .quad 0
-    .quad 0x0000890000000067, 0                         // 0x40 TSS
+    .fill {max_cpus} * 2, 8, 0                          // 0x40 a TSS for each CPU: see smp.rs
 gdt_end:
 gdt_pointer_low:
     .word gdt_end - gdt - 1
@@ -184,6 +208,8 @@ idt_pointer:
     .word 256 * 16 - 1
     .quad idt
 .globl boot_kvm_features, boot_loop_cycles, boot_has_fsgsbase
+boot_syscall_entry: .long 0
+boot_syscall_mask: .long 0
 boot_has_fsgsbase: .long 0
 boot_kvm_features: .long 0
 boot_loop_cycles:  .long 0
@@ -229,4 +255,123 @@ kernel_stack_end:
 .globl panic_stack_end
     .skip 0x8000
 panic_stack_end:
+.popsection
+
+// Another CPU of the machine starts here in real mode, at a page below 1 MiB to which the kernel
+// has copied this code; all addresses in it are therefore physical or relative.
+.pushsection .rodata.start, "a"
+.code16
+.globl cpu_start, cpu_start_end
+cpu_start:
+    cli
+    mov ax, cs
+    mov ds, ax
+    .byte 0x66, 0x0f, 0x01, 0x16                        // lgdt [cpu_start_gdt_pointer], 32-bit base
+    .word cpu_start_gdt_pointer - cpu_start
+    mov eax, cr0
+    or eax, 1
+    mov cr0, eax
+    .byte 0x66, 0xea                                    // ljmp 0x08, cpu_start32
+    .long cpu_start32 - VIRTUAL
+    .word 8
+.balign 8
+cpu_start_gdt:
+    .quad 0
+    .quad 0x00cf9b000000ffff                            // 0x08 code, 32 bit
+    .quad 0x00cf93000000ffff                            // 0x10 data
+cpu_start_gdt_pointer:
+    .word 23
+    .long {start_page} + cpu_start_gdt - cpu_start
+cpu_start_end:
+.popsection
+
+.pushsection .boot, "awx"
+.code32
+cpu_start32:
+    mov ax, 0x10
+    mov ds, ax
+    mov es, ax
+    mov ss, ax
+    mov eax, [boot_control4 - VIRTUAL]
+    mov edx, eax
+    and eax, ~{later_control4}                          // SMEP and SMAP when the tables are ours
+    mov cr4, eax
+    mov ecx, 0xc0000080
+    rdmsr
+    or eax, 0x901
+    wrmsr
+    mov eax, offset page_map - VIRTUAL
+    mov cr3, eax
+    mov eax, 0x80010033
+    mov cr0, eax
+    lgdt [gdt_pointer_low - VIRTUAL]
+    .byte 0xea
+    .long cpu_start64 - VIRTUAL
+    .word 0x10
+.code64
+cpu_start64:
+    mov rax, offset cpu_start_high
+    jmp rax
+cpu_start_high:
+    mov ax, 0x18
+    mov ss, ax
+    mov ds, ax
+    mov es, ax
+    lgdt [rip + gdt_pointer]
+    mov eax, dword ptr [rip + boot_control4]
+    mov cr4, rax
+    bt eax, 18
+    jnc 1f
+    mov eax, 0xd
+    xor ecx, ecx
+    cpuid
+    and eax, {extended_states}
+    xor ecx, ecx
+    xor edx, edx
+    xsetbv
+1:  mov rsi, [rip + starting_cpu]                       // its block
+    mov eax, [rsi + {number}]
+    shl eax, 4
+    add eax, 0x40
+    ltr ax
+    mov ecx, 0xc0000081
+    xor eax, eax
+    mov edx, 0x00230010
+    wrmsr
+    mov ecx, 0xc0000082
+    mov eax, dword ptr [rip + boot_syscall_entry]
+    mov edx, 0xffffffff
+    wrmsr
+    mov ecx, 0xc0000084
+    mov eax, dword ptr [rip + boot_syscall_mask]
+    xor edx, edx
+    wrmsr
+    mov ecx, 0xc0000101
+    mov rax, rsi
+    mov rdx, rsi
+    shr rdx, 32
+    wrmsr
+    mov rsp, [rsi + {stack}]
+    cmp qword ptr [rip + starting_gates], 0
+    jne 2f
+    lidt [rip + idt_pointer]
+    push 0x2b
+    lea rax, [rsp]
+    push rax
+    push 0x202
+    push 0x33
+    lea rax, [rip + machine_start_cpu]
+    push rax
+    iretq
+2:  mov rax, [rip + starting_gates]
+    lidt [rax]
+    jmp machine_start_cpu
+.popsection
+
+.pushsection .boot.data, "aw"
+.balign 8
+.globl starting_cpu, starting_gates, boot_control4
+starting_cpu:   .quad 0
+starting_gates: .quad 0
+boot_control4:  .quad 0
 .popsection

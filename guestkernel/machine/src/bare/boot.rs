@@ -3,7 +3,7 @@
 //! The boot information is PVH's `hvm_start_info` (Xen, `xen/include/public/arch-x86/hvm/start_info.h`).
 
 use super::mode;
-use super::per_cpu::LeaveBy;
+use super::per_cpu::{LeaveBy, Stacks};
 use super::{IMAGE_BASE, PHYSICAL_MAP_SLOT, clock, gates, heap, interrupt, per_cpu, power};
 use crate::Mode;
 use crate::boot_info::{BootInfo, BootModule};
@@ -68,6 +68,8 @@ unsafe extern "C" {
     static boot_loop_cycles: AtomicU32;
     static boot_has_fsgsbase: AtomicU32;
     static image_end: u8;
+    static kernel_stack_end: u8;
+    static panic_stack_end: u8;
 }
 
 unsafe extern "Rust" {
@@ -84,6 +86,24 @@ pub(super) fn page_map_entry(index: usize) -> u64 {
 pub(super) fn loop_cycles() -> u32 {
     // SAFETY: boot data that was written once, before any Rust code.
     unsafe { boot_loop_cycles.load(Ordering::Relaxed) }
+}
+
+/// Maps the first GiB at its physical addresses, or no longer: where CPUs turn on paging.
+pub(super) fn map_low_memory(is_mapped: bool) {
+    let entry = if is_mapped {
+        page_map_entry(PHYSICAL_MAP_SLOT)
+    } else {
+        0
+    };
+    // SAFETY: the boot code's table, accessed atomically; no program has it loaded.
+    unsafe { page_map[0].store(entry, Ordering::Relaxed) };
+}
+
+/// Whether XSAVE can be used: the host's own state where CPL 0 is emulated, else what the boot
+/// code has enabled.
+pub(super) fn has_xsave() -> bool {
+    const OSXSAVE: u32 = 1 << 27;
+    core::arch::x86_64::__cpuid(1).ecx & OSXSAVE != 0
 }
 
 /// Whether the boot code has enabled WRFSBASE.
@@ -135,7 +155,13 @@ extern "C" fn machine_start(start_info: u64) -> ! {
         Mode::Ring0 => LeaveBy::SysRet,
     };
     // SAFETY: the first thing that happens, on the boot CPU.
-    unsafe { per_cpu::initialise(fast_return) };
+    unsafe {
+        let stacks = Stacks {
+            kernel: (&raw const kernel_stack_end) as u64,
+            panic: (&raw const panic_stack_end) as u64,
+        };
+        per_cpu::initialise(fast_return, stacks);
+    }
     if mode == Mode::Ring0 {
         // SAFETY: as above, and the mode says that this is CPL 0.
         unsafe { gates::initialise() };
@@ -163,7 +189,7 @@ extern "C" fn machine_start(start_info: u64) -> ! {
     initialise_memory(&info, modules);
     // SAFETY: boot data that was written once, before this.
     clock::initialise(unsafe { boot_kvm_features.load(Ordering::Relaxed) });
-    interrupt::initialise();
+    interrupt::initialise_local();
     let boot = BootInfo {
         command_line: String::from_utf8_lossy(&read_string(info.command_line)).into_owned(),
         modules: modules.iter().map(take_module).collect(),
@@ -281,7 +307,6 @@ fn map_above_4g(mut at: u64, top: u64) -> u64 {
         at += PAGE_SIZE as u64;
     }
     // The kernel does not need the map at 0 any more: programs live there.
-    // SAFETY: the boot code's table.
-    unsafe { page_map[0].store(0, Ordering::Relaxed) };
+    map_low_memory(false);
     at
 }

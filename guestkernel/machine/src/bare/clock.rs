@@ -120,6 +120,14 @@ pub fn monotonic() -> u64 {
     }
 }
 
+/// Lets `nanoseconds` pass.
+pub(super) fn spin(nanoseconds: u64) {
+    let end = monotonic() + nanoseconds;
+    while monotonic() < end {
+        core::hint::spin_loop();
+    }
+}
+
 /// Nanoseconds since 1970-01-01 00:00 UTC.
 pub fn realtime() -> u64 {
     let seconds = WALL_CLOCK.seconds.load(Ordering::Relaxed);

@@ -57,6 +57,7 @@ syscall_gate:
 
 // Back to the caller of enter_program, with eax as its value.
 .macro return_to_kernel
+    mov dword ptr gs:[{in_program}], 0
     mov rsp, gs:[{kernel_rsp}]
     pop r15
     pop r14
@@ -142,6 +143,13 @@ enter_program:
 .globl exit_restart
 exit_restart:
     mov rdi, gs:[{context}]
+    // Another CPU that wants our TLB flushed sets a bit of the latch and then looks whether we are
+    // in the program; so we say that we are and then look at the latch, in this order.
+    cmp dword ptr gs:[{is_alone}], 0
+    jne 5f
+    mov eax, 1
+    xchg eax, gs:[{in_program}]
+5:
     cmp qword ptr gs:[{latched}], 0
     jne 2f
     load_xmm
@@ -209,11 +217,12 @@ program_exception:
     mov dword ptr [rsp + {leave_by}], 0
     mov eax, 1
     return_to_kernel
-1:  lea rsp, [rip + panic_stack_end]                    // the kernel faulted: a bug
+1:  mov rsp, gs:[{panic_rsp}]                           // the kernel faulted: a bug
     push 0
     push rbp
     mov rbp, rsp
-    lea rdi, [rip + BOOT_CPU + {exception}]
+    mov rdi, gs:[{own}]
+    add rdi, {exception}
     call machine_fault
 
 // In mode `ring0`: rdi points to what the gate has pushed.
@@ -227,11 +236,12 @@ kernel_exception:
 
 .globl upcall_double_fault
 upcall_double_fault:
-    lea rsp, [rip + panic_stack_end]
+    mov rsp, gs:[{panic_rsp}]
     push 0
     push rbp
     mov rbp, rsp
-    lea rdi, [rip + BOOT_CPU + {double_fault}]
+    mov rdi, gs:[{own}]
+    add rdi, {double_fault}
     call machine_fault
 
 .globl upcall_interrupt

@@ -1,8 +1,9 @@
 //! The interrupt descriptor table of mode `ring0` (Intel SDM volume 3, section 7.14). That of mode
 //! `shared` is part of the monitor.
 
-use super::privileged;
+use super::privileged::{self, GatePointer};
 use core::cell::UnsafeCell;
+use spin::Once;
 
 const GATES: usize = 256;
 const KERNEL_CS: u64 = 0x10;
@@ -20,6 +21,7 @@ struct Table(UnsafeCell<[[u64; 2]; GATES]>);
 // SAFETY: filled once, on the boot CPU, before it is loaded; only CPUs read it afterwards.
 unsafe impl Sync for Table {}
 
+static POINTER: Once<GatePointer> = Once::new();
 static TABLE: Table = Table(UnsafeCell::new([[0; 2]; GATES]));
 
 unsafe extern "C" {
@@ -51,6 +53,17 @@ pub(super) unsafe fn initialise() {
             target >> 32,
         ];
     }
+    let pointer = POINTER.call_once(|| GatePointer {
+        limit: size_of_val(table) as u16 - 1,
+        base: TABLE.0.get() as u64,
+    });
     // SAFETY: the table is static.
-    unsafe { privileged::load_gates(TABLE.0.get().cast(), size_of_val(table) as u16) }
+    unsafe { privileged::load_gates(pointer) }
+}
+
+/// The address of what LIDT takes, for other CPUs; 0 before the table is made.
+pub(super) fn pointer() -> u64 {
+    POINTER
+        .get()
+        .map_or(0, |pointer| (&raw const *pointer) as u64)
 }

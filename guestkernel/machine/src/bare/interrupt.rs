@@ -12,22 +12,33 @@ const IO_APIC: u64 = 0xfec0_0000;
 
 const APIC_EOI: u64 = 0xb0;
 const APIC_SPURIOUS: u64 = 0xf0;
+const APIC_ICR_LOW: u64 = 0x300;
+const APIC_ICR_HIGH: u64 = 0x310;
 const APIC_TIMER: u64 = 0x320;
 const APIC_LINT0: u64 = 0x350;
 const APIC_INITIAL_COUNT: u64 = 0x380;
 const APIC_DIVIDE: u64 = 0x3e0;
 
+/// Commands: INIT (level, assert) and start-up.
+const ICR_INIT: u32 = 0x4500;
+const ICR_START: u32 = 0x4600;
+/// Nanoseconds that a CPU is given after each.
+const INIT_DELAY: u64 = 200_000;
+const START_DELAY: u64 = 100_000;
+
 /// The vector of bit 0 of the latch, and of IRQ 0.
 const FIRST_VECTOR: u32 = 0x20;
 /// The latch's bit for the timer.
 const TIMER_BIT: u32 = 32;
+/// The latch's bit for [`send_kick`].
+const KICK_BIT: u32 = 33;
+/// The latch's bit by which another CPU asks for a TLB flush; no interrupt has it.
+pub(super) const FLUSH: u64 = 1 << 63;
 /// IRQs that the I/O APIC has pins for.
 const IRQS: u32 = 24;
 /// The APIC timer of KVM counts nanoseconds when it does not divide.
 const DIVIDE_BY_ONE: u32 = 0b1011;
 
-/// The deadline that the timer is set to; `u64::MAX` for none.
-static TIMER: AtomicU64 = AtomicU64::new(u64::MAX);
 /// Device interrupts that were acknowledged and not taken.
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
 
@@ -37,7 +48,8 @@ fn write_local(register: u64, value: u32) {
     unsafe { write_register(PhysAddr(LOCAL_APIC + register), value) }
 }
 
-pub(super) fn initialise() {
+/// Sets up the APIC of the CPU that executes this.
+pub(super) fn initialise_local() {
     write_local(APIC_SPURIOUS, 0x1ff);
     write_local(APIC_LINT0, 1 << 16);
     write_local(APIC_DIVIDE, DIVIDE_BY_ONE);
@@ -61,18 +73,43 @@ pub fn enable(irq: u32) {
     write(0x10 + 2 * irq, FIRST_VECTOR + irq);
 }
 
-/// Takes what the monitor has latched, and lets the next interrupts come.
+/// Takes what has been latched, lets the next interrupts come, and flushes the TLB if another CPU
+/// wants it.
 pub(super) fn acknowledge() {
-    // SAFETY: a pointer to the CPU's block, of which the latch is atomic.
-    let latched = unsafe { &(*per_cpu::current()).latched };
-    let bits = latched.swap(0, Ordering::AcqRel);
-    for _ in 0..bits.count_ones() {
+    // SAFETY: the CPU's own block; the latch is atomic and the other fields only it uses.
+    let cpu = unsafe { &mut *per_cpu::current() };
+    let bits = cpu.latched.swap(0, Ordering::AcqRel);
+    for _ in 0..(bits & !FLUSH).count_ones() {
         write_local(APIC_EOI, 0);
     }
     if bits & 1 << TIMER_BIT != 0 {
-        TIMER.store(u64::MAX, Ordering::Relaxed);
+        cpu.timer = u64::MAX;
+    }
+    if bits & FLUSH != 0 && cpu.root != 0 {
+        // SAFETY: it is the page map that is loaded.
+        unsafe { privileged::load_cr3(cpu.root) };
     }
     ARRIVED.fetch_or(bits & ((1 << IRQS) - 1), Ordering::Relaxed);
+}
+
+/// Interrupts the CPU with that APIC identifier, so that it looks at what is new.
+pub(super) fn send_kick(apic: u32) {
+    send(apic, FIRST_VECTOR + KICK_BIT);
+}
+
+/// Resets the CPU with that APIC identifier, and starts it at physical page number `page`.
+pub(super) fn send_start(apic: u32, page: u8) {
+    send(apic, ICR_INIT);
+    clock::spin(INIT_DELAY);
+    for _ in 0..2 {
+        send(apic, ICR_START | u32::from(page));
+        clock::spin(START_DELAY);
+    }
+}
+
+fn send(apic: u32, command: u32) {
+    write_local(APIC_ICR_HIGH, apic << 24);
+    write_local(APIC_ICR_LOW, command);
 }
 
 /// Waits until an interrupt comes or [`monotonic`](crate::clock::monotonic) time `deadline`
@@ -87,7 +124,9 @@ pub fn wait(deadline: Option<u64>) {
 /// the one asked for before; `None` for none. It may come early, never late.
 pub fn set_timer(deadline: Option<u64>) {
     let deadline = deadline.unwrap_or(u64::MAX);
-    if TIMER.swap(deadline, Ordering::Relaxed) == deadline {
+    // SAFETY: a field that only this CPU's kernel uses.
+    let timer = unsafe { &mut (*per_cpu::current()).timer };
+    if core::mem::replace(timer, deadline) == deadline {
         return;
     }
     let count = if deadline == u64::MAX {

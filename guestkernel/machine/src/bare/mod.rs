@@ -3,6 +3,7 @@
 
 mod boot;
 pub mod clock;
+pub(crate) mod extended;
 mod gates;
 mod heap;
 pub mod interrupt;
@@ -14,6 +15,7 @@ pub mod power;
 mod privileged;
 mod rtc;
 pub mod serial;
+pub(crate) mod smp;
 mod symbols;
 mod tsc;
 
@@ -24,7 +26,7 @@ use crate::physical;
 use crate::user::{PageFault, Trap, UserContext};
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use per_cpu::{LeaveBy, offset};
 
 /// Where the physical map starts, as on Linux. The upper half's first slot of the page map (256)
@@ -44,6 +46,10 @@ const STACK_SIZE: usize = 256 << 10;
 const PROGRAMS_END: u64 = 1 << 47;
 /// The flags that programs may change: CF PF AF ZF SF TF DF OF NT AC ID.
 const PROGRAM_FLAGS: u64 = 0x0024_4dd5;
+/// Flags that SYSCALL clears: TF, DF, NT, AC; in mode `ring0` also IF.
+const SHARED_SYSCALL_MASK: u32 = 0x0004_4500;
+/// What XSAVE may store: x87, SSE, AVX, AVX-512. Not AMX, whose size every thread would pay.
+const EXTENDED_STATES: u32 = 0xe7;
 const MSR_FS_BASE: u32 = 0xc000_0100;
 const GENERAL_PROTECTION: Trap = Trap::Exception {
     vector: 13,
@@ -56,6 +62,8 @@ const GENERAL_PROTECTION: Trap = Trap::Exception {
 pub(crate) struct ContextState {
     /// The low halves of the vector registers, which is what kernel code changes.
     xmm: [u128; 16],
+    /// The rest of the vector and floating-point state.
+    extended: extended::ExtendedState,
     /// How to enter the program, as the entry code left it: a [`LeaveBy`](per_cpu::LeaveBy).
     leave_by: u32,
 }
@@ -67,6 +75,14 @@ global_asm!(
     physical_map_slot = const PHYSICAL_MAP_SLOT,
     stack_size = const STACK_SIZE,
     emulated_cycles = const mode::EMULATED_CYCLES,
+    max_cpus = const smp::MAX_CPUS,
+    start_page = const smp::START_PAGE,
+    number = const offset::NUMBER,
+    stack = const offset::STACK,
+    shared_mask = const SHARED_SYSCALL_MASK,
+    ring0_mask = const SHARED_SYSCALL_MASK | 1 << 9,
+    extended_states = const EXTENDED_STATES,
+    later_control4 = const 3 << 20,
 );
 
 global_asm!(
@@ -115,6 +131,9 @@ global_asm!(
     xmm = const offset_of!(UserContext, backend) + offset_of!(ContextState, xmm),
     leave_by = const offset_of!(UserContext, backend) + offset_of!(ContextState, leave_by),
     own = const offset::OWN,
+    in_program = const offset::IN_PROGRAM,
+    is_alone = const offset::IS_ALONE,
+    panic_rsp = const offset::PANIC_RSP,
     fast_return = const offset::FAST_RETURN,
     user_cs = const USER_CS,
     user_ss = const USER_SS,
@@ -133,23 +152,13 @@ global_asm!(
 
 unsafe extern "C" {
     static syscall_gate: u64;
-    fn enter_program(context: *mut UserContext) -> u32;
+    /// `context` points to a [`UserContext`].
+    fn enter_program(context: *mut core::ffi::c_void) -> u32;
 }
 
-/// Physical address of the page map that CR3 holds.
-static LOADED: AtomicU64 = AtomicU64::new(0);
-/// The address space that CR3 refers to, kept alive.
-static ACTIVE: spin::Mutex<Option<Space>> = spin::Mutex::new(None);
-
 pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
-    let root = space.0.address().0;
-    if LOADED.load(Ordering::Relaxed) != root {
-        // SAFETY: the root maps the kernel as every page map does, and is kept alive in ACTIVE
-        // until another one has been loaded.
-        unsafe { privileged::load_cr3(root) };
-        LOADED.store(root, Ordering::Relaxed);
-        *ACTIVE.lock() = Some(space.clone());
-    }
+    load_space(space);
+    extended::load(&context.backend.extended);
     let registers = &mut context.registers;
     if registers.rip >= PROGRAMS_END {
         // IRETQ would fault in the kernel.
@@ -169,7 +178,7 @@ pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
     // SAFETY: the context is exclusively ours; the program runs in its own half of the address
     // space (in mode `shared` nothing protects the kernel from it, as docs/design.md says), and
     // the entry code returns here with all callee-saved registers restored.
-    let reason = unsafe { enter_program(context) };
+    let reason = unsafe { enter_program((&raw mut *context).cast()) };
     match reason {
         0 => Trap::Syscall,
         1 => {
@@ -183,6 +192,21 @@ pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
             Trap::Interrupt
         }
     }
+}
+
+/// Makes `space` the one that the CPU translates addresses by.
+fn load_space(space: &Space) {
+    let root = space.0.address().0;
+    // SAFETY: fields that only this CPU's kernel uses.
+    let cpu = unsafe { &mut *per_cpu::current() };
+    if cpu.root == root {
+        return;
+    }
+    // SAFETY: the root maps the kernel as every page map does; it is kept alive until another
+    // one has been loaded.
+    unsafe { privileged::load_cr3(root) };
+    cpu.root = root;
+    cpu.space = Some(space.clone());
 }
 
 /// Gives the CPU the program's FS base.
@@ -217,6 +241,8 @@ fn trap_of(exception: &per_cpu::Exception) -> Trap {
         },
     }
 }
+
+pub(crate) use smp::flush_tlb;
 
 pub(crate) fn syscall_gate_address() -> Option<u64> {
     (mode::mode() == Mode::Shared).then_some((&raw const syscall_gate) as u64)
@@ -258,14 +284,6 @@ pub(crate) fn map_kernel(root: &Frame) {
     for index in 256..512 {
         let entry = boot::page_map_entry(index);
         root.atomic_u64(index * 8).store(entry, Ordering::Relaxed);
-    }
-}
-
-pub(crate) fn flush_tlb() {
-    let root = LOADED.load(Ordering::Relaxed);
-    if root != 0 {
-        // SAFETY: it is the page map that is loaded.
-        unsafe { privileged::load_cr3(root) };
     }
 }
 

@@ -4,9 +4,13 @@
 //! The monitor, the entry and the exit code know its layout by `offset_of!`. All of it is plain
 //! memory to the monitor at CPL 0 and to the kernel at CPL 3 alike.
 
+use super::extended::Loaded;
+use crate::page_table::Space;
+use alloc::boxed::Box;
+use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Task state segment (Intel SDM volume 3, figure 9-11).
 #[repr(C, packed(4))]
@@ -83,6 +87,25 @@ pub(super) struct PerCpu {
     own: u64,
     /// How the kernel returns from a system call when nothing needs IRETQ: see `LeaveBy`.
     fast_return: u32,
+    /// Whether the CPU is between the exit code's look at the latch and its next entry. Not kept
+    /// while there is one CPU.
+    pub(super) in_program: AtomicU32,
+    /// Whether this is the only CPU.
+    pub(super) is_alone: AtomicU32,
+    /// CPUs are numbered from 0, the boot CPU.
+    pub(super) number: u32,
+    /// The end of the kernel's stack, for a CPU that starts.
+    stack: u64,
+    /// The end of the stack on which a panic is reported.
+    panic_rsp: u64,
+    /// Physical address of the page map that CR3 holds; 0 before the first program.
+    pub(super) root: u64,
+    /// The address space that CR3 refers to, kept alive.
+    pub(super) space: Option<Space>,
+    /// The deadline that the timer is set to; `u64::MAX` for none.
+    pub(super) timer: u64,
+    /// The program whose vector and floating-point state is in the registers.
+    pub(super) loaded: Loaded,
     pub(super) exception: ExceptionStack,
     pub(super) interrupt: InterruptStack,
     /// Where an interrupt goes that arrives before the kernel has read `interrupt`: it finds
@@ -102,6 +125,11 @@ pub(super) mod offset {
     pub(crate) const USER_RSP: usize = offset_of!(PerCpu, user_rsp);
     /// Distance from the interrupt stack to the nested one.
     pub(crate) const NESTED: usize = size_of::<InterruptStack>();
+    pub(crate) const IN_PROGRAM: usize = offset_of!(PerCpu, in_program);
+    pub(crate) const IS_ALONE: usize = offset_of!(PerCpu, is_alone);
+    pub(crate) const NUMBER: usize = offset_of!(PerCpu, number);
+    pub(crate) const STACK: usize = offset_of!(PerCpu, stack);
+    pub(crate) const PANIC_RSP: usize = offset_of!(PerCpu, panic_rsp);
     pub(crate) const OWN: usize = offset_of!(PerCpu, own);
     pub(crate) const FAST_RETURN: usize = offset_of!(PerCpu, fast_return);
     pub(crate) const EXCEPTION: usize =
@@ -133,8 +161,9 @@ pub(super) enum LeaveBy {
 
 /// The block of the boot CPU.
 #[repr(transparent)]
-pub(super) struct Boot(pub(super) UnsafeCell<PerCpu>);
-// SAFETY: written by its own CPU only, and by the CPU's own pushes; the other fields are atomic.
+struct Boot(UnsafeCell<PerCpu>);
+// SAFETY: written by its own CPU only, and by the CPU's own pushes; the fields that others use
+// are atomic.
 unsafe impl Sync for Boot {}
 
 const fn upcall_frame() -> Frame {
@@ -172,31 +201,69 @@ const fn interrupt_stack() -> InterruptStack {
     }
 }
 
+impl PerCpu {
+    const fn new(number: u32) -> Self {
+        Self {
+            task: TaskState {
+                reserved0: 0,
+                rsp0: 0,
+                rsp1: 0,
+                rsp2: 0,
+                reserved1: 0,
+                ist: [0; 7],
+                reserved2: 0,
+                reserved3: 0,
+                io_map_base: size_of::<TaskState>() as u16,
+            },
+            latched: AtomicU64::new(0),
+            kernel_rsp: 0,
+            context: 0,
+            user_rsp: 0,
+            fs_base: 0,
+            own: 0,
+            fast_return: 0,
+            in_program: AtomicU32::new(0),
+            is_alone: AtomicU32::new(1),
+            number,
+            stack: 0,
+            panic_rsp: 0,
+            root: 0,
+            space: None,
+            timer: u64::MAX,
+            loaded: Loaded::NOTHING,
+            exception: exception_stack(),
+            interrupt: interrupt_stack(),
+            interrupt_nested: interrupt_stack(),
+            double_fault: exception_stack(),
+        }
+    }
+
+    /// Fills in the addresses that only the linker or the allocator knows.
+    fn complete(&mut self, fast_return: LeaveBy, stacks: Stacks) {
+        self.own = (&raw const *self) as u64;
+        self.fast_return = fast_return as u32;
+        self.stack = stacks.kernel;
+        self.panic_rsp = stacks.panic;
+        self.exception.upcall.rip = upcall_exception as *const () as u64;
+        self.interrupt.upcall.rip = upcall_interrupt as *const () as u64;
+        self.double_fault.upcall.rip = upcall_double_fault as *const () as u64;
+        self.task.rsp0 = (&raw const self.exception.upcall) as u64;
+        self.task.ist[0] = (&raw const self.interrupt.upcall) as u64;
+        self.task.ist[1] = (&raw const self.double_fault.upcall) as u64;
+    }
+}
+
+/// The ends of a CPU's stacks.
+#[derive(Clone, Copy)]
+pub(super) struct Stacks {
+    /// The one that the kernel runs on.
+    pub(super) kernel: u64,
+    /// The one on which a panic is reported.
+    pub(super) panic: u64,
+}
+
 #[unsafe(no_mangle)]
-pub(super) static BOOT_CPU: Boot = Boot(UnsafeCell::new(PerCpu {
-    task: TaskState {
-        reserved0: 0,
-        rsp0: 0,
-        rsp1: 0,
-        rsp2: 0,
-        reserved1: 0,
-        ist: [0; 7],
-        reserved2: 0,
-        reserved3: 0,
-        io_map_base: size_of::<TaskState>() as u16,
-    },
-    latched: AtomicU64::new(0),
-    kernel_rsp: 0,
-    context: 0,
-    user_rsp: 0,
-    fs_base: 0,
-    own: 0,
-    fast_return: 0,
-    exception: exception_stack(),
-    interrupt: interrupt_stack(),
-    interrupt_nested: interrupt_stack(),
-    double_fault: exception_stack(),
-}));
+static BOOT_CPU: Boot = Boot(UnsafeCell::new(PerCpu::new(0)));
 
 unsafe extern "C" {
     safe fn upcall_exception();
@@ -204,27 +271,37 @@ unsafe extern "C" {
     safe fn upcall_double_fault();
 }
 
-/// Fills in the addresses that only the linker knows. Runs at CPL 3 before the first trap.
+/// Completes the block of the boot CPU, whose GS base already points to it.
 ///
 /// # Safety
 ///
 /// Called once, on the boot CPU, before anything can trap.
-pub(super) unsafe fn initialise(fast_return: LeaveBy) {
-    let cpu = BOOT_CPU.0.get();
-    let cpu_address = cpu as u64;
+pub(super) unsafe fn initialise(fast_return: LeaveBy, stacks: Stacks) {
     // SAFETY: nothing else uses the block yet.
-    let cpu = unsafe { &mut *cpu };
-    cpu.own = cpu_address;
-    cpu.fast_return = fast_return as u32;
-    cpu.exception.upcall.rip = upcall_exception as *const () as u64;
-    cpu.interrupt.upcall.rip = upcall_interrupt as *const () as u64;
-    cpu.double_fault.upcall.rip = upcall_double_fault as *const () as u64;
-    cpu.task.rsp0 = (&raw const cpu.exception.upcall) as u64;
-    cpu.task.ist[0] = (&raw const cpu.interrupt.upcall) as u64;
-    cpu.task.ist[1] = (&raw const cpu.double_fault.upcall) as u64;
+    unsafe { &mut *BOOT_CPU.0.get() }.complete(fast_return, stacks);
+}
+
+/// Makes the block of another CPU.
+pub(super) fn add(number: u32, fast_return: LeaveBy, stacks: Stacks) -> &'static PerCpu {
+    let cpu = Box::leak(Box::new(PerCpu::new(number)));
+    cpu.is_alone.store(0, Ordering::Relaxed);
+    cpu.complete(fast_return, stacks);
+    cpu
+}
+
+/// The block of the boot CPU, of which others use the atomic fields only.
+pub(super) fn boot_cpu() -> *mut PerCpu {
+    BOOT_CPU.0.get()
 }
 
 /// The block of the CPU that executes this.
+#[inline]
 pub(super) fn current() -> *mut PerCpu {
-    BOOT_CPU.0.get()
+    let block: u64;
+    // SAFETY: GS belongs to the kernel, and the field is set before any other use.
+    unsafe {
+        asm!("mov {}, gs:[{own}]", out(reg) block, own = const offset::OWN,
+             options(nostack, preserves_flags, readonly, pure));
+    }
+    core::ptr::with_exposed_provenance_mut(block as usize)
 }

@@ -119,23 +119,23 @@ pub(super) unsafe fn read_port(port: u16) -> u8 {
     byte as u8
 }
 
+/// What LIDT takes.
+#[repr(C, packed)]
+pub(super) struct GatePointer {
+    /// The offset of the table's last byte.
+    pub(super) limit: u16,
+    /// The table's address.
+    pub(super) base: u64,
+}
+
 /// Loads the interrupt descriptor table. Mode `ring0` only.
 ///
 /// # Safety
 ///
-/// `table` must point to `bytes` of gates that stay as they are.
-pub(super) unsafe fn load_gates(table: *const u8, bytes: u16) {
-    #[repr(C, packed)]
-    struct Pointer {
-        limit: u16,
-        base: u64,
-    }
-    let pointer = Pointer {
-        limit: bytes - 1,
-        base: table as u64,
-    };
+/// `pointer` must describe gates that stay as they are.
+pub(super) unsafe fn load_gates(pointer: &GatePointer) {
     // SAFETY: the caller's promise.
-    unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(nostack, preserves_flags)) }
+    unsafe { asm!("lidt [{}]", in(reg) &raw const *pointer, options(nostack, preserves_flags)) }
 }
 
 /// Makes the CPU triple-fault.
@@ -144,7 +144,7 @@ pub(super) fn reset() -> ! {
         // SAFETY: nothing runs after this. Without gates the breakpoint faults until the CPU
         // gives up.
         unsafe {
-            load_gates(core::ptr::null(), 1);
+            load_gates(&GatePointer { limit: 0, base: 0 });
             asm!("int3", options(noreturn));
         }
     }

@@ -5,12 +5,14 @@
 
 pub mod clock;
 pub mod device;
+pub mod extended;
 pub mod interrupt;
 pub mod mmio;
 pub mod mode;
 pub mod models;
 pub mod power;
 pub mod serial;
+pub mod smp;
 
 pub(crate) use mmio::{read_register, write_register};
 

@@ -1,0 +1,193 @@
+//! The other CPUs: starting them, interrupting them, flushing their TLBs.
+//!
+//! Started by INIT and start-up interrupts (Intel SDM volume 3, section 10.4), one after the
+//! other. APIC identifiers are taken to be the CPUs' numbers, as VMMs give them.
+
+use super::interrupt::FLUSH;
+use super::mode::is_ring0;
+use super::per_cpu::{LeaveBy, PerCpu, Stacks};
+use super::{boot, clock, gates, interrupt, per_cpu, privileged};
+use crate::PhysAddr;
+use crate::physical::pointer;
+use alloc::vec;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use spin::Once;
+
+/// CPUs that the kernel can use.
+pub(super) const MAX_CPUS: usize = 64;
+/// The page at which another CPU starts: below 1 MiB, where nothing is kept after boot.
+pub(super) const START_PAGE: u64 = 0x8000;
+/// Nanoseconds after which a CPU that has not started is given up.
+const START_TIMEOUT: u64 = 100_000_000;
+/// Bytes of a CPU's stacks, as the boot CPU has them.
+const STACK: usize = super::STACK_SIZE;
+const PANIC_STACK: usize = 32 << 10;
+
+/// The blocks of the CPUs that run, by number.
+static CPUS: [AtomicPtr<PerCpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
+static COUNT: AtomicU32 = AtomicU32::new(1);
+/// What each CPU but the first runs for ever.
+static MAIN: Once<fn() -> !> = Once::new();
+
+unsafe extern "C" {
+    static cpu_start: u8;
+    static cpu_start_end: u8;
+    safe static starting_cpu: AtomicU64;
+    safe static starting_gates: AtomicU64;
+    safe static gdt: [AtomicU64; 8 + 2 * MAX_CPUS];
+}
+
+/// CPUs that run; they are numbered from 0.
+#[inline]
+pub fn cpu_count() -> u32 {
+    COUNT.load(Ordering::Relaxed)
+}
+
+/// The number of the CPU that executes this.
+#[inline]
+pub fn current_cpu() -> u32 {
+    // SAFETY: a field that never changes.
+    unsafe { (*per_cpu::current()).number }
+}
+
+/// Starts CPUs until there are `wanted`, all of which run `main`; gives how many there are then:
+/// less than `wanted` if the machine has fewer.
+pub fn start_cpus(wanted: u32, main: fn() -> !) -> u32 {
+    CPUS[0].store(per_cpu::boot_cpu(), Ordering::Release);
+    let wanted = wanted.min(MAX_CPUS as u32);
+    if wanted <= 1 {
+        return cpu_count();
+    }
+    MAIN.call_once(|| main);
+    // SAFETY: other CPUs only use atomic fields.
+    unsafe { &*per_cpu::boot_cpu() }
+        .is_alone
+        .store(0, Ordering::SeqCst);
+    let (code, end) = (&raw const cpu_start, &raw const cpu_start_end);
+    // SAFETY: the page lies below 1 MiB, which no frame does, and the boot information that may
+    // have been there was copied.
+    unsafe {
+        ptr::copy_nonoverlapping(
+            code,
+            pointer(PhysAddr(START_PAGE)),
+            end as usize - code as usize,
+        );
+    }
+    boot::map_low_memory(true);
+    starting_gates.store(
+        if is_ring0() { gates::pointer() } else { 0 },
+        Ordering::Relaxed,
+    );
+    for number in 1..wanted {
+        if !start(number) {
+            break;
+        }
+    }
+    boot::map_low_memory(false);
+    cpu_count()
+}
+
+/// Starts one CPU and waits until it runs.
+fn start(number: u32) -> bool {
+    let stack = |bytes: usize| {
+        let memory = vec![0u128; bytes / 16].leak();
+        memory.as_ptr_range().end as u64
+    };
+    let stacks = Stacks {
+        kernel: stack(STACK),
+        panic: stack(PANIC_STACK),
+    };
+    let fast_return = if is_ring0() {
+        LeaveBy::SysRet
+    } else {
+        LeaveBy::Jump
+    };
+    let cpu = per_cpu::add(number, fast_return, stacks);
+    let address = (&raw const *cpu) as u64;
+    let [low, high] = task_descriptor(address);
+    gdt[8 + 2 * number as usize].store(low, Ordering::Relaxed);
+    gdt[9 + 2 * number as usize].store(high, Ordering::Relaxed);
+    starting_cpu.store(address, Ordering::SeqCst);
+    interrupt::send_start(number, (START_PAGE >> 12) as u8);
+    let end = clock::monotonic() + START_TIMEOUT;
+    while CPUS[number as usize].load(Ordering::Acquire).is_null() {
+        if clock::monotonic() >= end {
+            return false;
+        }
+        core::hint::spin_loop();
+    }
+    COUNT.store(number + 1, Ordering::Release);
+    true
+}
+
+/// The descriptor of the task state segment at `base` (Intel SDM volume 3, figure 9-4).
+fn task_descriptor(base: u64) -> [u64; 2] {
+    let limit = 0x67;
+    let available_task = 0x89 << 40;
+    [
+        limit | (base & 0xff_ffff) << 16 | available_task | (base >> 24 & 0xff) << 56,
+        base >> 32,
+    ]
+}
+
+/// Another CPU's first Rust code, on its own stack.
+#[unsafe(no_mangle)]
+extern "C" fn machine_start_cpu() -> ! {
+    interrupt::initialise_local();
+    let cpu = per_cpu::current();
+    // SAFETY: a field that never changes.
+    let number = unsafe { (*cpu).number } as usize;
+    CPUS[number].store(cpu, Ordering::Release);
+    match MAIN.get() {
+        Some(main) => main(),
+        None => unreachable!("main is set before any CPU is started"),
+    }
+}
+
+/// The blocks of all CPUs but this one.
+fn others() -> impl Iterator<Item = (u32, &'static PerCpu)> {
+    let own = current_cpu();
+    (0..cpu_count())
+        .filter(move |number| *number != own)
+        .filter_map(|number| {
+            let cpu = CPUS[number as usize].load(Ordering::Acquire);
+            // SAFETY: blocks live for ever; of others' only atomic fields are used.
+            Some((number, unsafe { cpu.as_ref() }?))
+        })
+}
+
+/// Interrupts CPU `number`, whether it runs a program or waits.
+pub fn kick(number: u32) {
+    if number < cpu_count() {
+        interrupt::send_kick(number);
+    }
+}
+
+/// Flushes the TLBs of all CPUs; when it returns, no program sees what was unmapped before.
+pub(crate) fn flush_tlb() {
+    // SAFETY: a field that only this CPU's kernel uses.
+    let root = unsafe { (*per_cpu::current()).root };
+    if root != 0 {
+        // SAFETY: it is the page map that is loaded.
+        unsafe { privileged::load_cr3(root) };
+    }
+    if cpu_count() == 1 {
+        return;
+    }
+    // A CPU in the kernel flushes before it enters a program again: it looks at the latch after it
+    // has said that it is in the program. Only one that is there now has to be waited for.
+    for (number, cpu) in others() {
+        cpu.latched.fetch_or(FLUSH, Ordering::SeqCst);
+        if cpu.in_program.load(Ordering::SeqCst) != 0 {
+            interrupt::send_kick(number);
+        }
+    }
+    for (_, cpu) in others() {
+        while cpu.in_program.load(Ordering::Acquire) != 0
+            && cpu.latched.load(Ordering::Acquire) & FLUSH != 0
+        {
+            core::hint::spin_loop();
+        }
+    }
+}
