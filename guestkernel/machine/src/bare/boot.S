@@ -248,12 +248,11 @@ page_directories:
 
 .pushsection .bss.stack, "aw", @nobits
 .balign 4096
-.globl kernel_stack, kernel_stack_end
-kernel_stack:
+.globl kernel_stack_end
     .skip {stack_size}
 kernel_stack_end:
 .globl panic_stack_end
-    .skip 0x8000
+    .skip {panic_stack_size}
 panic_stack_end:
 .popsection
 

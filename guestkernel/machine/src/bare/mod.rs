@@ -41,6 +41,8 @@ pub(crate) const USER_CS: u64 = 0x33;
 pub(crate) const USER_SS: u64 = 0x2b;
 /// Bytes of the kernel's stack. Futures live on the heap; the deepest call chains are polls.
 const STACK_SIZE: usize = 256 << 10;
+/// Bytes of the stack on which a panic is reported.
+const PANIC_STACK_SIZE: usize = 32 << 10;
 
 /// Programs' addresses are below this: the canonical lower half.
 const PROGRAMS_END: u64 = 1 << 47;
@@ -74,6 +76,7 @@ global_asm!(
     control_mark = const ringlet_abi::control::MARK,
     physical_map_slot = const PHYSICAL_MAP_SLOT,
     stack_size = const STACK_SIZE,
+    panic_stack_size = const PANIC_STACK_SIZE,
     emulated_cycles = const mode::EMULATED_CYCLES,
     max_cpus = const smp::MAX_CPUS,
     start_page = const smp::START_PAGE,

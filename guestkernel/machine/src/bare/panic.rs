@@ -1,7 +1,7 @@
 //! When the kernel has a bug: registers and a backtrace on the serial port, then the end of the
 //! VM.
 
-use super::per_cpu::Exception;
+use super::per_cpu::{self, Exception};
 use super::{IMAGE_BASE, power, serial, symbols};
 use core::arch::asm;
 use core::fmt::{self, Write};
@@ -12,8 +12,6 @@ use ringlet_abi::control::Exit;
 const MAX_FRAMES: usize = 48;
 
 unsafe extern "C" {
-    static kernel_stack: u8;
-    static panic_stack_end: u8;
     static image_end: u8;
 }
 
@@ -118,10 +116,14 @@ fn backtrace(report: &mut Report, frame_pointer: u64, rip: Option<u64>) -> fmt::
     if let Some(rip) = rip {
         line(report, rip)?;
     }
-    let stacks = (&raw const kernel_stack) as u64..(&raw const panic_stack_end) as u64;
+    // SAFETY: fields that never change.
+    let stacks = unsafe { (*per_cpu::current()).stacks() };
     let mut frame = frame_pointer;
     for _ in 0..MAX_FRAMES {
-        if !stacks.contains(&frame) || frame % 8 != 0 || frame + 16 > stacks.end {
+        let is_on_a_stack = stacks
+            .iter()
+            .any(|stack| stack.contains(&frame) && frame + 16 <= stack.end);
+        if !is_on_a_stack || !frame.is_multiple_of(8) {
             break;
         }
         // SAFETY: two aligned words of the kernel's stacks, which nobody else runs on now.

@@ -5,11 +5,13 @@
 //! memory to the monitor at CPL 0 and to the kernel at CPL 3 alike.
 
 use super::extended::Loaded;
+use super::{PANIC_STACK_SIZE, STACK_SIZE};
 use crate::page_table::Space;
 use alloc::boxed::Box;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Task state segment (Intel SDM volume 3, figure 9-11).
@@ -236,6 +238,15 @@ impl PerCpu {
             interrupt_nested: interrupt_stack(),
             double_fault: exception_stack(),
         }
+    }
+
+    /// The addresses of the kernel's stack and of the one for panics.
+    pub(super) fn stacks(&self) -> [Range<u64>; 2] {
+        let ending = |end: u64, size: usize| end - size as u64..end;
+        [
+            ending(self.stack, STACK_SIZE),
+            ending(self.panic_rsp, PANIC_STACK_SIZE),
+        ]
     }
 
     /// Fills in the addresses that only the linker or the allocator knows.

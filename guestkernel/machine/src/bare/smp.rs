@@ -6,7 +6,7 @@
 use super::interrupt::FLUSH;
 use super::mode::is_ring0;
 use super::per_cpu::{LeaveBy, PerCpu, Stacks};
-use super::{boot, clock, gates, interrupt, per_cpu, privileged};
+use super::{PANIC_STACK_SIZE, STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged};
 use crate::PhysAddr;
 use crate::physical::pointer;
 use alloc::vec;
@@ -20,9 +20,6 @@ pub(super) const MAX_CPUS: usize = 64;
 pub(super) const START_PAGE: u64 = 0x8000;
 /// Nanoseconds after which a CPU that has not started is given up.
 const START_TIMEOUT: u64 = 100_000_000;
-/// Bytes of a CPU's stacks, as the boot CPU has them.
-const STACK: usize = super::STACK_SIZE;
-const PANIC_STACK: usize = 32 << 10;
 
 /// The blocks of the CPUs that run, by number.
 static CPUS: [AtomicPtr<PerCpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
@@ -95,8 +92,8 @@ fn start(number: u32) -> bool {
         memory.as_ptr_range().end as u64
     };
     let stacks = Stacks {
-        kernel: stack(STACK),
-        panic: stack(PANIC_STACK),
+        kernel: stack(STACK_SIZE),
+        panic: stack(PANIC_STACK_SIZE),
     };
     let fast_return = if is_ring0() {
         LeaveBy::SysRet
