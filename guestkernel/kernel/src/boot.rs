@@ -127,11 +127,10 @@ fn start(
     if let Some(streams) = streams {
         streams.set_process(&process);
     }
-    let thread = Thread::new(process.clone(), program.context, program.name);
+    let thread = Thread::new(process.clone(), program.context, program.name)
+        .map_err(|_| Exit::OutOfMemory)?;
     power::mark(Mark::ProgramEntered);
-    executor::spawn(async {
-        thread.run().await;
-    });
+    executor::spawn_thread(thread.run());
     Ok(process)
 }
 

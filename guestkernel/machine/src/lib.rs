@@ -20,6 +20,7 @@ use bare as backend;
 use hosted as backend;
 
 mod boot_info;
+mod cpu;
 mod dma;
 mod frame;
 mod mmio;
@@ -32,6 +33,7 @@ mod virtio_mmio;
 mod virtqueue;
 
 pub use boot_info::{BootInfo, BootModule};
+pub use cpu::{cpu_count, current_cpu};
 pub use dma::{DmaSegments, Segment};
 pub use frame::{Frame, MemoryUse, OutOfMemory, memory_use};
 pub use mmio::{MmioError, MmioRegion};

@@ -5,17 +5,19 @@
 //! CPU only when nothing is ready and polling has found nothing for a while.
 
 mod devices;
+mod program;
+mod queue;
 mod task;
+mod task_state;
 mod timer;
 
-pub use devices::{Device, Urgent, add_device, poll_devices, prepare_program};
-pub use task::{block_on, spawn, yield_now};
+pub use devices::{Device, Urgent, add_device, poll_devices};
+pub use program::{Slice, prepare_program};
+pub use task::{block_on, spawn, spawn_thread, yield_now};
 pub use timer::{Sleep, sleep_until};
 
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicUsize, Ordering};
-use spin::Mutex;
+use queue::Queue;
 
 /// Something that makes progress when it is run, and is queued again when it can make more.
 pub trait Runnable: Send + Sync {
@@ -23,8 +25,10 @@ pub trait Runnable: Send + Sync {
     fn run(self: Arc<Self>);
 }
 
-static READY: Mutex<VecDeque<Arc<dyn Runnable>>> = Mutex::new(VecDeque::new());
-static READY_COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Tasks of the kernel and rings: each runs for a moment.
+static WORK: Queue = Queue::new();
+/// Threads that wait for a CPU to run their programs on.
+static THREADS: Queue = Queue::new();
 
 /// Nanoseconds of polling without success before the CPU is halted. Halting and waking up costs
 /// a few traps and an interrupt, some 50 µs where CPL 0 is emulated.
@@ -32,30 +36,61 @@ const POLL_BEFORE_HALT: u64 = 50_000;
 
 /// Queues `runnable`; the caller sees to it that it is not queued twice.
 pub fn schedule(runnable: Arc<dyn Runnable>) {
-    READY.lock().push_back(runnable);
-    READY_COUNT.fetch_add(1, Ordering::Relaxed);
+    WORK.push(runnable);
 }
 
-/// Whether something waits to be run: a thread that is about to enter its program yields then.
+fn schedule_thread(runnable: Arc<dyn Runnable>) {
+    THREADS.push(runnable);
+}
+
+/// Whether the kernel has something to do, which a thread does before it enters its program.
+#[inline]
+pub fn has_work() -> bool {
+    !WORK.is_empty()
+}
+
+/// Whether threads wait for a CPU.
+#[inline]
+pub fn has_waiting_threads() -> bool {
+    !THREADS.is_empty()
+}
+
+/// Whether anything waits to be run.
 #[inline]
 pub fn has_ready() -> bool {
-    READY_COUNT.load(Ordering::Relaxed) > 0
+    has_work() || has_waiting_threads()
 }
 
-/// Runs what is ready first; false if nothing was.
-fn run_one() -> bool {
-    let Some(runnable) = READY.lock().pop_front() else {
-        return false;
-    };
-    READY_COUNT.fetch_sub(1, Ordering::Relaxed);
-    runnable.run();
-    true
+/// Runs what the kernel has to do, but not what that leads to in turn, so that it ends; false if
+/// there was nothing.
+pub fn run_work() -> bool {
+    let mut left = WORK.len();
+    let has_any = left > 0;
+    while left > 0
+        && let Some(runnable) = WORK.pop()
+    {
+        runnable.run();
+        left -= 1;
+    }
+    has_any
 }
 
-/// Polls devices and timers once, then runs one task; false if there was nothing to do.
+/// Polls devices and timers once and runs what the kernel then has to do; false if there was
+/// nothing. A thread does that when it was interrupted.
+pub fn poll() -> bool {
+    poll_devices() | timer::fire() | run_work()
+}
+
+/// As [`poll`], then runs one thread.
 fn step() -> bool {
-    let progress = poll_devices() | timer::fire();
-    run_one() | progress
+    let progress = poll();
+    match THREADS.pop() {
+        Some(thread) => {
+            thread.run();
+            true
+        }
+        None => progress,
+    }
 }
 
 /// Runs tasks for ever.
