@@ -120,9 +120,11 @@ pub fn write(
 /// The kernel's command line: see [`ringlet_abi`].
 fn cmdline(config: &Config, devices: usize) -> Result<Cmdline, BootError> {
     let control = format!("{CONTROL_BASE:#x}");
+    let cpus = config.cpus.to_string();
     let mut cmdline = Cmdline::new(CMDLINE_SIZE).map_err(BootError::Cmdline)?;
     for (key, value) in [
         ("ringlet.control", &control),
+        ("ringlet.cpus", &cpus),
         ("loglevel", &config.kernel_log),
         ("mode", &config.mode),
     ] {

@@ -7,7 +7,8 @@
 //! process is taken from the kernel's command line.
 //!
 //! The kernel command line holds one `virtio_mmio.device=SIZE@BASE:IRQ` for each device, and
-//! `ringlet.control=BASE` where the control page exists, `loglevel=LEVEL` and `mode=MODE`.
+//! `ringlet.control=BASE` where the control page exists, `ringlet.cpus=N` where there are several,
+//! `loglevel=LEVEL` and `mode=MODE`.
 #![no_std]
 #![forbid(unsafe_code)]
 

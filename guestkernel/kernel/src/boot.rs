@@ -66,6 +66,8 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
         boot_loop_cycles,
     } = boot;
     debug!("command line: {command_line}");
+    let cpus = parameter(&command_line, "ringlet.cpus").and_then(|cpus| cpus.parse().ok());
+    executor::start_cpus(cpus.unwrap_or(1));
     check_mode(&command_line, boot_loop_cycles)?;
     let devices = drivers::probe(&command_line);
     let (archives, spec) = sort_modules(&command_line, modules)?;
@@ -153,11 +155,11 @@ fn start(
     if let Some(streams) = streams {
         streams.set_process(&process);
     }
-    let thread = Thread::new(process.clone(), program.context, program.name);
+    let thread = Thread::new(process.clone(), program.context, program.name)
+        .map_err(|_| Exit::OutOfMemory)?;
     power::mark(Mark::ProgramEntered);
-    executor::spawn(async {
-        thread.run().await;
-    });
+    let affinity = thread.affinity();
+    executor::spawn_thread(thread.run(), affinity);
     Ok(process)
 }
 

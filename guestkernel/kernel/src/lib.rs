@@ -21,6 +21,7 @@ mod log;
 pub mod mm;
 pub mod process;
 mod standard_streams;
+mod sync;
 pub mod syscall;
 
 pub use boot::main;

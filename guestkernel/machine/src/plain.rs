@@ -56,6 +56,7 @@ plain! {
     general::termios = 36,
     general::termios2 = 44,
     general::robust_list_head = 24,
+    general::clone_args = 88,
     system::new_utsname = 390,
     io_uring::io_uring_params = 120,
     io_uring::io_uring_probe_op = 8,

@@ -1,7 +1,6 @@
 //! Devices as the executor sees them: something to poll, and to arm before the CPU does
 //! something else.
 
-use super::timer;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -71,13 +70,8 @@ impl Drop for Urgent {
     }
 }
 
-/// Sees to the interrupts that are needed while the program runs; true if there is work to do
-/// before it is entered.
+/// Whether anybody holds an [`Urgent`].
 #[inline]
-pub fn prepare_program() -> bool {
-    if URGENT.load(Ordering::Relaxed) == 0 {
-        return false;
-    }
-    machine::interrupt::set_timer(timer::next_deadline());
-    arm()
+pub(super) fn is_urgent() -> bool {
+    URGENT.load(Ordering::Relaxed) > 0
 }

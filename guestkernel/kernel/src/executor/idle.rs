@@ -4,7 +4,7 @@
 //! traps and an interrupt, some 50 µs where CPL 0 is emulated, so polling pays when the device
 //! answers soon, and only then.
 
-use super::{devices, poll_devices, timer};
+use super::{cpus, devices, has_ready, poll_devices, timer};
 use core::sync::atomic::{AtomicU64, Ordering};
 use machine::clock::monotonic;
 
@@ -17,28 +17,37 @@ static WINDOW: AtomicU64 = AtomicU64::new(LONGEST);
 
 /// Returns when there may be something to do.
 pub(super) fn wait() {
-    if !devices::in_flight() {
-        if !devices::arm() {
-            machine::interrupt::wait(timer::next_deadline());
-        }
+    // What another CPU queues comes soon, or not at all; what a device does, soon.
+    let is_expecting = devices::in_flight() || machine::cpu_count() > 1;
+    if !is_expecting {
+        halt();
         return;
     }
     let start = monotonic();
     let window = WINDOW.load(Ordering::Relaxed);
-    if poll_until(start + window) {
-        return;
+    cpus::polls();
+    let has_found = poll_until(start + window);
+    if !has_found {
+        halt();
+        WINDOW.store(adapted(window, monotonic() - start), Ordering::Relaxed);
     }
-    if !devices::arm() {
-        machine::interrupt::wait(timer::next_deadline());
-    }
-    WINDOW.store(adapted(window, monotonic() - start), Ordering::Relaxed);
+    cpus::is_busy();
 }
 
-/// Polls devices and timers; true when one had something, false at monotonic time `end`.
+/// Waits for an interrupt, unless there is something to do.
+fn halt() {
+    cpus::halts();
+    if !has_ready() && !devices::arm() {
+        machine::interrupt::wait(timer::next_deadline());
+    }
+    cpus::is_busy();
+}
+
+/// Polls devices, timers and queues; true when one had something, false at monotonic time `end`.
 fn poll_until(end: u64) -> bool {
     loop {
         for _ in 0..16 {
-            if poll_devices() {
+            if poll_devices() || has_ready() {
                 return true;
             }
             core::hint::spin_loop();

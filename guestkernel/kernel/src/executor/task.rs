@@ -1,51 +1,98 @@
 //! Futures as tasks.
 
-use super::{Runnable, schedule, step};
+use super::task_state::TaskState;
+use super::{Runnable, schedule, schedule_thread, step};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::{Context, Poll, Waker};
 use spin::Mutex;
 
+/// Where a task is queued.
+enum Kind {
+    /// With the kernel's own work.
+    Kernel,
+    /// With threads, for the CPUs of a set that may change.
+    Thread(Arc<AtomicU64>),
+}
+
 struct Task {
-    /// `None` once the future is done.
+    state: TaskState,
+    kind: Kind,
+    /// `None` once the future is done. Only who runs the task takes the lock.
     future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
-    is_queued: AtomicBool,
+}
+
+impl Task {
+    fn queue(self: Arc<Self>) {
+        match &self.kind {
+            Kind::Kernel => schedule(self),
+            Kind::Thread(allowed) => {
+                let allowed = allowed.load(Ordering::Relaxed);
+                schedule_thread(self, allowed);
+            }
+        }
+    }
 }
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        if !self.is_queued.swap(true, Ordering::AcqRel) {
-            schedule(self);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.wake() {
+            self.clone().queue();
         }
     }
 }
 
 impl Runnable for Task {
     fn run(self: Arc<Self>) {
-        self.is_queued.store(false, Ordering::Release);
+        self.state.start();
         let waker = Waker::from(self.clone());
         let mut slot = self.future.lock();
-        if let Some(future) = slot.as_mut()
-            && future
-                .as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_ready()
-        {
+        let Some(future) = slot.as_mut() else {
+            return;
+        };
+        let is_done = future
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_ready();
+        if is_done {
             *slot = None;
+            self.state.end();
+            return;
+        }
+        drop(slot);
+        if self.state.suspend() {
+            self.queue();
         }
     }
 }
 
-/// Runs `future` as a task of its own.
-pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
-    schedule(Arc::new(Task {
+fn start(future: impl Future<Output = ()> + Send + 'static, kind: Kind) {
+    let task = Arc::new(Task {
+        state: TaskState::queued(),
+        kind,
         future: Mutex::new(Some(Box::pin(future))),
-        is_queued: AtomicBool::new(true),
-    }));
+    });
+    task.queue();
+}
+
+/// Runs `future` as a task of its own, one of the kernel: it never runs for long, and goes before
+/// programs.
+pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    start(future, Kind::Kernel);
+}
+
+/// Runs `future`, which runs a program, as a task of its own. It gives way to others of its kind
+/// when its time slice is over. `allowed` is the set of CPUs that it may use, CPU N as bit N.
+pub fn spawn_thread(future: impl Future<Output = ()> + Send + 'static, allowed: Arc<AtomicU64>) {
+    start(future, Kind::Thread(allowed));
 }
 
 /// Lets everything else that is ready run first.

@@ -61,9 +61,9 @@ pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> R
     let Some(mut wait) = wait else {
         return Ok(submitted);
     };
-    let mask = wait.mask.map(|mask| SignalMask::set(process, mask));
+    let mask = wait.mask.map(|mask| SignalMask::set(process, task, mask));
     let waiting = poll_fn(|context| wait.poll(ring, context));
-    let result = match process.until_signal(waiting).await {
+    let result = match process.until_signal(task, waiting).await {
         Err(_) if ring.lock().reap() > 0 => Ok(()),
         result => result.flatten(),
     };
@@ -211,20 +211,25 @@ fn span(time: &__kernel_timespec) -> u64 {
 /// Blocks other signals than before as long as it exists.
 struct SignalMask<'a> {
     process: &'a Process,
+    task: u32,
     before: SignalSet,
 }
 
 impl<'a> SignalMask<'a> {
-    fn set(process: &'a Process, mask: SignalSet) -> Self {
-        let before = core::mem::replace(&mut process.signals.lock().blocked, mask);
+    fn set(process: &'a Process, task: u32, mask: SignalSet) -> Self {
+        let before = core::mem::replace(&mut process.signals.lock().thread(task).blocked, mask);
         process.deliver_signals();
-        Self { process, before }
+        Self {
+            process,
+            task,
+            before,
+        }
     }
 }
 
 impl Drop for SignalMask<'_> {
     fn drop(&mut self) {
-        self.process.signals.lock().blocked = self.before;
+        self.process.signals.lock().thread(self.task).blocked = self.before;
         self.process.deliver_signals();
     }
 }

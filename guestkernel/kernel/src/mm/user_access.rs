@@ -196,6 +196,28 @@ impl AddressSpace {
         })
     }
 
+    /// The frame that everybody sees who maps what is at `address`; `None` if the mapping is the
+    /// program's own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    pub(crate) fn shared_frame(&self, address: u64) -> Result<Option<Frame>> {
+        loop {
+            {
+                let mappings = self.mappings.lock();
+                let (_, area) = mappings.area_at(address).ok_or(Errno::EFAULT)?;
+                if !area.is_shared {
+                    return Ok(None);
+                }
+                if let Ok(frame) = mappings.table.frame(address, Access::READ) {
+                    return Ok(Some(frame));
+                }
+            }
+            self.fill_in(address, Access::READ)?;
+        }
+    }
+
     /// References to the frames behind `length` bytes from `address` on, for a device or a
     /// registered buffer; `needed` is what will be done with them. A private page that will be
     /// written is the program's own from now on.

@@ -10,19 +10,24 @@ mod interval_timer;
 mod limits;
 #[expect(clippy::module_inception, reason = "it is what the module is about")]
 mod process;
+mod robust_list;
+mod rseq;
 mod signals;
 mod stack;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod thread_state;
+mod wait_table;
 
 pub use credentials::{Credentials, Ids};
 pub(crate) use exec::{find, load};
 pub use interval_timer::{IntervalTimer, TimerSetting};
 pub use limits::{Limit, Limits};
 pub use process::{ExitStatus, Process};
-pub use signals::{Action, Signal, SignalSet, Signals};
-pub use thread::Thread;
+pub use signals::{Action, Signal, SignalSet, Signals, ThreadSignals};
+pub use thread::{NewThread, Thread};
+pub use thread_state::ThreadState;
 
 /// Clock ticks in a second, the unit of `times(2)` (`AT_CLKTCK`).
 pub const CLOCK_TICKS: u64 = 100;

@@ -1,8 +1,10 @@
 //! Signals: what a process does about them and which are pending.
 //!
+//! A signal is for the process or for one of its threads; each thread has signals that it blocks.
 //! Default actions are carried out. Handlers are remembered, but not called: a signal that has one
 //! only interrupts what the thread waits for.
 
+use alloc::collections::BTreeMap;
 use linux_raw_sys::general as raw;
 
 /// A set of signals: bit N-1 is signal N.
@@ -104,25 +106,32 @@ impl Action {
     const IGNORE: u64 = 1;
 }
 
+/// The signal state of a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadSignals {
+    /// What it blocks.
+    pub blocked: SignalSet,
+    /// What has come for it alone and waits.
+    pub pending: SignalSet,
+    /// How many signals it has had to handle: a change interrupts what it waits for.
+    pub caught: u64,
+}
+
 /// The signal state of a process.
 #[derive(Debug)]
 pub struct Signals {
     actions: [Action; 64],
-    /// What the thread blocks.
-    pub blocked: SignalSet,
-    /// What has come and waits.
+    /// What has come for any thread and waits.
     pub pending: SignalSet,
-    /// How many signals have come that have a handler: a change interrupts a wait.
-    pub caught: u64,
+    threads: BTreeMap<u32, ThreadSignals>,
 }
 
 impl core::default::Default for Signals {
     fn default() -> Self {
         Self {
             actions: [Action::default(); 64],
-            blocked: SignalSet::default(),
             pending: SignalSet::default(),
-            caught: 0,
+            threads: BTreeMap::new(),
         }
     }
 }
@@ -137,8 +146,22 @@ impl Signals {
     pub fn set_action(&mut self, signal: Signal, action: Action) {
         self.actions[usize::from(signal.0 - 1)] = action;
         if self.is_ignored(signal) {
-            self.pending = self.pending.without(SignalSet::default().with(signal));
+            let ignored = SignalSet::default().with(signal);
+            self.pending = self.pending.without(ignored);
+            for thread in self.threads.values_mut() {
+                thread.pending = thread.pending.without(ignored);
+            }
         }
+    }
+
+    /// The state of the thread `tid`, which is made if there is none.
+    pub fn thread(&mut self, tid: u32) -> &mut ThreadSignals {
+        self.threads.entry(tid).or_default()
+    }
+
+    /// The thread `tid` has ended.
+    pub fn remove_thread(&mut self, tid: u32) {
+        self.threads.remove(&tid);
     }
 
     /// Whether `signal` has no effect when it comes.
@@ -149,23 +172,33 @@ impl Signals {
         }
     }
 
-    /// Notes that `signal` has come.
-    pub fn raise(&mut self, signal: Signal) {
-        if self.blocked.contains(signal) || !self.is_ignored(signal) {
-            self.pending = self.pending.with(signal);
+    /// Notes that `signal` has come, for the thread `target` or for whoever does not block it.
+    pub fn raise(&mut self, signal: Signal, target: Option<u32>) {
+        let blocks = |thread: &ThreadSignals| thread.blocked.contains(signal);
+        let is_blocked = match target {
+            Some(tid) => blocks(self.thread(tid)),
+            // The main thread stands for the process.
+            None => self.threads.values().next().is_some_and(blocks),
+        };
+        if !is_blocked && self.is_ignored(signal) {
+            return;
         }
+        let pending = match target {
+            Some(tid) => &mut self.thread(tid).pending,
+            None => &mut self.pending,
+        };
+        *pending = pending.with(signal);
     }
 
     /// Carries out what pending signals that are not blocked do, until one ends the process.
     pub fn deliver(&mut self) -> Option<Signal> {
-        while let Some(signal) = self.pending.without(self.blocked).first() {
-            self.pending = self.pending.without(SignalSet::default().with(signal));
+        while let Some((signal, tid)) = self.next_deliverable() {
             if self.is_ignored(signal) {
                 continue;
             }
             if self.action(signal).handler > Action::IGNORE {
                 log::warn!("signal {}: handlers are not called", signal.number());
-                self.caught += 1;
+                self.thread(tid).caught += 1;
             } else if signal.default_action() == Default::Terminate {
                 return Some(signal);
             }
@@ -173,10 +206,34 @@ impl Signals {
         None
     }
 
-    /// Takes one of `wanted` if it is pending.
-    pub fn take(&mut self, wanted: SignalSet) -> Option<Signal> {
-        let signal = SignalSet(self.pending.0 & wanted.0).first()?;
-        self.pending = self.pending.without(SignalSet::default().with(signal));
+    /// Takes a signal that a thread does not block, and says which thread.
+    fn next_deliverable(&mut self) -> Option<(Signal, u32)> {
+        for (tid, thread) in &mut self.threads {
+            let own = thread.pending.without(thread.blocked).first();
+            if let Some(signal) = own {
+                thread.pending = thread.pending.without(SignalSet::default().with(signal));
+                return Some((signal, *tid));
+            }
+            if let Some(signal) = self.pending.without(thread.blocked).first() {
+                self.pending = self.pending.without(SignalSet::default().with(signal));
+                return Some((signal, *tid));
+            }
+        }
+        None
+    }
+
+    /// Takes one of `wanted` if it is pending for the thread `tid`.
+    pub fn take(&mut self, tid: u32, wanted: SignalSet) -> Option<Signal> {
+        let shared = self.pending;
+        let thread = self.thread(tid);
+        let both = thread.pending.0 | shared.0;
+        let signal = SignalSet(both & wanted.0).first()?;
+        let taken = SignalSet::default().with(signal);
+        if thread.pending.contains(signal) {
+            thread.pending = thread.pending.without(taken);
+        } else {
+            self.pending = shared.without(taken);
+        }
         Some(signal)
     }
 }
@@ -192,50 +249,72 @@ mod tests {
         }
     }
 
+    const MAIN: u32 = 1;
+    const OTHER: u32 = 2;
+
+    fn signals() -> Signals {
+        let mut signals = Signals::default();
+        signals.thread(MAIN);
+        signals.thread(OTHER);
+        signals
+    }
+
     #[test]
     fn default_actions_end_the_process_or_do_nothing() {
-        let mut signals = Signals::default();
-        signals.raise(Signal::SIGCHLD);
-        signals.raise(Signal::SIGTSTP);
+        let mut signals = signals();
+        signals.raise(Signal::SIGCHLD, None);
+        signals.raise(Signal::SIGTSTP, Some(OTHER));
         assert_eq!(signals.deliver(), None);
         assert_eq!(signals.pending, SignalSet::default());
-        signals.raise(Signal::SIGTERM);
+        signals.raise(Signal::SIGTERM, Some(OTHER));
         assert_eq!(signals.deliver(), Some(Signal::SIGTERM));
     }
 
     #[test]
     fn a_blocked_signal_waits_and_an_ignored_one_is_gone() {
-        let mut signals = Signals {
-            blocked: SignalSet::default().with(Signal::SIGTERM),
-            ..Signals::default()
-        };
-        signals.raise(Signal::SIGTERM);
+        let mut signals = signals();
+        for tid in [MAIN, OTHER] {
+            signals.thread(tid).blocked = SignalSet::default().with(Signal::SIGTERM);
+        }
+        signals.raise(Signal::SIGTERM, None);
+        signals.raise(Signal::SIGTERM, Some(OTHER));
         assert_eq!(signals.deliver(), None);
         assert!(signals.pending.contains(Signal::SIGTERM));
+        assert!(signals.thread(OTHER).pending.contains(Signal::SIGTERM));
         signals.set_action(Signal::SIGTERM, handler(Action::IGNORE));
         assert!(!signals.pending.contains(Signal::SIGTERM));
+        assert_eq!(signals.thread(OTHER).pending, SignalSet::default());
     }
 
     #[test]
-    fn a_caught_signal_does_not_end_the_process() {
-        let mut signals = Signals::default();
+    fn a_caught_signal_goes_to_a_thread_that_does_not_block_it() {
+        let mut signals = signals();
         signals.set_action(Signal::SIGALRM, handler(0x1000));
-        signals.raise(Signal::SIGALRM);
+        signals.thread(MAIN).blocked = SignalSet::default().with(Signal::SIGALRM);
+        signals.raise(Signal::SIGALRM, None);
         assert_eq!(signals.deliver(), None);
-        assert_eq!(signals.caught, 1);
+        assert_eq!(signals.thread(OTHER).caught, 1);
+        signals.raise(Signal::SIGALRM, Some(MAIN));
+        assert_eq!(signals.deliver(), None);
+        assert_eq!(signals.thread(MAIN).caught, 0);
+        signals.thread(MAIN).blocked = SignalSet::default();
+        assert_eq!(signals.deliver(), None);
+        assert_eq!(signals.thread(MAIN).caught, 1);
     }
 
     #[test]
     fn waiting_takes_the_lowest_wanted_signal() {
-        let mut signals = Signals::default();
+        let mut signals = signals();
         let both = SignalSet::default()
             .with(Signal::SIGTERM)
             .with(Signal::SIGINT);
-        signals.blocked = both;
-        signals.raise(Signal::SIGTERM);
-        signals.raise(Signal::SIGINT);
-        assert_eq!(signals.take(both), Some(Signal::SIGINT));
-        assert_eq!(signals.take(both), Some(Signal::SIGTERM));
-        assert_eq!(signals.take(both), None);
+        signals.thread(MAIN).blocked = both;
+        signals.thread(OTHER).blocked = both;
+        signals.raise(Signal::SIGTERM, Some(MAIN));
+        signals.raise(Signal::SIGINT, None);
+        assert_eq!(signals.take(MAIN, both), Some(Signal::SIGINT));
+        assert_eq!(signals.take(OTHER, both), None);
+        assert_eq!(signals.take(MAIN, both), Some(Signal::SIGTERM));
+        assert_eq!(signals.take(MAIN, both), None);
     }
 }

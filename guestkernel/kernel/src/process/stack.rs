@@ -2,6 +2,7 @@
 //! section 3.4.1; `getauxval(3)`).
 
 use super::limits::STACK;
+use super::rseq;
 use crate::error::{Errno, Result};
 use crate::mm::{Access, AddressSpace};
 use alloc::vec::Vec;
@@ -109,6 +110,8 @@ pub(super) fn build(space: &AddressSpace, top: u64, start: &Start<'_>) -> Result
         (raw::AT_RANDOM, random_at),
         (raw::AT_HWCAP2, 0),
         (raw::AT_EXECFN, file_name),
+        (raw::AT_RSEQ_FEATURE_SIZE, rseq::FEATURE_SIZE.into()),
+        (raw::AT_RSEQ_ALIGN, rseq::ALIGN.into()),
         (raw::AT_PLATFORM, platform_at),
         (raw::AT_NULL, 0),
     ];

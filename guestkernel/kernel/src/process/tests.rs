@@ -1,5 +1,7 @@
 //! Programs are loaded and run on the hosted machine, where a closure plays the program.
 
+mod threads;
+
 use super::exec::{find, load};
 use super::*;
 use crate::error::{Errno, Result};
@@ -310,6 +312,15 @@ fn a_program_is_looked_for_in_path() {
     assert_eq!(find("", "/"), Err(Errno::ENOENT));
 }
 
+/// Runs a first thread until its process has ended.
+fn run_to_end(thread: Thread) -> ExitStatus {
+    let process = thread.process.clone();
+    block_on(async {
+        thread.run().await;
+        process.ended().await
+    })
+}
+
 /// A process whose program is `program`, which is given the address of a page that it may use.
 fn run(mut program: impl FnMut(&mut UserContext, u64) -> Trap + 'static) -> (ExitStatus, u64) {
     let world = World::new(&[]);
@@ -317,10 +328,10 @@ fn run(mut program: impl FnMut(&mut UserContext, u64) -> Trap + 'static) -> (Exi
     let access = Access::READ | Access::WRITE;
     let page = space.map(MapRequest::anonymous(PAGE, access)).unwrap();
     let process = Process::new(space, world.files, world.fs);
-    let thread = Thread::new(process.clone(), UserContext::new(0, 0), [0; 16]);
+    let thread = Thread::new(process.clone(), UserContext::new(0, 0), [0; 16]).unwrap();
     let started = machine::clock::monotonic();
     set_program(Box::new(move |context| program(context, page)));
-    let status = block_on(thread.run());
+    let status = run_to_end(thread);
     (status, machine::clock::monotonic() - started)
 }
 
@@ -415,12 +426,12 @@ fn running_out_of_memory_ends_the_program() {
     let mapping = MapRequest::shared(Arc::new(Exhausted), 0, PAGE, access);
     let page = space.map(mapping).unwrap();
     let process = Process::new(space, world.files, world.fs);
-    let thread = Thread::new(process, UserContext::new(0, 0), [0; 16]);
+    let thread = Thread::new(process, UserContext::new(0, 0), [0; 16]).unwrap();
     // The kernel needs the page, in place of the program.
     set_program(Box::new(move |context| {
         call(context, raw::__NR_time, &[page])
     }));
-    assert_eq!(block_on(thread.run()), ExitStatus::Signaled(9));
+    assert_eq!(run_to_end(thread), ExitStatus::Signaled(9));
 }
 
 #[test]
@@ -466,7 +477,7 @@ fn the_state_of_a_system_call_is_small() {
     use crate::syscall::{Args, dispatch};
     let world = World::new(&[]);
     let process = Process::new(AddressSpace::new().unwrap(), world.files, world.fs);
-    let mut thread = Thread::new(process, UserContext::new(0, 0), [0; 16]);
+    let mut thread = Thread::new(process, UserContext::new(0, 0), [0; 16]).unwrap();
     let size = size_of_val(&dispatch(&mut thread, 0, Args::default()));
     assert!(size <= 2048, "{size} bytes");
 }

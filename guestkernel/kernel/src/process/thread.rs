@@ -1,14 +1,20 @@
 //! A thread: running the program and seeing to what it wants.
 
 use super::call_sites::CallSites;
-use super::process::{ExitStatus, Process};
+use super::futex::{ALL_BITS, Futex};
+use super::process::Process;
+use super::robust_list;
+use super::rseq::RestartableSequences;
 use super::signals::Signal;
-use crate::error::Errno;
+use super::thread_state::ThreadState;
+use crate::error::{Errno, Result};
 use crate::executor;
 use crate::mm::FaultError;
 use crate::syscall::{self, Args};
 use alloc::sync::Arc;
+use core::future::{Future, poll_fn};
 use core::pin::pin;
+use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general as raw;
 use machine::{PageFault, Trap, UserContext};
 
@@ -16,43 +22,142 @@ use machine::{PageFault, Trap, UserContext};
 pub struct Thread {
     /// The process that it belongs to.
     pub process: Arc<Process>,
+    /// What others see of it.
+    pub state: Arc<ThreadState>,
     /// The program's registers.
     pub context: UserContext,
     /// Its number.
     pub tid: u32,
-    /// What `set_robust_list(2)` said: the list's head.
-    pub robust_list: u64,
+    /// A word that is cleared, and one who waits there woken, when it ends; 0 for none
+    /// (`set_tid_address(2)`).
+    pub clear_at_end: u64,
     /// What `sigaltstack(2)` said: address, flags, size.
     pub alternate_stack: (u64, u32, u64),
-    /// Its name (`PR_SET_NAME`), padded with NULs.
-    pub name: [u8; 16],
+    /// What `rseq(2)` said.
+    pub sequences: RestartableSequences,
+    /// What it said when it ended itself.
+    exit: Option<u8>,
     /// Where its program makes system calls.
     call_sites: CallSites,
+    /// The turn on a CPU in which the program was entered last.
+    entered_in: u64,
+}
+
+/// How a new thread begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewThread {
+    /// Its stack pointer; `None` for that of its parent.
+    pub stack: Option<u64>,
+    /// Its FS base; `None` for that of its parent.
+    pub thread_pointer: Option<u64>,
+    /// Where its number is stored, for the parent and for itself; 0 for nowhere.
+    pub number_at: [u64; 2],
+    /// [`Thread::clear_at_end`].
+    pub clear_at_end: u64,
 }
 
 impl Thread {
     /// The first thread of `process`; `name` is padded with NULs.
-    pub fn new(process: Arc<Process>, context: UserContext, name: [u8; 16]) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if there is no room for it.
+    pub fn new(process: Arc<Process>, context: UserContext, name: [u8; 16]) -> Result<Self> {
+        let state = process.add_thread(None)?;
+        *state.name.lock() = name;
+        Ok(Self::with_state(process, state, context))
+    }
+
+    fn with_state(process: Arc<Process>, state: Arc<ThreadState>, context: UserContext) -> Self {
         Self {
-            tid: process.pid,
+            tid: state.tid,
             process,
+            state,
             context,
-            robust_list: 0,
+            clear_at_end: 0,
             alternate_stack: (0, raw::SS_DISABLE, 0),
-            name,
+            sequences: RestartableSequences::default(),
+            exit: None,
             call_sites: CallSites::new(),
+            entered_in: 0,
         }
     }
 
-    /// Runs the program until the process ends.
-    pub async fn run(mut self) -> ExitStatus {
+    /// The CPUs that it may use, CPU N as bit N; they may change.
+    pub fn affinity(&self) -> Arc<AtomicU64> {
+        self.state.affinity.clone()
+    }
+
+    /// Starts another thread of the process, which begins where this one is, and returns its
+    /// number. It sees 0 as the result of the system call.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if there are too many threads.
+    pub fn start_another(&self, new: NewThread) -> Result<u32> {
+        let state = self.process.add_thread(Some(&self.state))?;
+        let mut context = self.context.clone();
+        context.set_syscall_result(0);
+        if let Some(stack) = new.stack {
+            context.registers.rsp = stack;
+        }
+        if let Some(base) = new.thread_pointer {
+            context.fs_base = base;
+        }
+        let tid = state.tid;
+        for address in new.number_at.into_iter().filter(|address| *address != 0) {
+            // As on Linux, a bad address is not told of.
+            let _ = self.process.space.write_value(address, &tid);
+        }
+        let thread = Self {
+            clear_at_end: new.clear_at_end,
+            ..Self::with_state(self.process.clone(), state, context)
+        };
+        let affinity = thread.affinity();
+        executor::spawn_thread(thread.run(), affinity);
+        Ok(tid)
+    }
+
+    /// Ends this thread, when it returns to its program. The status is the process's if the thread
+    /// is the first and nobody says otherwise.
+    pub fn end(&mut self, status: u8) {
+        self.exit = Some(status);
+    }
+
+    /// Waits for `future`, but not longer than until a signal comes that the thread has to handle.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR`.
+    pub fn until_signal<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output>> {
+        self.process.until_signal(self.tid, future)
+    }
+
+    /// Runs the program until the thread or the process ends.
+    pub async fn run(self) {
+        let state = self.state.clone();
+        let mut running = pin!(self.run_program());
+        poll_fn(|context| {
+            let _turn = state.begin_turn();
+            running.as_mut().poll(context)
+        })
+        .await;
+    }
+
+    async fn run_program(mut self) {
         let process = self.process.clone();
         loop {
-            if executor::has_ready() || executor::prepare_program() {
-                executor::yield_now().await;
+            self.give_way().await;
+            if self.exit.is_some() || process.is_ending() {
+                break;
             }
-            if process.is_ending() {
-                return process.ended().await;
+            if self
+                .sequences
+                .prepare(&process.space, &mut self.context)
+                .is_err()
+            {
+                self.die(Signal::SIGSEGV, format_args!("bad restartable sequence"));
+                continue;
             }
             match self.context.run(process.space.root()) {
                 Trap::Syscall => {
@@ -63,9 +168,11 @@ impl Thread {
                     let result = match syscall::dispatch_now(&mut self, number, args) {
                         Some(result) => Some(result),
                         None => {
+                            let tid = self.tid;
+                            let is_urgent = syscall::waits_for_others(number, args);
                             // Pinned here, so that the future is not moved on its way.
                             let call = pin!(syscall::dispatch(&mut self, number, args));
-                            process.until_ending(call).await
+                            process.until_ending(tid, is_urgent, call).await
                         }
                     };
                     match result {
@@ -84,11 +191,62 @@ impl Thread {
                 Trap::PageFault(fault) => self.page_fault(fault),
                 Trap::Exception { vector, code } => self.exception(vector, code),
                 Trap::Interrupt => {
-                    executor::poll_devices();
-                    executor::yield_now().await;
+                    executor::poll();
                 }
             }
         }
+        self.leave();
+    }
+
+    /// Lets others have their turn before the program is entered: the kernel's own work now, other
+    /// threads when the time slice is over.
+    #[inline]
+    async fn give_way(&mut self) {
+        if executor::has_work() {
+            executor::run_work();
+        }
+        loop {
+            let (turn, slice) = self.state.turn();
+            if turn != self.entered_in {
+                self.entered_in = turn;
+                self.sequences.disturb();
+            }
+            if slice.must_yield() {
+                executor::yield_now().await;
+            } else if executor::prepare_program(slice) {
+                executor::poll();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Tells those who want to know that the thread has ended.
+    fn leave(self) {
+        let space = &self.process.space;
+        let list = self.state.robust_list.load(Ordering::Relaxed);
+        robust_list::release(space, list, self.tid);
+        let address = self.clear_at_end;
+        // Nobody hears of a bad address.
+        if address != 0
+            && space.write_value(address, &0_u32).is_ok()
+            && let Ok(futex) = Futex::new(space, address, false)
+        {
+            let _ = futex.wake(1, ALL_BITS);
+        }
+        let status = self.exit.unwrap_or(0);
+        self.process.remove_thread(&self.state, status);
+    }
+
+    /// The program dies by a signal that it has caused.
+    fn die(&self, signal: Signal, why: core::fmt::Arguments<'_>) {
+        log::info!(
+            "process {}: signal {} at {:#x}: {why}",
+            self.process.pid,
+            signal.number(),
+            self.context.registers.rip,
+        );
+        self.process.force(signal);
     }
 
     fn page_fault(&self, fault: PageFault) {
@@ -99,19 +257,13 @@ impl Thread {
             // That has ended the process.
             Err(FaultError::OutOfMemory) => return,
         };
-        log::info!(
-            "process {}: signal {} at {:#x}: {} of address {:#x}",
-            self.process.pid,
-            signal.number(),
-            self.context.registers.rip,
-            match (fault.is_write, fault.is_fetch) {
-                (true, _) => "store",
-                (_, true) => "fetch",
-                _ => "load",
-            },
-            fault.address
-        );
-        self.process.force(signal);
+        let access = match (fault.is_write, fault.is_fetch) {
+            (true, _) => "store",
+            (_, true) => "fetch",
+            _ => "load",
+        };
+        let address = fault.address;
+        self.die(signal, format_args!("{access} of address {address:#x}"));
     }
 
     fn exception(&self, vector: u8, code: u64) {
@@ -122,12 +274,6 @@ impl Thread {
             17 => Signal::SIGBUS,
             _ => Signal::SIGSEGV,
         };
-        log::info!(
-            "process {}: signal {} at {:#x}: exception {vector} ({code:#x})",
-            self.process.pid,
-            signal.number(),
-            self.context.registers.rip
-        );
-        self.process.force(signal);
+        self.die(signal, format_args!("exception {vector} ({code:#x})"));
     }
 }

@@ -20,7 +20,7 @@ async fn open_with(thread: &Thread, fd: i32, path: u64, how: OpenHow) -> Result<
     // A named pipe waits for its other end.
     let view = view(thread);
     let opening = view.open(fd, &path, how);
-    let file = thread.process.until_signal(opening).await??;
+    let file = thread.until_signal(opening).await??;
     insert(thread, file, how.close_on_exec())
 }
 
@@ -196,7 +196,7 @@ async fn lock_range(thread: &Thread, file: &Arc<OpenFile>, command: u32, at: u64
         raw::F_SETLK | raw::F_OFD_SETLK => lock.set(file, owner)?,
         _ => {
             let waiting = lock.set_waiting(file, owner);
-            thread.process.until_signal(waiting).await??;
+            thread.until_signal(waiting).await??;
         }
     }
     Ok(0)
@@ -214,7 +214,7 @@ pub(super) async fn flock(thread: &mut Thread, args: Args) -> Result<u64> {
     match operation & raw::LOCK_NB {
         0 => {
             let waiting = fs::lock_file_waiting(&file, mode);
-            thread.process.until_signal(waiting).await?;
+            thread.until_signal(waiting).await?;
         }
         _ => fs::lock_file(&file, mode)?,
     }
@@ -242,7 +242,7 @@ pub(super) async fn ioctl(thread: &mut Thread, args: Args) -> Result<u64> {
         request if block_file::needs_writable(&file, request) => return Err(Errno::EBADF),
         request => {
             let control = file.ops.ioctl(request, argument, &process.space);
-            return process.until_signal(control).await?;
+            return thread.until_signal(control).await?;
         }
     }
     Ok(0)

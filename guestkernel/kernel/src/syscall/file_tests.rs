@@ -34,7 +34,7 @@ impl Caller {
         let files = Arc::new(FdTable::new());
         let process = Process::new(space, files, FsContext::new(namespace));
         Self {
-            thread: Thread::new(process, UserContext::new(0, 0), [0; 16]),
+            thread: Thread::new(process, UserContext::new(0, 0), [0; 16]).unwrap(),
             memory,
         }
     }
@@ -216,9 +216,9 @@ fn a_write_to_nobody_is_an_error_and_a_signal() {
     let (reader, writer) = caller.pipe();
     caller.call(raw::__NR_close, &[reader]).unwrap();
     let blocked = crate::process::SignalSet(1 << (Signal::SIGPIPE.number() - 1));
-    caller.thread.process.signals.lock().blocked = blocked;
+    caller.thread.process.signals.lock().thread(1).blocked = blocked;
     assert_eq!(caller.write(writer, b"x"), Err(Errno::EPIPE));
-    let pending = caller.thread.process.signals.lock().pending;
+    let pending = caller.thread.process.signals.lock().thread(1).pending;
     assert!(pending.contains(Signal::SIGPIPE));
 }
 

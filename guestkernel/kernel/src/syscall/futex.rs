@@ -4,75 +4,73 @@ use super::Args;
 use super::time::{deadline_after, deadline_at_realtime, read_timespec};
 use crate::error::{Errno, Result};
 use crate::executor::sleep_until;
-use crate::process::{Thread, futex};
+use crate::process::Thread;
+use crate::process::futex::{ALL_BITS, Futex, Operation};
 use core::future::{Future, poll_fn};
-use core::pin::{Pin, pin};
+use core::pin::Pin;
 use core::task::Poll;
 use linux_raw_sys::general as raw;
 
 const COMMAND: u32 = !(raw::FUTEX_PRIVATE_FLAG | raw::FUTEX_CLOCK_REALTIME);
 
+/// The arguments of any command; what they mean depends on that.
+#[derive(Clone, Copy)]
+struct Call {
+    command: u32,
+    address: u64,
+    value: u32,
+    /// A time's address, or a second count.
+    time: u64,
+    other: u64,
+    /// Bits, an expected value, or an operation.
+    third: u32,
+    is_private: bool,
+    is_realtime: bool,
+}
+
 pub(super) async fn futex(thread: &mut Thread, args: Args) -> Result<u64> {
-    let [address, operation, value, time, other, bits] = args.0;
-    let (operation, value, bits) = (operation as u32, value as u32, bits as u32);
-    let is_private = operation & raw::FUTEX_PRIVATE_FLAG != 0;
-    let is_realtime = operation & raw::FUTEX_CLOCK_REALTIME != 0;
-    let space = thread.process.space.clone();
-    match operation & COMMAND {
-        raw::FUTEX_WAIT if is_realtime => Err(Errno::ENOSYS),
-        command @ (raw::FUTEX_WAIT | raw::FUTEX_WAIT_BITSET) => {
-            let is_absolute = command == raw::FUTEX_WAIT_BITSET;
-            let deadline = match time {
-                0 => None,
-                at => {
-                    let time = read_timespec(&space, at)?;
-                    Some(match (is_absolute, is_realtime) {
-                        (false, _) => deadline_after(time),
-                        (true, false) => time,
-                        (true, true) => deadline_at_realtime(time),
-                    })
-                }
-            };
-            let bits = if is_absolute { bits } else { futex::ALL_BITS };
-            let wait = futex::wait(&space, address, is_private, value, bits);
-            let wait = until_deadline(wait, deadline);
-            thread.process.until_signal(wait).await??;
-            Ok(0)
-        }
-        command @ (raw::FUTEX_WAKE | raw::FUTEX_WAKE_BITSET) if !is_realtime => {
-            let bits = match command {
-                raw::FUTEX_WAKE => futex::ALL_BITS,
-                _ => bits,
-            };
-            // Linux wakes one even if none is asked for.
-            let count = (value as i32).max(1) as u32;
-            futex::wake(&space, address, is_private, count, bits).map(u64::from)
-        }
-        command @ (raw::FUTEX_REQUEUE | raw::FUTEX_CMP_REQUEUE) if !is_realtime => {
-            let move_count = time as u32;
-            if (value | move_count) as i32 == i32::MIN || (value as i32) < 0 {
-                return Err(Errno::EINVAL);
-            }
-            let expected = (command == raw::FUTEX_CMP_REQUEUE).then_some(bits);
-            let counts = (value, move_count);
-            let (woken, moved) =
-                futex::requeue(&space, (address, other), is_private, counts, expected)?;
-            Ok(u64::from(woken + moved))
-        }
-        _ => Err(Errno::ENOSYS),
+    let operation = args.uint(1);
+    let call = Call {
+        command: operation & COMMAND,
+        address: args.get(0),
+        value: args.uint(2),
+        time: args.get(3),
+        other: args.get(4),
+        third: args.uint(5),
+        is_private: operation & raw::FUTEX_PRIVATE_FLAG != 0,
+        is_realtime: operation & raw::FUTEX_CLOCK_REALTIME != 0,
+    };
+    match call.command {
+        raw::FUTEX_WAIT | raw::FUTEX_WAIT_BITSET => wait(thread, call).await,
+        _ if call.is_realtime => Err(Errno::ENOSYS),
+        _ => change(thread, call).map(u64::from),
     }
 }
 
-/// Waits for `future` until `deadline`, in monotonic time.
-async fn until_deadline(
-    future: impl Future<Output = Result<()>>,
-    deadline: Option<u64>,
-) -> Result<()> {
-    let mut future = pin!(future);
+async fn wait(thread: &Thread, call: Call) -> Result<u64> {
+    let space = &thread.process.space;
+    let is_absolute = call.command == raw::FUTEX_WAIT_BITSET;
+    let deadline = match call.time {
+        0 => None,
+        at => {
+            let time = read_timespec(space, at)?;
+            Some(match (is_absolute, call.is_realtime) {
+                (false, _) => deadline_after(time),
+                (true, false) => time,
+                (true, true) => deadline_at_realtime(time),
+            })
+        }
+    };
+    if call.is_realtime && !is_absolute {
+        return Err(Errno::ENOSYS);
+    }
+    let bits = if is_absolute { call.third } else { ALL_BITS };
+    let futex = Futex::new(space, call.address, call.is_private)?;
+    let waiting = futex.wait(call.value, bits)?;
     let mut timeout = deadline.map(sleep_until);
-    poll_fn(|context| {
-        if let Poll::Ready(result) = future.as_mut().poll(context) {
-            return Poll::Ready(result);
+    let woken = poll_fn(|context| {
+        if waiting.poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
         }
         match &mut timeout {
             Some(sleep) => Pin::new(sleep)
@@ -80,6 +78,38 @@ async fn until_deadline(
                 .map(|()| Err(Errno::ETIMEDOUT)),
             None => Poll::Pending,
         }
-    })
-    .await
+    });
+    match thread.until_signal(woken).await.flatten() {
+        // The wake-up would be lost on others.
+        Err(_) if waiting.give_up() => Ok(0),
+        result => result.map(|()| 0),
+    }
+}
+
+/// Does what does not wait; returns how many waiters were woken or moved.
+fn change(thread: &Thread, call: Call) -> Result<u32> {
+    let space = &thread.process.space;
+    let futex = |address| Futex::new(space, address, call.is_private);
+    // Linux wakes one even if none is asked for.
+    let count = (call.value as i32).max(1) as u32;
+    match call.command {
+        raw::FUTEX_WAKE => futex(call.address)?.wake(count, ALL_BITS),
+        raw::FUTEX_WAKE_BITSET if call.third == 0 => Err(Errno::EINVAL),
+        raw::FUTEX_WAKE_BITSET => futex(call.address)?.wake(count, call.third),
+        raw::FUTEX_REQUEUE | raw::FUTEX_CMP_REQUEUE => {
+            let counts = (call.value, call.time as u32);
+            if (counts.0 as i32) < 0 || (counts.1 as i32) < 0 {
+                return Err(Errno::EINVAL);
+            }
+            let expected = (call.command == raw::FUTEX_CMP_REQUEUE).then_some(call.third);
+            futex(call.address)?.requeue(futex(call.other)?, counts, expected)
+        }
+        raw::FUTEX_WAKE_OP => {
+            let (first, second) = (futex(call.address)?, futex(call.other)?);
+            let second_count = (call.time as i32).max(1) as u32;
+            let operation = Operation::decode(call.third)?;
+            first.wake_both(second, [count, second_count], operation)
+        }
+        _ => Err(Errno::ENOSYS),
+    }
 }

@@ -18,8 +18,10 @@ mod path;
 mod poll;
 mod process;
 mod read_write;
+mod schedule;
 mod signal;
 mod system;
+mod thread;
 mod time;
 
 pub use arguments::Args;
@@ -99,16 +101,18 @@ system_calls! {
         __NR_mlockall => memory::mlockall,
         __NR_munlockall => memory::munlockall,
         __NR_membarrier => memory::membarrier,
-        __NR_exit => process::exit,
-        __NR_exit_group => process::exit_group,
+        __NR_clone => thread::clone,
+        __NR_clone3 => thread::clone3,
+        __NR_exit => thread::exit,
+        __NR_exit_group => thread::exit_group,
         __NR_getpid => process::getpid,
-        __NR_gettid => process::gettid,
+        __NR_gettid => thread::gettid,
         __NR_getppid => process::getppid,
         __NR_wait4 => process::wait4,
         __NR_waitid => process::waitid,
-        __NR_set_tid_address => process::set_tid_address,
-        __NR_set_robust_list => process::set_robust_list,
-        __NR_get_robust_list => process::get_robust_list,
+        __NR_set_tid_address => thread::set_tid_address,
+        __NR_set_robust_list => thread::set_robust_list,
+        __NR_get_robust_list => thread::get_robust_list,
         __NR_arch_prctl => process::arch_prctl,
         __NR_getuid => process::getuid,
         __NR_geteuid => process::geteuid,
@@ -140,16 +144,15 @@ system_calls! {
         __NR_setrlimit => process::setrlimit,
         __NR_getpriority => process::getpriority,
         __NR_setpriority => process::setpriority,
-        __NR_rseq => process::rseq,
-        __NR_sched_getaffinity => process::sched_getaffinity,
-        __NR_sched_setaffinity => process::sched_setaffinity,
-        __NR_getcpu => process::getcpu,
-        __NR_sched_getscheduler => process::sched_getscheduler,
-        __NR_sched_getparam => process::sched_getparam,
-        __NR_sched_setparam => process::sched_setparam,
-        __NR_sched_setscheduler => process::sched_setscheduler,
-        __NR_sched_get_priority_max => process::sched_get_priority_max,
-        __NR_sched_get_priority_min => process::sched_get_priority_min,
+        __NR_rseq => thread::rseq,
+        __NR_sched_getaffinity => schedule::sched_getaffinity,
+        __NR_getcpu => schedule::getcpu,
+        __NR_sched_getscheduler => schedule::sched_getscheduler,
+        __NR_sched_getparam => schedule::sched_getparam,
+        __NR_sched_setparam => schedule::sched_setparam,
+        __NR_sched_setscheduler => schedule::sched_setscheduler,
+        __NR_sched_get_priority_max => schedule::sched_get_priority_max,
+        __NR_sched_get_priority_min => schedule::sched_get_priority_min,
         __NR_rt_sigaction => signal::rt_sigaction,
         __NR_rt_sigprocmask => signal::rt_sigprocmask,
         __NR_rt_sigpending => signal::rt_sigpending,
@@ -261,13 +264,25 @@ system_calls! {
         __NR_removexattr => attributes::xattr,
         __NR_lremovexattr => attributes::lxattr,
         __NR_futex => futex::futex,
-        __NR_sched_yield => process::sched_yield,
+        __NR_sched_setaffinity => schedule::sched_setaffinity,
+        __NR_sched_yield => schedule::sched_yield,
         __NR_io_uring_enter => io_uring::io_uring_enter,
         __NR_pause => signal::pause,
         __NR_rt_sigsuspend => signal::rt_sigsuspend,
         __NR_rt_sigtimedwait => signal::rt_sigtimedwait,
         __NR_nanosleep => time::nanosleep,
         __NR_clock_nanosleep => time::clock_nanosleep,
+    }
+}
+
+/// Whether the system call, if it waits, waits for what other threads of programs do not see to by
+/// system calls of their own, but a device or the time does.
+pub(crate) fn waits_for_others(number: u64, args: Args) -> bool {
+    match u32::try_from(number) {
+        Ok(number::__NR_sched_yield) => false,
+        // With a timeout it is also for the time.
+        Ok(number::__NR_futex) => args.get(3) != 0,
+        _ => true,
     }
 }
 

@@ -68,7 +68,7 @@ async fn wait(thread: &Thread, watched: &mut [Watched], deadline: Option<u64>) -
             Poll::Pending
         }
     });
-    thread.process.until_signal(ready).await
+    thread.until_signal(ready).await
 }
 
 /// Does `waiting` with the signals of the set at `address` blocked in place of the thread's own.
@@ -83,10 +83,12 @@ async fn with_signal_set(
     check_set_size(size)?;
     let set: SignalSet = read_set(thread, address)?;
     let process = &thread.process;
-    let old = core::mem::replace(&mut process.signals.lock().blocked, set);
+    let block =
+        |set| core::mem::replace(&mut process.signals.lock().thread(thread.tid).blocked, set);
+    let old = block(set);
     process.deliver_signals();
     let result = waiting.await;
-    process.signals.lock().blocked = old;
+    block(old);
     process.deliver_signals();
     result
 }

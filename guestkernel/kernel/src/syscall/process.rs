@@ -1,9 +1,8 @@
-//! System calls about processes, threads and who they are.
+//! System calls about the process and who it is.
 
 use super::Args;
 use crate::error::{Errno, Result};
-use crate::executor;
-use crate::process::{Credentials, ExitStatus, Ids, Limit, Thread};
+use crate::process::{Credentials, Ids, Limit, Thread};
 use alloc::vec::Vec;
 use linux_raw_sys::{general as raw, prctl as raw_prctl};
 
@@ -11,15 +10,9 @@ use linux_raw_sys::{general as raw, prctl as raw_prctl};
 const GROUPS_MAX: u32 = 65536;
 /// `ARCH_GET_FS` of `arch_prctl(2)`.
 const ARCH_GET_FS: u32 = 0x1003;
-/// Real-time priorities.
-const PRIORITY_MAX: u64 = 99;
 
 pub(super) fn getpid(thread: &mut Thread, _: Args) -> Result<u64> {
     Ok(thread.process.pid.into())
-}
-
-pub(super) fn gettid(thread: &mut Thread, _: Args) -> Result<u64> {
-    Ok(thread.tid.into())
 }
 
 /// The first process has no parent.
@@ -27,23 +20,7 @@ pub(super) fn getppid(_: &mut Thread, _: Args) -> Result<u64> {
     Ok(0)
 }
 
-/// Ends the thread, and with the last one the process; there is only one.
-pub(super) fn exit(thread: &mut Thread, args: Args) -> Result<u64> {
-    exit_group(thread, args)
-}
-
-pub(super) fn exit_group(thread: &mut Thread, args: Args) -> Result<u64> {
-    thread.process.exit(ExitStatus::Exited(args.get(0) as u8));
-    Ok(0)
-}
-
-pub(super) async fn sched_yield(_: &mut Thread, _: Args) -> Result<u64> {
-    executor::poll_devices();
-    executor::yield_now().await;
-    Ok(0)
-}
-
-/// `clone(2)`, `fork(2)` and `vfork(2)` end up as unknown system calls: there is one process.
+/// `fork(2)` and `vfork(2)` end up as unknown system calls: there is one process.
 pub(super) fn wait4(_: &mut Thread, args: Args) -> Result<u64> {
     let known = raw::WNOHANG | raw::WUNTRACED | raw::WCONTINUED;
     let known = known | raw::__WNOTHREAD | raw::__WCLONE | raw::__WALL;
@@ -62,33 +39,6 @@ pub(super) fn waitid(_: &mut Thread, args: Args) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     Err(Errno::ECHILD)
-}
-
-pub(super) fn set_tid_address(thread: &mut Thread, _: Args) -> Result<u64> {
-    // The word is cleared for those who wait for the thread's end; nobody is left then.
-    Ok(thread.tid.into())
-}
-
-pub(super) fn set_robust_list(thread: &mut Thread, args: Args) -> Result<u64> {
-    if args.size(1) != size_of::<raw::robust_list_head>() {
-        return Err(Errno::EINVAL);
-    }
-    thread.robust_list = args.get(0);
-    Ok(0)
-}
-
-pub(super) fn get_robust_list(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_own_pid(thread, args.int(0))?;
-    let space = &thread.process.space;
-    let size = size_of::<raw::robust_list_head>() as u64;
-    space.write_value(args.get(2), &size)?;
-    space.write_value(args.get(1), &thread.robust_list)?;
-    Ok(0)
-}
-
-/// Not offered, as on kernels built without it; every start of a glibc program asks.
-pub(super) fn rseq(_: &mut Thread, _: Args) -> Result<u64> {
-    Err(Errno::ENOSYS)
 }
 
 /// GS belongs to the kernel where program and kernel share a protection domain, so only FS is
@@ -113,8 +63,8 @@ pub(super) fn arch_prctl(thread: &mut Thread, args: Args) -> Result<u64> {
 fn check_own_pid(thread: &Thread, pid: i32) -> Result<()> {
     match u32::try_from(pid) {
         Ok(0) => Ok(()),
-        Ok(pid) if pid == thread.tid || pid == thread.process.pid => Ok(()),
-        _ => Err(Errno::ESRCH),
+        Ok(pid) if pid == thread.process.pid => Ok(()),
+        _ => thread.process.thread(pid, &thread.state).map(|_| ()),
     }
 }
 
@@ -363,11 +313,12 @@ pub(super) fn prctl(thread: &mut Thread, args: Args) -> Result<u64> {
                     break;
                 }
             }
-            thread.name = name;
+            *thread.state.name.lock() = name;
             Ok(0)
         }
         raw_prctl::PR_GET_NAME => {
-            space.write(args.get(1), &thread.name)?;
+            let name = *thread.state.name.lock();
+            space.write(args.get(1), &name)?;
             Ok(0)
         }
         raw_prctl::PR_GET_DUMPABLE => Ok(1),
@@ -455,102 +406,6 @@ fn check_priority_target(thread: &Thread, args: Args) -> Result<()> {
         raw::PRIO_PROCESS | raw::PRIO_PGRP => check_own_pid(thread, args.int(1)),
         raw::PRIO_USER if matches!(args.int(1), 0) => Ok(()),
         raw::PRIO_USER => Err(Errno::ESRCH),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-/// The CPUs of a program: one.
-pub(super) fn sched_getaffinity(thread: &mut Thread, args: Args) -> Result<u64> {
-    let length = args.size(1);
-    if length < 8 || !length.is_multiple_of(8) {
-        return Err(Errno::EINVAL);
-    }
-    check_own_pid(thread, args.int(0))?;
-    thread.process.space.write_value(args.get(2), &1_u64)?;
-    Ok(8)
-}
-
-pub(super) fn sched_setaffinity(thread: &mut Thread, args: Args) -> Result<u64> {
-    let mut mask = [0; 8];
-    let length = args.size(1).min(8);
-    thread
-        .process
-        .space
-        .read(args.get(2), &mut mask[..length])?;
-    check_own_pid(thread, args.int(0))?;
-    if mask[0] & 1 == 0 {
-        return Err(Errno::EINVAL);
-    }
-    Ok(0)
-}
-
-pub(super) fn getcpu(thread: &mut Thread, args: Args) -> Result<u64> {
-    for address in [args.get(0), args.get(1)] {
-        if address != 0 {
-            thread.process.space.write_value(address, &0_u32)?;
-        }
-    }
-    Ok(0)
-}
-
-/// Every thread is `SCHED_OTHER`, the policy with no priorities.
-pub(super) fn sched_getscheduler(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_scheduled(thread, args)?;
-    Ok(raw::SCHED_NORMAL.into())
-}
-
-pub(super) fn sched_getparam(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_scheduled(thread, args)?;
-    if args.get(1) == 0 {
-        return Err(Errno::EINVAL);
-    }
-    thread.process.space.write_value(args.get(1), &0_i32)?;
-    Ok(0)
-}
-
-pub(super) fn sched_setparam(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_scheduled(thread, args)?;
-    set_policy(thread, raw::SCHED_NORMAL, args.get(1))
-}
-
-pub(super) fn sched_setscheduler(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_scheduled(thread, args)?;
-    let policy = args.uint(1) & !raw::SCHED_RESET_ON_FORK;
-    set_policy(thread, policy, args.get(2))
-}
-
-/// Real-time policies are refused: there is nothing that they could come before.
-fn set_policy(thread: &Thread, policy: u32, parameter: u64) -> Result<u64> {
-    if parameter == 0 {
-        return Err(Errno::EINVAL);
-    }
-    let priority: i32 = thread.process.space.read_value(parameter)?;
-    match (policy, priority) {
-        (raw::SCHED_NORMAL | raw::SCHED_BATCH | raw::SCHED_IDLE, 0) => Ok(0),
-        (raw::SCHED_FIFO | raw::SCHED_RR, 1..=99) => Err(Errno::EPERM),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn check_scheduled(thread: &Thread, args: Args) -> Result<()> {
-    if args.int(0) < 0 {
-        return Err(Errno::EINVAL);
-    }
-    check_own_pid(thread, args.int(0))
-}
-
-pub(super) fn sched_get_priority_max(_: &mut Thread, args: Args) -> Result<u64> {
-    match args.uint(0) {
-        raw::SCHED_FIFO | raw::SCHED_RR => Ok(PRIORITY_MAX),
-        raw::SCHED_NORMAL | raw::SCHED_BATCH | raw::SCHED_IDLE => Ok(0),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-pub(super) fn sched_get_priority_min(_: &mut Thread, args: Args) -> Result<u64> {
-    match args.uint(0) {
-        raw::SCHED_FIFO | raw::SCHED_RR => Ok(1),
-        raw::SCHED_NORMAL | raw::SCHED_BATCH | raw::SCHED_IDLE => Ok(0),
         _ => Err(Errno::EINVAL),
     }
 }

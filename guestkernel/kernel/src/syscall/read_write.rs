@@ -19,14 +19,14 @@ const MAX_PIECES: u64 = 1024;
 async fn transfer(thread: &Thread, file: &OpenFile, mut io: Io) -> Result<u64> {
     let result = match file.ops.is_seekable() {
         true => file.complete(&mut io).await,
-        false => match thread.process.until_signal(file.complete(&mut io)).await {
+        false => match thread.until_signal(file.complete(&mut io)).await {
             Ok(result) => result,
             Err(_) if io.done > 0 => Ok(io.done),
             Err(error) => Err(error),
         },
     };
     if io.direction == Direction::Write && result == Err(Errno::EPIPE) {
-        thread.process.signal(Signal::SIGPIPE);
+        thread.process.signal_thread(thread.tid, Signal::SIGPIPE);
     }
     result.map(|count| count as u64)
 }
@@ -255,9 +255,9 @@ async fn copy(
     count: usize,
 ) -> Result<usize> {
     let copying = fs::copy(from, to, count);
-    let result = thread.process.until_signal(copying).await?;
+    let result = thread.until_signal(copying).await?;
     if result == Err(Errno::EPIPE) {
-        thread.process.signal(Signal::SIGPIPE);
+        thread.process.signal_thread(thread.tid, Signal::SIGPIPE);
     }
     result
 }

@@ -79,7 +79,7 @@ pub(super) fn rt_sigaction(thread: &mut Thread, args: Args) -> Result<u64> {
 pub(super) fn rt_sigprocmask(thread: &mut Thread, args: Args) -> Result<u64> {
     check_set_size(args.size(3))?;
     let process = &thread.process;
-    let old = process.signals.lock().blocked;
+    let old = process.signals.lock().thread(thread.tid).blocked;
     if args.get(1) != 0 {
         let set = read_set(thread, args.get(1))?;
         let new = match args.uint(0) {
@@ -88,7 +88,7 @@ pub(super) fn rt_sigprocmask(thread: &mut Thread, args: Args) -> Result<u64> {
             raw::SIG_SETMASK => set,
             _ => return Err(Errno::EINVAL),
         };
-        process.signals.lock().blocked = new;
+        process.signals.lock().thread(thread.tid).blocked = new;
         process.deliver_signals();
     }
     if args.get(2) != 0 {
@@ -102,8 +102,10 @@ pub(super) fn rt_sigpending(thread: &mut Thread, args: Args) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let pending = {
-        let signals = thread.process.signals.lock();
-        signals.pending.0 & signals.blocked.0
+        let mut signals = thread.process.signals.lock();
+        let shared = signals.pending;
+        let own = signals.thread(thread.tid);
+        (shared.0 | own.pending.0) & own.blocked.0
     };
     let bytes = &pending.to_le_bytes()[..args.size(1)];
     thread.process.space.write(args.get(0), bytes)?;
@@ -139,11 +141,19 @@ pub(super) fn sigaltstack(thread: &mut Thread, args: Args) -> Result<u64> {
     Ok(0)
 }
 
-/// Sends a signal to the process, if `signal` is one; 0 only asks whether it could be sent.
-fn send(thread: &Thread, signal: i32) -> Result<u64> {
-    if signal != 0 {
-        let signal = Signal::new(signal).ok_or(Errno::EINVAL)?;
-        thread.process.signal(signal);
+/// The signal to send; 0 only asks whether one could be sent.
+fn signal_to_send(number: i32) -> Result<Option<Signal>> {
+    match number {
+        0 => Ok(None),
+        number => Signal::new(number).map(Some).ok_or(Errno::EINVAL),
+    }
+}
+
+/// Sends a signal to a thread of the process.
+fn send_to_thread(thread: &Thread, tid: i32, signal: i32) -> Result<u64> {
+    let target = thread.process.thread(tid, &thread.state)?;
+    if let Some(signal) = signal_to_send(signal)? {
+        thread.process.signal_thread(target.tid, signal);
     }
     Ok(0)
 }
@@ -161,60 +171,57 @@ pub(super) fn kill(thread: &mut Thread, args: Args) -> Result<u64> {
     if !is_own {
         return Err(Errno::ESRCH);
     }
-    send(thread, args.int(1))
+    if let Some(signal) = signal_to_send(args.int(1))? {
+        process.signal(signal);
+    }
+    Ok(0)
 }
 
 pub(super) fn tkill(thread: &mut Thread, args: Args) -> Result<u64> {
     if args.int(0) <= 0 {
         return Err(Errno::EINVAL);
     }
-    if args.uint(0) != thread.tid {
-        return Err(Errno::ESRCH);
-    }
-    send(thread, args.int(1))
+    send_to_thread(thread, args.int(0), args.int(1))
 }
 
 pub(super) fn tgkill(thread: &mut Thread, args: Args) -> Result<u64> {
     if args.int(0) <= 0 || args.int(1) <= 0 {
         return Err(Errno::EINVAL);
     }
-    if args.uint(0) != thread.process.pid || args.uint(1) != thread.tid {
+    if args.uint(0) != thread.process.pid {
         return Err(Errno::ESRCH);
     }
-    send(thread, args.int(2))
+    send_to_thread(thread, args.int(1), args.int(2))
 }
 
 pub(super) async fn pause(thread: &mut Thread, _: Args) -> Result<u64> {
-    thread
-        .process
-        .until_signal(core::future::pending::<()>())
-        .await?;
+    thread.until_signal(core::future::pending::<()>()).await?;
     Ok(0)
 }
 
 pub(super) async fn rt_sigsuspend(thread: &mut Thread, args: Args) -> Result<u64> {
     check_set_size(args.size(1))?;
     let mask = read_set(thread, args.get(0))?;
-    let process = &thread.process;
+    let (process, tid) = (&thread.process, thread.tid);
     let (old, before) = {
         let mut signals = process.signals.lock();
-        (
-            core::mem::replace(&mut signals.blocked, mask),
-            signals.caught,
-        )
+        let own = signals.thread(tid);
+        (core::mem::replace(&mut own.blocked, mask), own.caught)
     };
     process.deliver_signals();
     process
-        .on_signal(|signals| (signals.caught != before).then_some(()))
+        .on_signal(tid, |signals| {
+            (signals.thread(tid).caught != before).then_some(())
+        })
         .await;
-    process.signals.lock().blocked = old;
+    process.signals.lock().thread(tid).blocked = old;
     Err(Errno::EINTR)
 }
 
 pub(super) async fn rt_sigtimedwait(thread: &mut Thread, args: Args) -> Result<u64> {
     check_set_size(args.size(3))?;
     let wanted = read_set(thread, args.get(0))?;
-    let process = &thread.process;
+    let (process, tid) = (&thread.process, thread.tid);
     let deadline = match args.get(2) {
         0 => None,
         address => Some(super::time::deadline_after(read_timespec(
@@ -222,7 +229,7 @@ pub(super) async fn rt_sigtimedwait(thread: &mut Thread, args: Args) -> Result<u
             address,
         )?)),
     };
-    let mut arrival = pin!(process.on_signal(|signals| signals.take(wanted)));
+    let mut arrival = pin!(process.on_signal(tid, |signals| signals.take(tid, wanted)));
     let mut timeout = deadline.map(sleep_until);
     let signal = poll_fn(|context| {
         if let Poll::Ready(signal) = arrival.as_mut().poll(context) {

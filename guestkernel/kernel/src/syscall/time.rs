@@ -4,7 +4,8 @@ use super::Args;
 use crate::error::{Errno, Result};
 use crate::executor::sleep_until;
 use crate::mm::AddressSpace;
-use crate::process::{CLOCK_TICKS, Thread, TimerSetting};
+use crate::process::{CLOCK_TICKS, Thread, ThreadState, TimerSetting};
+use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 use machine::clock;
 
@@ -14,16 +15,18 @@ const TAI_OFFSET: u64 = 0;
 /// Kinds of clocks in the numbers that `clock_getcpuclockid(3)` makes: of the lower three bits.
 const CPU_CLOCK_MAX: u32 = 2;
 const CPU_CLOCK_THREAD: u32 = 4;
+/// Of `getrusage(2)`.
+const RUSAGE_THREAD: i32 = 1;
 
 /// A clock of `clock_gettime(2)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Clock {
     Realtime,
     Monotonic,
-    /// CPU time of the process or, which is the same with one thread, of a thread.
-    Cpu {
-        is_thread: bool,
-    },
+    /// CPU time of the process.
+    Process,
+    /// CPU time of a thread.
+    Thread(Arc<ThreadState>),
     /// The calling thread's CPU time: it stands still while the thread waits.
     OwnCpu,
     /// A raw or coarse variant of another.
@@ -38,13 +41,17 @@ impl Clock {
         if id < 0 {
             let kind = id as u32 & 7;
             let pid = !(id >> 3);
-            let is_known =
-                kind & 3 <= CPU_CLOCK_MAX && (pid == 0 || pid.unsigned_abs() == thread.process.pid);
-            return match is_known {
-                true => Ok(Self::Cpu {
-                    is_thread: kind & CPU_CLOCK_THREAD != 0,
-                }),
-                false => Err(Errno::EINVAL),
+            if kind & 3 > CPU_CLOCK_MAX {
+                return Err(Errno::EINVAL);
+            }
+            let is_thread = kind & CPU_CLOCK_THREAD != 0;
+            let target = thread.process.thread(pid, &thread.state);
+            return match target {
+                Ok(target) if is_thread => Ok(Self::Thread(target)),
+                Ok(_) if matches!(pid, 0) || pid.unsigned_abs() == thread.process.pid => {
+                    Ok(Self::Process)
+                }
+                _ => Err(Errno::EINVAL),
             };
         }
         Ok(match id as u32 {
@@ -52,7 +59,7 @@ impl Clock {
             raw::CLOCK_MONOTONIC | raw::CLOCK_BOOTTIME | raw::CLOCK_BOOTTIME_ALARM => {
                 Self::Monotonic
             }
-            raw::CLOCK_PROCESS_CPUTIME_ID => Self::Cpu { is_thread: false },
+            raw::CLOCK_PROCESS_CPUTIME_ID => Self::Process,
             raw::CLOCK_THREAD_CPUTIME_ID => Self::OwnCpu,
             raw::CLOCK_MONOTONIC_RAW | raw::CLOCK_MONOTONIC_COARSE => {
                 Self::Variant { is_realtime: false }
@@ -63,11 +70,13 @@ impl Clock {
     }
 
     /// What it shows, in nanoseconds.
-    fn now(self, thread: &Thread) -> u64 {
+    fn now(&self, thread: &Thread) -> u64 {
         match self {
             Self::Realtime | Self::Variant { is_realtime: true } => clock::realtime() + TAI_OFFSET,
             Self::Monotonic | Self::Variant { is_realtime: false } => clock::monotonic(),
-            Self::Cpu { .. } | Self::OwnCpu => thread.process.cpu_time(),
+            Self::Process => thread.process.cpu_time(),
+            Self::Thread(target) => target.cpu_time(),
+            Self::OwnCpu => thread.state.cpu_time(),
         }
     }
 }
@@ -170,7 +179,7 @@ pub(super) fn time(thread: &mut Thread, args: Args) -> Result<u64> {
 /// that is 0.
 async fn sleep(thread: &Thread, deadline: u64, remaining: u64) -> Result<u64> {
     let process = &thread.process;
-    let result = process.until_signal(sleep_until(deadline)).await;
+    let result = thread.until_signal(sleep_until(deadline)).await;
     if result.is_err() && remaining != 0 {
         let left = deadline.saturating_sub(clock::monotonic());
         process.space.write_value(remaining, &timespec(left))?;
@@ -190,20 +199,27 @@ pub(super) async fn clock_nanosleep(thread: &mut Thread, args: Args) -> Result<u
     }
     let time = read_timespec(&thread.process.space, args.get(2))?;
     let is_absolute = args.uint(1) & raw::TIMER_ABSTIME != 0;
-    match (clock, is_absolute) {
-        (Clock::Cpu { is_thread: true }, _) => Err(Errno::EINVAL),
-        (Clock::Cpu { .. }, true) if time <= thread.process.cpu_time() => Ok(0),
-        (Clock::Cpu { .. }, _) => {
-            // The clock stands still while its only thread waits.
-            thread
-                .process
-                .until_signal(core::future::pending::<()>())
-                .await?;
+    match (&clock, is_absolute) {
+        (Clock::Thread(target), _) if target.tid == thread.tid => Err(Errno::EINVAL),
+        (Clock::Process | Clock::Thread(_), _) => {
+            let start = if is_absolute { 0 } else { clock.now(thread) };
+            let end = start.saturating_add(time);
+            thread.until_signal(sleep_on(&clock, thread, end)).await?;
             Ok(0)
         }
         (_, false) => sleep(thread, deadline_after(time), args.get(3)).await,
         (Clock::Realtime, true) => sleep(thread, deadline_at_realtime(time), 0).await,
         (_, true) => sleep(thread, time, 0).await,
+    }
+}
+
+/// Sleeps until a clock of CPU time, which runs as fast as all CPUs together at most, shows `end`.
+async fn sleep_on(clock: &Clock, thread: &Thread, end: u64) {
+    /// So that a clock that stands still costs little.
+    const AT_LEAST: u64 = 1_000_000;
+    let cpus = u64::from(machine::cpu_count());
+    while let Some(left @ 1..) = end.checked_sub(clock.now(thread)) {
+        sleep_until(deadline_after((left / cpus).max(AT_LEAST))).await;
     }
 }
 
@@ -282,16 +298,16 @@ pub(super) fn times(thread: &mut Thread, args: Args) -> Result<u64> {
 pub(super) fn getrusage(thread: &mut Thread, args: Args) -> Result<u64> {
     use machine::Plain;
     let mut usage = raw::rusage::zeroed();
-    match args.int(0) {
-        0 | 1 => {
-            let time = timeval(thread.process.cpu_time());
-            usage.ru_utime.tv_sec = time.tv_sec;
-            usage.ru_utime.tv_usec = time.tv_usec;
-        }
+    let used = match args.int(0) {
+        0 => thread.process.cpu_time(),
+        RUSAGE_THREAD => thread.state.cpu_time(),
         // Of children: there were none.
-        -1 => {}
+        -1 => 0,
         _ => return Err(Errno::EINVAL),
-    }
+    };
+    let time = timeval(used);
+    usage.ru_utime.tv_sec = time.tv_sec;
+    usage.ru_utime.tv_usec = time.tv_usec;
     thread.process.space.write_value(args.get(1), &usage)?;
     Ok(0)
 }

@@ -1,7 +1,8 @@
 //! The hosted backend: memory on the heap, programs that are closures, the host's clock.
 //!
-//! For tests, fuzzing and Miri. Install a program with [`set_program`]; every
-//! [`UserContext::run`] of that thread then calls it.
+//! For tests, fuzzing and Miri. Install a program with [`set_program`], and every
+//! [`UserContext::run`] of that thread of the host calls it; or with [`set_program_in`], and every
+//! one in that address space does.
 
 pub mod clock;
 pub mod device;
@@ -21,7 +22,8 @@ use crate::page_table::Space;
 use crate::user::{Trap, UserContext};
 use std::alloc::{Layout, alloc_zeroed};
 use std::cell::RefCell;
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Page frames of simulated RAM.
 const FRAMES: u32 = if cfg!(miri) { 2048 } else { 65536 };
@@ -45,8 +47,36 @@ pub fn set_program(program: Program) {
     PROGRAM.with(|slot| *slot.borrow_mut() = Some(program));
 }
 
+/// A simulated program that any thread of the host may run.
+pub type SharedProgram = Box<dyn FnMut(&mut UserContext) -> Trap + Send>;
+
+/// By the address of the page map, which each entry keeps from being used again.
+type SharedPrograms = BTreeMap<u64, (Space, Arc<Mutex<SharedProgram>>)>;
+
+static SHARED_PROGRAMS: Mutex<SharedPrograms> = Mutex::new(BTreeMap::new());
+
+/// Makes `program` what [`UserContext::run`] runs in `space`, for all threads of the program.
+pub fn set_program_in(space: &Space, program: SharedProgram) {
+    let mut programs = SHARED_PROGRAMS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let program = Arc::new(Mutex::new(program));
+    programs.insert(space.0.address().0, (space.clone(), program));
+}
+
+fn program_in(space: &Space) -> Option<Arc<Mutex<SharedProgram>>> {
+    let programs = SHARED_PROGRAMS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let (_, program) = programs.get(&space.0.address().0)?;
+    Some(program.clone())
+}
+
 pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
-    debug_assert!(space.0.address().0 != 0, "every space has a page map");
+    if let Some(program) = program_in(space) {
+        let mut program = program.lock().unwrap_or_else(PoisonError::into_inner);
+        return program(context);
+    }
     PROGRAM.with(|slot| match slot.borrow_mut().as_mut() {
         Some(program) => program(context),
         None => Trap::Interrupt,

@@ -182,7 +182,8 @@ fn a_signal_with_a_handler_interrupts_the_wait_unless_it_is_blocked() {
     signal_soon();
     let result = program.enter_with(1, GETEVENTS | EXT_ARG, argument, 24);
     assert_eq!(result, Err(Errno::ETIME));
-    assert_eq!(process.signals.lock().blocked, SignalSet::default());
+    let blocked = process.signals.lock().thread(TASK).blocked;
+    assert_eq!(blocked, SignalSet::default());
 }
 
 #[test]
