@@ -111,22 +111,33 @@ pub async fn yield_now() {
 
 /// Runs the executor until `future` is done: for boot code and tests, which are no task.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Flag(AtomicBool);
+    struct Flag {
+        is_set: AtomicBool,
+        /// The CPU that waits.
+        cpu: u32,
+    }
     impl Wake for Flag {
         fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Release);
+            self.is_set.store(true, Ordering::Release);
+            if machine::current_cpu() != self.cpu {
+                // It may be about to halt: the interrupt keeps it from it.
+                machine::kick(self.cpu);
+            }
         }
     }
-    let flag = Arc::new(Flag(AtomicBool::new(true)));
+    let flag = Arc::new(Flag {
+        is_set: AtomicBool::new(true),
+        cpu: machine::current_cpu(),
+    });
     let waker = Waker::from(flag.clone());
     let mut future = pin!(future);
     loop {
-        if flag.0.swap(false, Ordering::AcqRel)
+        if flag.is_set.swap(false, Ordering::AcqRel)
             && let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker))
         {
             return value;
         }
-        if !step() && !flag.0.load(Ordering::Acquire) {
+        if !step() && !flag.is_set.load(Ordering::Acquire) {
             super::idle::wait();
         }
     }

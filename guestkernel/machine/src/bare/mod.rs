@@ -182,6 +182,7 @@ pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
     // space (in mode `shared` nothing protects the kernel from it, as docs/design.md says), and
     // the entry code returns here with all callee-saved registers restored.
     let reason = unsafe { enter_program((&raw mut *context).cast()) };
+    context.fs_base = read_fs_base(context.fs_base);
     match reason {
         0 => Trap::Syscall,
         1 => {
@@ -228,6 +229,21 @@ fn load_fs_base(base: u64) {
         // SAFETY: as above.
         unsafe { privileged::write_msr(MSR_FS_BASE, base) }
     }
+}
+
+/// The program's FS base, which it can change without the kernel where WRFSBASE is enabled; it was
+/// `loaded` when the program was entered.
+#[inline]
+fn read_fs_base(loaded: u64) -> u64 {
+    if !boot::has_fsgsbase() {
+        return loaded;
+    }
+    let base: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("rdfsbase {}", out(reg) base, options(nomem, nostack, preserves_flags)) };
+    // SAFETY: a field that only this CPU's kernel uses.
+    unsafe { (*per_cpu::current()).fs_base = base };
+    base
 }
 
 fn trap_of(exception: &per_cpu::Exception) -> Trap {

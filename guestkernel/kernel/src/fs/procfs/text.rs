@@ -34,7 +34,9 @@ impl Text {
     /// The text as it is now.
     pub(super) fn make(self, fs: &ProcFs) -> Result<Vec<u8>> {
         let text = match self {
-            Self::Cpus => String::from("processor\t: 0\n\n"),
+            Self::Cpus => (0..machine::cpu_count())
+                .map(|number| format!("processor\t: {number}\n\n"))
+                .collect(),
             Self::FileSystems => String::from("nodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tproc\n"),
             Self::Load => String::from("0.00 0.00 0.00 1/1 1\n"),
             Self::Memory => memory(),
@@ -107,15 +109,22 @@ fn memory() -> String {
 fn system(fs: &ProcFs) -> Result<String> {
     let now = machine::clock::monotonic();
     let used = fs.process()?.cpu_time();
-    let times = format!(
-        "{} 0 0 {} 0 0 0 0 0 0",
-        used / TICK,
-        now.saturating_sub(used) / TICK
-    );
+    let cpus = machine::cpu_count();
+    // Which CPU spent the time is not counted: each is given the same share.
+    let times = |cpus: u32, used: u64| {
+        let idle = (now * u64::from(cpus)).saturating_sub(used);
+        format!("{} 0 0 {} 0 0 0 0 0 0", used / TICK, idle / TICK)
+    };
+    let mut text = format!("cpu  {}\n", times(cpus, used));
+    for number in 0..cpus {
+        let _ = writeln!(text, "cpu{number} {}", times(1, used / u64::from(cpus)));
+    }
     let boot = machine::clock::realtime().saturating_sub(now) / SECOND;
-    Ok(format!(
-        "cpu  {times}\ncpu0 {times}\nbtime {boot}\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n"
-    ))
+    let _ = writeln!(
+        text,
+        "btime {boot}\nprocesses 1\nprocs_running 1\nprocs_blocked 0"
+    );
+    Ok(text)
 }
 
 fn maps(fs: &ProcFs) -> Result<String> {
