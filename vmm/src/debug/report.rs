@@ -60,12 +60,13 @@ impl State {
             KVM_MP_STATE_HALTED => "halted",
             _ => "running",
         };
-        let whose = match image.contains(self.regs.rip) {
-            true => "the kernel",
-            false => "no kernel code",
+        let place = match image.contains(self.regs.rip) {
+            true => "in the kernel",
+            false if self.sregs.ss.dpl == 3 => "in the program",
+            false => "outside the kernel",
         };
         let mut text = format!(
-            "vCPU {}: {activity}, in {whose}, {}\n{}",
+            "vCPU {}: {activity} {place}, {}\n{}",
             self.index,
             self.mode(),
             self.registers()
@@ -273,7 +274,7 @@ mod tests {
         write(&memory, 0x8100, &[0x8000, 0x10_2000]);
         assert_eq!(state.backtrace(&memory, &image), expected);
         let text = state.describe(&memory, &image);
-        assert!(text.starts_with("vCPU 1: running, in the kernel, CPL 0, real mode\nrip=0x100010"));
+        assert!(text.starts_with("vCPU 1: running in the kernel, CPL 0, real mode\nrip=0x100010"));
         assert!(
             text.ends_with("\n  0x0000000000101000\n  0x0000000000102000"),
             "{text}"

@@ -28,6 +28,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::Image;
 use super::breakpoints::{Access, Breakpoints, Watch, debug_registers};
 use super::memory::{AddressSpace, NotMapped};
+use crate::boot::{SPARE, SPARE_SIZE};
 
 /// Exceptions.
 const DEBUG: u32 = 1;
@@ -38,6 +39,8 @@ const DR6_REGISTERS: u64 = 0xf;
 /// RFLAGS: the trap flag.
 const TRAP_FLAG: u64 = 1 << 8;
 
+/// Where the stack for exceptions of CPL 3 is in the TSS (Intel SDM volume 3, 9.7).
+const TSS_RSP0: u64 = 4;
 const MSR_LSTAR: u32 = 0xc000_0082;
 const MSR_FMASK: u32 = 0xc000_0084;
 const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
@@ -348,8 +351,12 @@ impl Tracer {
         if self.session.native {
             return self.set(fd, 0, self.session.breakpoints().watches());
         }
-        match self.handlers(&fd.get_sregs()?) {
-            Some(handlers) => self.set(fd, 0, &handlers.map(execution)),
+        let sregs = fd.get_sregs()?;
+        match self.handlers(&sregs) {
+            Some(handlers) => {
+                self.lend_stack(&sregs)?;
+                self.set(fd, 0, &handlers.map(execution))
+            }
             // The guest has no handlers yet. It is stepped until it has.
             None => self.set(fd, KVM_GUESTDBG_SINGLESTEP, &[]),
         }
@@ -381,12 +388,15 @@ impl Tracer {
             }
         }
         let handlers = self.handlers(&sregs).filter(|_| !self.session.native);
-        let pushed = handlers.filter(|_| cpl == 3).and_then(|_| {
-            let at = exception_stack(&space, &sregs, DEBUG).ok()? - FRAME_SIZE as u64;
+        let mut pushed = None;
+        if handlers.is_some() && cpl == 3 {
+            self.lend_stack(&sregs)?;
+            let top = space.read_u64(sregs.tr.base.wrapping_add(TSS_RSP0))?;
+            let at = (top & !0xf).wrapping_sub(FRAME_SIZE as u64);
             let mut bytes = [0; FRAME_SIZE];
-            space.read(at, &mut bytes).ok()?;
-            Some((at, bytes))
-        });
+            space.read(at, &mut bytes)?;
+            pushed = Some((at, bytes));
+        }
         self.mode = Mode::Step(Before {
             rip: regs.rip,
             rsp: regs.rsp,
@@ -519,6 +529,18 @@ impl Tracer {
         }
     }
 
+    /// A kernel that has left CPL 0 but has no stack for exceptions yet gets one: an exception on none
+    /// would be a triple fault.
+    fn lend_stack(&self, sregs: &kvm_sregs) -> Result<(), NotMapped> {
+        let space = self.space(sregs);
+        let place = sregs.tr.base.wrapping_add(TSS_RSP0);
+        let is_spare = space.translate(SPARE).is_some_and(|(at, _)| at == SPARE);
+        if sregs.tr.base == 0 || !is_spare || space.read_u64(place)? != 0 {
+            return Ok(());
+        }
+        space.write(place, &(SPARE + SPARE_SIZE).to_le_bytes())
+    }
+
     /// Does what IRETQ does with `frame`.
     fn return_to(
         &self,
@@ -542,8 +564,8 @@ impl Tracer {
     /// The guest's handlers of the single-step trap and of INT3, if it has both.
     fn handlers(&self, sregs: &kvm_sregs) -> Option<[u64; 2]> {
         let space = self.space(sregs);
-        let handler = |vector| gate(&space, sregs, vector).ok().flatten();
-        Some([handler(DEBUG)?.offset, handler(BREAKPOINT)?.offset])
+        let handler = |vector| handler(&space, sregs, vector).ok().flatten();
+        Some([handler(DEBUG)?, handler(BREAKPOINT)?])
     }
 
     fn space(&self, sregs: &kvm_sregs) -> AddressSpace<'_> {
@@ -573,19 +595,13 @@ fn execution(address: u64) -> Watch {
     }
 }
 
-/// A gate of the IDT (Intel SDM volume 3, 7.14.1).
-struct Gate {
-    offset: u64,
-    /// Which stack of the TSS it switches to; 0 for that of its privilege level.
-    stack: u64,
-}
-
-/// The 64-bit gate of `vector`; none if the guest has no IDT or no such gate.
-fn gate(
+/// The handler in the 64-bit gate of `vector` (Intel SDM volume 3, 7.14.1); none if the guest has no
+/// IDT or no such gate.
+fn handler(
     space: &AddressSpace<'_>,
     sregs: &kvm_sregs,
     vector: u32,
-) -> Result<Option<Gate>, NotMapped> {
+) -> Result<Option<u64>, NotMapped> {
     let index = 16 * u64::from(vector);
     if sregs.efer & EFER_LONG_MODE_ACTIVE == 0 || u64::from(sregs.idt.limit) < index + 15 {
         return Ok(None);
@@ -593,24 +609,7 @@ fn gate(
     let low = space.read_u64(sregs.idt.base.wrapping_add(index))?;
     let high = space.read_u64(sregs.idt.base.wrapping_add(index + 8))?;
     let is_present = low >> 47 & 1 == 1;
-    Ok(is_present.then_some(Gate {
-        offset: low & 0xffff | low >> 32 & 0xffff_0000 | high << 32,
-        stack: low >> 32 & 7,
-    }))
-}
-
-/// Where the stack starts on which an exception of CPL 3 pushes its frame.
-fn exception_stack(
-    space: &AddressSpace<'_>,
-    sregs: &kvm_sregs,
-    vector: u32,
-) -> Result<u64, NotMapped> {
-    // RSP0 is at 4 in the TSS, IST1 at 36 (Intel SDM volume 3, 9.7).
-    let offset = match gate(space, sregs, vector)? {
-        Some(Gate { stack: 1.., .. }) | None => return Err(NotMapped(sregs.tr.base)),
-        Some(_) => 4,
-    };
-    Ok(space.read_u64(sregs.tr.base.wrapping_add(offset))? & !0xf)
+    Ok(is_present.then_some(low & 0xffff | low >> 32 & 0xffff_0000 | high << 32))
 }
 
 /// The segment that `selector` names in the GDT (Intel SDM volume 3, 3.4.5).
@@ -718,11 +717,11 @@ mod tests {
             .write_obj(0xffff_ffff_u64, GuestAddress(0x7038))
             .unwrap();
         let space = AddressSpace::new(&memory, &image, &kvm_sregs::default());
-        let found = gate(&space, &sregs, 3).unwrap().unwrap();
-        assert_eq!((found.offset, found.stack), (0xffff_ffff_8123_4567, 2));
-        assert!(gate(&space, &sregs, 1).unwrap().is_none());
-        assert!(gate(&space, &sregs, 4).unwrap().is_none());
+        let found = |sregs: &kvm_sregs, vector| handler(&space, sregs, vector).unwrap();
+        assert_eq!(found(&sregs, 3), Some(0xffff_ffff_8123_4567));
+        assert_eq!(found(&sregs, 1), None);
+        assert_eq!(found(&sregs, 4), None);
         sregs.efer = 0;
-        assert!(gate(&space, &sregs, 3).unwrap().is_none());
+        assert_eq!(found(&sregs, 3), None);
     }
 }
