@@ -120,6 +120,8 @@ pub struct RunArgs {
 pub enum Mode {
     /// What suits the host
     Auto,
+    /// The kernel at CPL 0: for hosts that do not emulate it
+    Ring0,
     /// Both at CPL 3 in one protection domain
     Shared,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringlet_abi::control::{self, Exit, Mark};
+use ringlet_abi::control::{self, Exit, Mark, ModeChoice};
 
 use crate::bus::MmioDevice;
 use crate::outcome::{Ending, Outcome};
@@ -43,6 +43,7 @@ impl MmioDevice for ControlPage {
                     self.timeline.reach(mark.into());
                 }
             }
+            control::MODE => self.timeline.note_mode(ModeChoice::decode(value)),
             _ => (),
         }
     }

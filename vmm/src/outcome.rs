@@ -73,7 +73,8 @@ impl Outcome {
                 config.memory >> 20
             ),
             Exit::BadMode => format!(
-                "the guest kernel cannot run in mode '{}' on this host; use --mode auto",
+                "the guest kernel cannot run in mode '{}' here, since this KVM emulates CPL 0; use \
+                 --mode auto",
                 config.mode
             ),
             Exit::BadBoot => format!(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use ringlet_abi::control::Mark;
+use ringlet_abi::control::{Mark, ModeChoice};
 
 /// The stages in the order in which they are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +40,13 @@ impl From<Mark> for Stage {
     }
 }
 
-/// A clock and the time of each stage. It prints as a line for each stage that was reached:
-/// `timeline: MILLISECONDS ms STAGE`.
+/// A clock and the time of each stage. It prints as a line for each stage that was reached,
+/// `timeline: MILLISECONDS ms STAGE`, and one for the kernel's mode, `mode: NAME (WHY)`.
 #[derive(Debug)]
 pub struct Timeline {
     start: Instant,
     reached: [OnceLock<Duration>; STAGES.len()],
+    mode: OnceLock<ModeChoice>,
 }
 
 impl Timeline {
@@ -54,6 +55,7 @@ impl Timeline {
         Self {
             start,
             reached: Default::default(),
+            mode: OnceLock::new(),
         }
     }
 
@@ -61,6 +63,11 @@ impl Timeline {
     pub fn reach(&self, stage: Stage) {
         let elapsed = self.start.elapsed();
         self.reached[stage as usize].get_or_init(|| elapsed);
+    }
+
+    /// Notes the mode that the kernel runs in; only the first time counts.
+    pub fn note_mode(&self, mode: ModeChoice) {
+        self.mode.get_or_init(|| mode);
     }
 }
 
@@ -71,6 +78,14 @@ impl fmt::Display for Timeline {
                 let milliseconds = elapsed.as_secs_f64() * 1e3;
                 writeln!(f, "timeline: {milliseconds:9.3} ms {name}")?;
             }
+        }
+        if let Some(mode) = self.mode.get() {
+            let name = if mode.is_ring0 { "ring0" } else { "shared" };
+            let cycles = mode.loop_cycles;
+            writeln!(
+                f,
+                "mode: {name} (16 instructions at CPL 0 took {cycles} cycles)"
+            )?;
         }
         Ok(())
     }

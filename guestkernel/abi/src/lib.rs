@@ -45,12 +45,24 @@ pub const MODULE_PROCESS: &str = "process";
 /// I/O port of the 16550 serial port: kernel log and panics; the VMM copies it to stderr.
 pub const SERIAL_PORT: u16 = 0x3f8;
 
-/// Registers of the control page: 32-bit little-endian writes; a read gives 0.
+/// Registers of the control page: 32-bit little-endian writes; a read gives 0. Where the command
+/// line announces no control page the kernel says the same on the serial port.
 pub mod control {
     /// Ends the VM. The value is an encoded [`Exit`].
     pub const EXIT: u64 = 0x0;
     /// A stage of the timeline was reached: a [`Mark`] as a number.
     pub const MARK: u64 = 0x8;
+
+    /// The kernel's mode was chosen: a [`ModeChoice`], encoded.
+    pub const MODE: u64 = 0x10;
+
+    /// Starts the line on the serial port by which a kernel without a control page ends the VM:
+    /// an encoded [`Exit`] in hexadecimal with `0x` follows.
+    pub const SERIAL_EXIT: &str = "ringlet-control: exit ";
+    /// As above, for a [`Mark`].
+    pub const SERIAL_MARK: &str = "ringlet-control: mark ";
+    /// As above, for a [`ModeChoice`].
+    pub const SERIAL_MODE: &str = "ringlet-control: mode ";
 
     /// The stages that the guest reports through [`MARK`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +89,30 @@ pub mod control {
             ]
             .into_iter()
             .find(|mark| *mark as u32 == number)
+        }
+    }
+
+    /// In which mode the kernel runs, and what it found.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct ModeChoice {
+        /// The kernel runs at CPL 0 (`ring0`), not at CPL 3 (`shared`).
+        pub is_ring0: bool,
+        /// TSC cycles that a loop of 16 instructions took at CPL 0; at most `u32::MAX >> 1`.
+        pub loop_cycles: u32,
+    }
+
+    impl ModeChoice {
+        /// The register value.
+        pub fn encode(self) -> u32 {
+            self.loop_cycles.min(u32::MAX >> 1) << 1 | u32::from(self.is_ring0)
+        }
+
+        /// The meaning of a register value.
+        pub fn decode(value: u32) -> Self {
+            Self {
+                is_ring0: value & 1 != 0,
+                loop_cycles: value >> 1,
+            }
         }
     }
 
@@ -158,7 +194,7 @@ pub mod block {
 
 #[cfg(test)]
 mod tests {
-    use super::control::{Exit, Mark};
+    use super::control::{Exit, Mark, ModeChoice};
 
     #[test]
     fn exit_values_survive_the_register() {
@@ -179,6 +215,17 @@ mod tests {
         assert_eq!(Exit::decode(256), None);
         assert_eq!(Exit::decode(1 << 16), None);
         assert_eq!(Exit::decode(99 << 16), None);
+    }
+
+    #[test]
+    fn modes_survive_the_register() {
+        for (is_ring0, loop_cycles) in [(true, 0), (false, u32::MAX >> 1)] {
+            let choice = ModeChoice {
+                is_ring0,
+                loop_cycles,
+            };
+            assert_eq!(ModeChoice::decode(choice.encode()), choice);
+        }
     }
 
     #[test]

@@ -1,25 +1,25 @@
 //! From the machine's boot information to the running program, and to the end of the VM.
 
+use crate::command_line::parameter;
 use crate::drivers;
 use crate::drivers::block::BlockDevice;
 use crate::drivers::block_file::BlockFile;
 use crate::error::Errno;
 use crate::executor;
+use crate::fs::initramfs::{self, Problem};
 use crate::fs::procfs::{self, ProcessFacts};
-use crate::fs::{
-    DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, initramfs,
-};
+use crate::fs::{DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View};
 use crate::log;
 use crate::process::{self, ExitStatus, Process, Thread};
 use crate::standard_streams::StandardStreams;
-use ::log::{debug, error, warn};
+use ::log::{debug, error, info, warn};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general::AT_FDCWD;
-use machine::{BootInfo, BootModule, PAGE_SIZE, power};
-use ringlet_abi::control::{Exit, Mark};
+use machine::{BootInfo, BootModule, Mode, PAGE_SIZE, power};
+use ringlet_abi::control::{Exit, Mark, ModeChoice};
 use ringlet_abi::{MODULE_INITRAMFS, MODULE_PROCESS, ProcessSpec};
 
 /// Device numbers of `/dev/vda` and so on: the major that Linux usually gives them, and 16 minors
@@ -33,25 +33,51 @@ pub fn main(boot: BootInfo) -> ! {
     power::exit(exit)
 }
 
+/// Reports the mode that the machine runs in, if it is one that the command line allows.
+fn check_mode(command_line: &str, loop_cycles: u32) -> Result<(), Exit> {
+    let mode = machine::mode();
+    power::report_mode(ModeChoice {
+        is_ring0: mode == Mode::Ring0,
+        loop_cycles,
+    });
+    let cpl0 = if machine::is_cpl0_emulated() {
+        "emulated"
+    } else {
+        "native"
+    };
+    info!(
+        "mode {}: CPL 0 is {cpl0}, {loop_cycles} cycles for 16 instructions",
+        mode.name()
+    );
+    let wanted = parameter(command_line, "mode").unwrap_or("auto");
+    if wanted == "auto" || wanted == mode.name() {
+        return Ok(());
+    }
+    warn!("mode {wanted} is not possible here");
+    Err(Exit::BadMode)
+}
+
 /// Gives what the program's end means for the VM, or why it was not started.
 fn run(boot: BootInfo) -> Result<Exit, Exit> {
     log::start(&boot.command_line);
     let BootInfo {
         command_line,
         modules,
-        ..
+        boot_loop_cycles,
     } = boot;
     debug!("command line: {command_line}");
+    check_mode(&command_line, boot_loop_cycles)?;
     let devices = drivers::probe(&command_line);
     let (archives, spec) = sort_modules(&command_line, modules)?;
     let namespace = Namespace::new();
     for archive in archives {
-        initramfs::unpack(namespace.root(), &archive.frames, archive.length).map_err(
-            |problem| {
-                warn!("{problem}");
-                Exit::BadRootfs
-            },
-        )?;
+        initramfs::unpack(namespace.root(), &archive.frames, archive.length).map_err(|error| {
+            warn!("{error}");
+            match error.problem {
+                Problem::NotMade(_, Errno::ENOMEM | Errno::ENOSPC) => Exit::OutOfMemory,
+                _ => Exit::BadRootfs,
+            }
+        })?;
     }
     let streams = devices
         .console

@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 mod boot;
+mod command_line;
 pub mod drivers;
 pub mod error;
 pub mod executor;

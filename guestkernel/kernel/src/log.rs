@@ -1,5 +1,6 @@
 //! The kernel log: records of the `log` crate, on the serial port, with the time since boot.
 
+use crate::command_line::parameter;
 use alloc::format;
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -38,11 +39,8 @@ pub(crate) fn start(command_line: &str) {
 }
 
 fn level(command_line: &str) -> LevelFilter {
-    command_line
-        .split_ascii_whitespace()
-        .filter_map(|word| word.strip_prefix("loglevel="))
-        .filter_map(|level| level.parse().ok())
-        .next_back()
+    parameter(command_line, "loglevel")
+        .and_then(|level| level.parse().ok())
         .unwrap_or(LevelFilter::Warn)
 }
 

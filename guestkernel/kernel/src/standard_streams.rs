@@ -5,24 +5,26 @@ use crate::drivers::console::{Console, Stream};
 use crate::error::Result;
 use crate::executor;
 use crate::fs::{
-    ByteStream, DeviceDirectory, DeviceNumber, FdTable, FileOps, FileType, OpenFile, OpenFlags,
-    Output, StreamFile, Tty, TtyFile,
+    ByteStream, CONSOLE, DeviceDirectory, DeviceNumber, FdTable, FileOps, FileType, Inode,
+    OpenFile, OpenFlags, Output, StreamFile, Tty, TtyFile,
 };
 use crate::process::Process;
 use alloc::sync::Arc;
 use ringlet_abi::{StreamSet, TerminalSize};
+use spin::Once;
 
 const STREAMS: [Stream; 3] = [Stream::Input, Stream::Output, Stream::Error];
-/// Major number of `/dev/tty` and `/dev/console`, and their minor numbers.
-const TTY_MAJOR: u32 = 5;
-const TTY_MINOR: u32 = 0;
-const CONSOLE_MINOR: u32 = 1;
+const CONSOLE_NAME: &str = "console";
+/// The device number of `/dev/tty`.
+const TTY: DeviceNumber = DeviceNumber::new(5, 0);
 
 /// The files of the standard streams.
 pub(crate) struct StandardStreams {
     files: [Arc<dyn FileOps>; 3],
     terminals: StreamSet,
     tty: Option<Arc<Tty>>,
+    /// `/dev` and the device file of the console, once they are there.
+    console: Once<(Arc<dyn Inode>, Arc<dyn Inode>)>,
 }
 
 impl StandardStreams {
@@ -56,33 +58,42 @@ impl StandardStreams {
             files,
             terminals,
             tty,
+            console: Once::new(),
         }
     }
 
     /// Opens file descriptors 0, 1 and 2.
     pub(crate) fn open(&self, files: &FdTable) -> Result<()> {
         for (stream, ops) in STREAMS.into_iter().zip(&self.files) {
+            let is_terminal = self.terminals.contains(stream as u32);
             let flags = match stream {
-                _ if self.terminals.contains(stream as u32) => OpenFlags::READ_WRITE,
+                _ if is_terminal => OpenFlags::READ_WRITE,
                 Stream::Input => OpenFlags::empty(),
                 Stream::Output | Stream::Error => OpenFlags::WRITE_ONLY,
             };
-            files.insert(OpenFile::new(ops.clone(), flags), false, 0)?;
+            let file = match self.console.get() {
+                Some((directory, console)) if is_terminal => {
+                    let name = (directory.clone(), CONSOLE_NAME.as_bytes().to_vec());
+                    OpenFile::with_inode(ops.clone(), flags, console.clone(), Some(name))
+                }
+                _ => OpenFile::new(ops.clone(), flags),
+            };
+            files.insert(file, false, 0)?;
         }
         Ok(())
     }
 
-    /// Makes `/dev/console` and, if there is a terminal, `/dev/tty`.
+    /// Makes `/dev/console` and `/dev/tty`, which without a terminal opens nothing.
     pub(crate) fn add_devices(&self, directory: &DeviceDirectory) -> Result<()> {
         let [_, output, _] = &self.files;
-        let add = |name, minor, mode| {
-            let number = DeviceNumber::new(TTY_MAJOR, minor);
-            directory.add(name, FileType::CharDevice, number, mode, output.clone())
+        let kind = FileType::CharDevice;
+        let console = directory.add(CONSOLE_NAME, kind, CONSOLE, 0o600, output.clone())?;
+        match self.tty {
+            Some(_) => directory.add("tty", kind, TTY, 0o666, output.clone())?,
+            None => directory.add_node("tty", kind, TTY, 0o666)?,
         };
-        add("console", CONSOLE_MINOR, 0o600)?;
-        if self.tty.is_some() {
-            add("tty", TTY_MINOR, 0o666)?;
-        }
+        self.console
+            .call_once(|| (directory.root().clone(), console));
         Ok(())
     }
 

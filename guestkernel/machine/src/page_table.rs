@@ -71,10 +71,6 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    #[cfg_attr(
-        not(baremetal),
-        expect(dead_code, reason = "hosted programs are closures")
-    )]
     pub(crate) fn address(&self) -> PhysAddr {
         self.frame.address()
     }

@@ -5,6 +5,7 @@
 //! CPU only when nothing is ready and polling has found nothing for a while.
 
 mod devices;
+mod idle;
 mod task;
 mod timer;
 
@@ -25,10 +26,6 @@ pub trait Runnable: Send + Sync {
 
 static READY: Mutex<VecDeque<Arc<dyn Runnable>>> = Mutex::new(VecDeque::new());
 static READY_COUNT: AtomicUsize = AtomicUsize::new(0);
-
-/// Nanoseconds of polling without success before the CPU is halted. Halting and waking up costs
-/// a few traps and an interrupt, some 50 µs where CPL 0 is emulated.
-const POLL_BEFORE_HALT: u64 = 50_000;
 
 /// Queues `runnable`; the caller sees to it that it is not queued twice.
 pub fn schedule(runnable: Arc<dyn Runnable>) {
@@ -62,29 +59,7 @@ fn step() -> bool {
 pub fn run() -> ! {
     loop {
         if !step() {
-            idle();
+            idle::wait();
         }
     }
-}
-
-/// Polls for a while, then waits for an interrupt.
-fn idle() {
-    if devices::in_flight() {
-        let end = machine::clock::monotonic() + POLL_BEFORE_HALT;
-        while machine::clock::monotonic() < end {
-            for _ in 0..16 {
-                if poll_devices() {
-                    return;
-                }
-                core::hint::spin_loop();
-            }
-            if timer::fire() {
-                return;
-            }
-        }
-    }
-    if devices::arm() {
-        return;
-    }
-    machine::interrupt::wait(timer::next_deadline());
 }

@@ -80,7 +80,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
             return value;
         }
         if !step() && !flag.0.load(Ordering::Acquire) {
-            super::idle();
+            super::idle::wait();
         }
     }
 }

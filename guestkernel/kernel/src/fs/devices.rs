@@ -39,7 +39,7 @@ impl DeviceDirectory {
         }
         let device = namespace.next_device();
         let pages = PAGES.min(machine::memory_use().total as u64 / 2);
-        let root = Tmpfs::new(device, pages, 0o755);
+        let root = Tmpfs::make(device, pages, 0o755);
         namespace.mount(Mount {
             point: Some(point),
             root: root.clone(),
@@ -62,7 +62,7 @@ impl DeviceDirectory {
         Ok(directory)
     }
 
-    /// Adds a device and the file that opens it.
+    /// Adds a device and the file that opens it, and returns its inode.
     ///
     /// # Errors
     ///
@@ -74,11 +74,30 @@ impl DeviceDirectory {
         number: DeviceNumber,
         mode: u32,
         file: Arc<dyn FileOps>,
-    ) -> Result<()> {
+    ) -> Result<Arc<TmpfsInode>> {
         self.namespace.add_device(kind, number, file);
+        self.add_node(name, kind, number, mode)
+    }
+
+    /// Adds a device file; nothing opens it yet.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST`, `ENOSPC`.
+    pub fn add_node(
+        &self,
+        name: &str,
+        kind: FileType,
+        number: DeviceNumber,
+        mode: u32,
+    ) -> Result<Arc<TmpfsInode>> {
         let node = NewNode::Device(kind, number);
-        self.root.create_node(name.as_bytes(), node, mode)?;
-        Ok(())
+        self.root.create_node(name.as_bytes(), node, mode)
+    }
+
+    /// Its root directory.
+    pub fn root(&self) -> &Arc<TmpfsInode> {
+        &self.root
     }
 }
 

@@ -41,8 +41,8 @@ impl Namespace {
     /// An empty root directory, in a tmpfs that takes up to half of memory.
     pub fn new() -> Arc<Self> {
         let pages = machine::memory_use().total as u64 / 2;
-        let unnamed = Tmpfs::new(DeviceNumber::new(0, 1), pages, 0o755);
-        let root = Tmpfs::new(ROOT_DEVICE, pages, 0o755);
+        let unnamed = Tmpfs::make(DeviceNumber::new(0, 1), pages, 0o755);
+        let root = Tmpfs::make(ROOT_DEVICE, pages, 0o755);
         Arc::new(Self {
             mounts: RwLock::new(Vec::from([Mount {
                 point: None,

@@ -1,6 +1,7 @@
 //! A standard stream that is no terminal: a pipe to the outside.
 
 use super::{BoxFuture, DeviceNumber, FileOps, FileType, Readiness, Stat, Timestamp};
+use crate::drivers::Batch;
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::AddressSpace;
@@ -77,6 +78,8 @@ impl StreamFile {
 
     /// Advances a write: it is ready when all bytes are on their way.
     fn poll_write(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
+        // The device is told of all pieces at once.
+        let _batch = Batch::new();
         let mut bytes = [0; CHUNK];
         while io.done < io.buffer.len() {
             let count = bytes.len().min(io.buffer.len() - io.done);

@@ -1,7 +1,9 @@
 //! How much memory all rings together may use for what they have accepted. Linux charges this to
 //! the program's memory control group; here it is a part of RAM. When it is used up, submission
-//! stops before the next SQE (`EAGAIN` if it was the first), so that nothing accepted is lost.
+//! stops before the next SQE (`EAGAIN` if it was the first), so that nothing accepted is lost, and
+//! what is large by itself fails with `ENOMEM`.
 
+use crate::error::{Errno, Result};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use machine::PAGE_SIZE;
 
@@ -12,14 +14,65 @@ const STEP: usize = 256;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 
+/// Held by tests that use up most of the budget.
+#[cfg(test)]
+pub(super) static EXHAUSTING: spin::Mutex<()> = spin::Mutex::new(());
+
+/// The bytes that there are.
+pub(super) fn limit() -> usize {
+    machine::memory_use().total / SHARE * PAGE_SIZE
+}
+
+/// A part of the budget, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Charge(usize);
+
+impl Charge {
+    /// Nothing.
+    pub(super) const NONE: Self = Self(0);
+
+    /// Takes `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn new(bytes: usize) -> Result<Self> {
+        let mut charge = Self::NONE;
+        match charge.grow(bytes) {
+            true => Ok(charge),
+            false => Err(Errno::ENOMEM),
+        }
+    }
+
+    /// Takes `bytes` more; false if there are not so many.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let limit = limit();
+        let take = |in_use: usize| in_use.checked_add(bytes).filter(|sum| *sum <= limit);
+        let is_granted = IN_USE
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok();
+        if is_granted {
+            self.0 += bytes;
+        }
+        is_granted
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            IN_USE.fetch_sub(self.0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What one ring may accept: requests under way and CQEs that wait for room.
 #[derive(Debug)]
 pub(super) struct Allowance {
     requests: usize,
     /// Bytes that a request is taken to need.
     cost: usize,
-    /// Bytes taken from the budget.
-    charged: usize,
+    charge: Charge,
 }
 
 impl Allowance {
@@ -28,7 +81,7 @@ impl Allowance {
         Self {
             requests: 0,
             cost,
-            charged: 0,
+            charge: Charge::NONE,
         }
     }
 
@@ -40,15 +93,9 @@ impl Allowance {
 
     #[cold]
     fn grow(&mut self) -> bool {
-        let bytes = self.cost.saturating_mul(STEP);
-        let limit = machine::memory_use().total / SHARE * PAGE_SIZE;
-        let take = |in_use: usize| in_use.checked_add(bytes).filter(|sum| *sum <= limit);
-        let is_granted = IN_USE
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .is_ok();
+        let is_granted = self.charge.grow(self.cost.saturating_mul(STEP));
         if is_granted {
             self.requests += STEP;
-            self.charged += bytes;
         }
         is_granted
     }
@@ -66,28 +113,20 @@ impl Allowance {
     }
 }
 
-impl Drop for Allowance {
-    fn drop(&mut self) {
-        IN_USE.fetch_sub(self.charged, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_allowance_ends_and_is_given_back() {
-        // Each step takes a third of the share, so that other tests keep some.
-        let share = machine::memory_use().total / SHARE * PAGE_SIZE;
-        let cost = share / 3 / STEP;
+        let _alone = EXHAUSTING.lock();
+        // Two steps fit, and leave something for other tests.
+        let cost = limit() / 5 * 2 / STEP;
         let mut first = Allowance::new(cost);
-        let mut used = 0;
-        while first.covers_more_than(used) {
-            used += STEP;
-            assert!(used <= 3 * STEP);
-        }
-        assert!(used > 0);
+        assert!(first.covers_more_than(0));
+        assert!(first.covers_more_than(STEP));
+        assert!(!first.covers_more_than(2 * STEP));
+        assert_eq!(Charge::new(STEP * cost).unwrap_err(), Errno::ENOMEM);
         drop(first);
         assert!(Allowance::new(cost).covers_more_than(0));
     }

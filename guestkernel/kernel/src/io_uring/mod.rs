@@ -1,17 +1,17 @@
 //! io_uring: rings through which a program hands over requests and takes their results.
 //!
-//! The way of a request. [`enter`] takes the ring's lock once for a batch and has
-//! [`submit`](self::submit) copy each SQE out of the ring, once. The [`operation`] table checks it
-//! for its opcode and makes an `Operation` of it. Issued, an operation is either done, and its CQE
-//! is posted right there, or it is something to poll (`Work`), which moves into a slot of the
-//! ring ([`request`]); whatever it waits for wakes exactly that slot. [`links`] orders requests that
-//! wait for others. Nothing here runs on a thread of its own: woken slots are polled by the
-//! program's thread inside `io_uring_enter`, or by the ring itself as a task of the executor.
+//! The way of a request. [`enter()`] takes the ring's lock once for a batch; `submit.rs` copies each
+//! SQE out of the ring, once. The table in `operation/` checks it for its opcode and makes an
+//! `Operation` of it. Started, an operation is either done, and its CQE is posted right there, or it
+//! is something to poll (`Work`), which moves into a slot of the ring (`request.rs`); whatever it
+//! waits for wakes exactly that slot. `links.rs` orders requests that wait for others. Nothing here
+//! runs on a thread of its own: woken slots are polled by the program's thread inside
+//! `io_uring_enter`, or by the ring itself as a task of the executor.
 //!
-//! One lock a ring (`State`) is taken per batch; it is the `uring_lock` of Linux. Wakers only touch
-//! the [`ready`] queue, so anything may be woken from anywhere.
+//! There is one lock a ring, around its `State`, as Linux has `uring_lock`. Wakers only touch the
+//! queue in `ready.rs`, so anything may be woken from anywhere.
 //!
-//! A new opcode is a line in the table of [`operation`] and a file beside it.
+//! A new opcode is a line in the table and a file beside it.
 
 mod budget;
 mod completion;

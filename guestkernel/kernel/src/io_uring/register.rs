@@ -1,5 +1,6 @@
 //! `io_uring_register(2)`: the tables of files and buffers, what is implemented, and enabling.
 
+use super::budget::Charge;
 use super::file::{is_ring, ring_of};
 use super::operation;
 use super::resources::RegisteredBuffer;
@@ -13,6 +14,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use linux_raw_sys::general::iovec;
 use linux_raw_sys::io_uring as raw;
+use machine::{PAGE_SIZE, Segment};
 use raw::io_uring_register_op as op;
 
 /// The most registered files and buffers, and the most bytes of a buffer.
@@ -236,12 +238,15 @@ impl Registration<'_> {
             return Err(Errno::EFAULT);
         }
         address.checked_add(length).ok_or(Errno::EOVERFLOW)?;
+        let pages = length as usize / PAGE_SIZE + 2;
+        let charge = Charge::new(pages * size_of::<Segment>())?;
         let needed = Access::READ | Access::WRITE;
         let segments = self.space().pin(address, length as usize, needed)?;
         Ok(Some(RegisteredBuffer {
             address,
             length,
             region: segments.into_iter().collect(),
+            charge,
         }))
     }
 

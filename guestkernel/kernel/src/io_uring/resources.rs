@@ -1,6 +1,7 @@
 //! What `io_uring_register(2)` moves out of a request's way: files that are looked up by an index,
 //! and buffers whose pages are known.
 
+use super::budget::Charge;
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::mm::IoBuffer;
@@ -9,11 +10,13 @@ use alloc::vec::Vec;
 use machine::Segment;
 
 /// A registered buffer: program memory that was pinned.
-#[derive(Clone)]
 pub(super) struct RegisteredBuffer {
     pub(super) address: u64,
     pub(super) length: u64,
     pub(super) region: Arc<[Segment]>,
+    /// For the list of its pages: many buffers may show the same ones.
+    #[expect(dead_code, reason = "it is given back when the buffer goes")]
+    pub(super) charge: Charge,
 }
 
 /// The files and buffers of a ring; an empty table is none.

@@ -2,6 +2,7 @@
 
 use super::Args;
 use super::path::{read_path, view};
+use crate::drivers::block_file;
 use crate::error::{Errno, Result};
 use crate::fs::{self, OpenFile, OpenFlags, OpenHow};
 use crate::process::Thread;
@@ -134,16 +135,16 @@ pub(super) async fn fcntl(thread: &mut Thread, args: Args) -> Result<u64> {
             let lowest = u32::try_from(argument).map_err(|_| Errno::EINVAL)?;
             let close_on_exec = command == raw::F_DUPFD_CLOEXEC;
             let fd = process.files.insert(file, close_on_exec, lowest)?;
-            return Ok(fd as u64);
+            Ok(fd as u64)
         }
-        raw::F_GETFD => return Ok(process.files.close_on_exec(fd)?.into()),
+        raw::F_GETFD => Ok(process.files.close_on_exec(fd)?.into()),
         raw::F_SETFD => {
             let close_on_exec = argument as u32 & raw::FD_CLOEXEC != 0;
             process.files.set_close_on_exec(fd, close_on_exec)?;
-            return Ok(0);
+            Ok(0)
         }
-        raw::F_GETFL => return Ok(file.flags().bits().into()),
-        _ if file.is_path_only() => return Err(Errno::EBADF),
+        raw::F_GETFL => Ok(file.flags().bits().into()),
+        _ if file.is_path_only() => Err(Errno::EBADF),
         raw::F_SETFL => {
             let flags = OpenFlags::from_bits_truncate(argument as u32);
             if flags.contains(OpenFlags::DIRECT) && !file.supports_direct() {
@@ -238,6 +239,7 @@ pub(super) async fn ioctl(thread: &mut Thread, args: Args) -> Result<u64> {
             let left = file.ops.size()?.saturating_sub(file.position());
             process.space.write_value(argument, &(left as i32))?;
         }
+        request if block_file::needs_writable(&file, request) => return Err(Errno::EBADF),
         request => {
             let control = file.ops.ioctl(request, argument, &process.space);
             return process.until_signal(control).await?;

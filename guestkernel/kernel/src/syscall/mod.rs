@@ -8,6 +8,8 @@
 mod arguments;
 mod attributes;
 mod descriptor;
+#[cfg(test)]
+mod file_tests;
 mod futex;
 mod io_uring;
 mod memory;

@@ -33,9 +33,6 @@ async fn transfer(thread: &Thread, file: &OpenFile, mut io: Io) -> Result<u64> {
 
 /// A range of program memory as a read or write takes it: at most [`MAX_COUNT`] bytes are used.
 fn buffer(thread: &Thread, address: u64, length: u64) -> Result<IoBuffer> {
-    if i64::try_from(length).is_err() {
-        return Err(Errno::EINVAL);
-    }
     check_range(address, length)?;
     let length = (length as usize).min(MAX_COUNT);
     Ok(IoBuffer::user(

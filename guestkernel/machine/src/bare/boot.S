@@ -27,6 +27,7 @@ pvh_entry:
     test ebx, 1
     jz 1f
     or eax, CR4_FSGSBASE
+    mov dword ptr [boot_has_fsgsbase - VIRTUAL], 1
 1:  mov cr4, eax
     mov ecx, 0xc0000080                                 // EFER: SCE, LME, NXE
     rdmsr
@@ -68,14 +69,6 @@ high:
     xor eax, eax
     mov edx, 0x00230010
     wrmsr
-    mov ecx, 0xc0000082                                 // LSTAR
-    mov eax, offset syscall_entry - VIRTUAL + 0x80000000
-    mov edx, 0xffffffff
-    wrmsr
-    mov ecx, 0xc0000084                                 // FMASK: TF, DF, NT, AC
-    mov eax, 0x44500
-    xor edx, edx
-    wrmsr
     mov ecx, 0xc0000101                                 // GS base
     mov eax, esi
     shr rsi, 32
@@ -92,14 +85,29 @@ high:
     mov eax, 0x40000001
     cpuid
 2:  mov dword ptr [rip + boot_kvm_features], eax
-    rdtsc
+    mov r8d, 2                                          // is CPL 0 emulated? The second time counts
+2:  rdtsc
     mov esi, eax
-    mov ecx, 8                                          // is CPL 0 emulated?
+    mov ecx, 8
 3:  dec ecx
     jnz 3b
     rdtsc
     sub eax, esi
+    dec r8d
+    jnz 2b
     mov dword ptr [rip + boot_loop_cycles], eax
+    cmp eax, {emulated_cycles}
+    jb native
+
+    mov eax, offset syscall_entry - VIRTUAL + 0x80000000
+shared:                                                 // eax: where SYSCALL goes
+    mov ecx, 0xc0000082                                 // LSTAR
+    mov edx, 0xffffffff
+    wrmsr
+    mov ecx, 0xc0000084                                 // FMASK: TF, DF, NT, AC
+    mov eax, 0x44500
+    xor edx, edx
+    wrmsr
     lea rsp, [rip + kernel_stack_end]
     push 0x2b
     lea rax, [rip + kernel_stack_end - 8]
@@ -109,6 +117,44 @@ high:
     lea rax, [rip + machine_start]
     push rax
     iretq
+
+native:                                                 // does the command line want `shared`?
+    mov rsi, [rdi + 24]
+    mov rdx, 0x6168733d65646f6d                         // "mode=sha"
+1:  cmp byte ptr [rsi], 0
+    je ring0
+    cmp [rsi], rdx
+    mov eax, offset syscall_entry_native - VIRTUAL + 0x80000000
+    je shared
+    inc rsi
+    jmp 1b
+
+ring0:
+    and qword ptr [rip + page_map + {physical_map_slot} * 8], ~4    // supervisor pages
+    and qword ptr [rip + page_map + 511 * 8], ~4
+    mov rax, cr3
+    mov cr3, rax
+    mov eax, 7                                          // SMEP and SMAP where CPUID has them
+    xor ecx, ecx
+    cpuid
+    mov rax, cr4
+    bt ebx, 7
+    jnc 1f
+    bts rax, 20
+1:  bt ebx, 20
+    jnc 2f
+    bts rax, 21
+2:  mov cr4, rax
+    mov ecx, 0xc0000082                                 // LSTAR
+    mov eax, offset syscall_entry_ring0 - VIRTUAL + 0x80000000
+    mov edx, 0xffffffff
+    wrmsr
+    mov ecx, 0xc0000084                                 // FMASK: as above, and IF
+    mov eax, 0x44700
+    xor edx, edx
+    wrmsr
+    lea rsp, [rip + kernel_stack_end - 8]
+    jmp machine_start
 .popsection
 
 .pushsection .boot.data, "aw"
@@ -137,7 +183,8 @@ gdt_pointer:
 idt_pointer:
     .word 256 * 16 - 1
     .quad idt
-.globl boot_kvm_features, boot_loop_cycles
+.globl boot_kvm_features, boot_loop_cycles, boot_has_fsgsbase
+boot_has_fsgsbase: .long 0
 boot_kvm_features: .long 0
 boot_loop_cycles:  .long 0
 

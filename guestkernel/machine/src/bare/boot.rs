@@ -2,7 +2,10 @@
 //!
 //! The boot information is PVH's `hvm_start_info` (Xen, `xen/include/public/arch-x86/hvm/start_info.h`).
 
-use super::{IMAGE_BASE, PHYSICAL_MAP_SLOT, clock, heap, interrupt, per_cpu, power};
+use super::mode;
+use super::per_cpu::LeaveBy;
+use super::{IMAGE_BASE, PHYSICAL_MAP_SLOT, clock, gates, heap, interrupt, per_cpu, power};
+use crate::Mode;
 use crate::boot_info::{BootInfo, BootModule};
 use crate::frame::{self, Frame, FrameState};
 use crate::physical::{PAGE_SIZE, PhysAddr, pointer};
@@ -52,6 +55,8 @@ const START_MAGIC: u32 = 0x336e_c578;
 const KIND_RAM: u32 = 1;
 /// RAM below is the firmware's and the boot information's.
 const LOW_MEMORY_END: u64 = 1 << 20;
+/// Announces the control page on the command line.
+const CONTROL_PARAMETER: &[u8] = b"ringlet.control=";
 const MAX_MODULES: usize = 8;
 const MAX_MEMORY_ENTRIES: usize = 32;
 /// Strings and modules of the boot information end at the latest after so many bytes.
@@ -61,6 +66,7 @@ unsafe extern "C" {
     static page_map: [AtomicU64; 512];
     static boot_kvm_features: AtomicU32;
     static boot_loop_cycles: AtomicU32;
+    static boot_has_fsgsbase: AtomicU32;
     static image_end: u8;
 }
 
@@ -72,6 +78,18 @@ unsafe extern "Rust" {
 pub(super) fn page_map_entry(index: usize) -> u64 {
     // SAFETY: the boot code's table, accessed atomically.
     unsafe { page_map[index].load(Ordering::Relaxed) }
+}
+
+/// TSC cycles of the loop by which the boot code has told whether CPL 0 is emulated.
+pub(super) fn loop_cycles() -> u32 {
+    // SAFETY: boot data that was written once, before any Rust code.
+    unsafe { boot_loop_cycles.load(Ordering::Relaxed) }
+}
+
+/// Whether the boot code has enabled WRFSBASE.
+pub(super) fn has_fsgsbase() -> bool {
+    // SAFETY: as above.
+    unsafe { boot_has_fsgsbase.load(Ordering::Relaxed) != 0 }
 }
 
 /// Copies a structure that the VMM has written.
@@ -96,20 +114,37 @@ fn read_string(address: u64) -> Vec<u8> {
         .collect()
 }
 
-/// Entered by the boot code at CPL 3, on the kernel's stack.
+/// Whether a string of the boot information contains `part`. Needs no heap.
+fn string_contains(address: u64, part: &[u8]) -> bool {
+    // SAFETY: bytes are plain data, and each match but the last byte was no NUL.
+    let byte = |at: usize| unsafe { read::<u8>(address + at as u64) };
+    (0..MAX_STRING).take_while(|at| byte(*at) != 0).any(|at| {
+        part.iter()
+            .enumerate()
+            .all(|(index, want)| byte(at + index) == *want)
+    })
+}
+
+/// Entered by the boot code on the kernel's stack: at CPL 0 in mode `ring0`, at CPL 3 in mode
+/// `shared`.
 #[unsafe(no_mangle)]
 extern "C" fn machine_start(start_info: u64) -> ! {
-    // SAFETY: the first thing that happens, on the boot CPU.
-    unsafe { per_cpu::initialise() };
-    // SAFETY: boot data that is written once, before this.
-    let (features, cycles) = unsafe {
-        (
-            boot_kvm_features.load(Ordering::Relaxed),
-            boot_loop_cycles.load(Ordering::Relaxed),
-        )
+    let mode = mode::initialise();
+    let fast_return = match mode {
+        Mode::Shared => LeaveBy::Jump,
+        Mode::Ring0 => LeaveBy::SysRet,
     };
+    // SAFETY: the first thing that happens, on the boot CPU.
+    unsafe { per_cpu::initialise(fast_return) };
+    if mode == Mode::Ring0 {
+        // SAFETY: as above, and the mode says that this is CPL 0.
+        unsafe { gates::initialise() };
+    }
     // SAFETY: plain data; the address is the boot protocol's.
     let info: StartInfo = unsafe { read(start_info) };
+    if !string_contains(info.command_line, CONTROL_PARAMETER) {
+        power::use_serial_port();
+    }
     if info.magic != START_MAGIC || info.version < 1 {
         power::exit(Exit::BadBoot);
     }
@@ -126,12 +161,13 @@ extern "C" fn machine_start(start_info: u64) -> ! {
     }
     let modules = &modules[..module_count];
     initialise_memory(&info, modules);
-    clock::initialise(features);
+    // SAFETY: boot data that was written once, before this.
+    clock::initialise(unsafe { boot_kvm_features.load(Ordering::Relaxed) });
     interrupt::initialise();
     let boot = BootInfo {
         command_line: String::from_utf8_lossy(&read_string(info.command_line)).into_owned(),
         modules: modules.iter().map(take_module).collect(),
-        boot_loop_cycles: cycles,
+        boot_loop_cycles: loop_cycles(),
     };
     ringlet_kernel_main(boot)
 }

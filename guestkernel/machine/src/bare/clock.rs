@@ -1,6 +1,7 @@
-//! Time: the TSC, scaled as kvmclock says (Linux `Documentation/virt/kvm/x86/msr.rst`).
+//! Time: the TSC, scaled as kvmclock says (Linux `Documentation/virt/kvm/x86/msr.rst`) or, without
+//! it, by a frequency that is measured at boot.
 
-use super::{IMAGE_BASE, monitor};
+use super::{IMAGE_BASE, privileged, rtc, tsc};
 use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicI8, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
@@ -45,32 +46,51 @@ static WALL_CLOCK: WallClock = WallClock {
     nanoseconds: AtomicU32::new(0),
 };
 
-/// Asks the host to keep the clock in memory.
+/// Asks the host to keep the clock in memory, or sets it by other clocks.
 ///
 /// # Panics
 ///
-/// If the host has no kvmclock.
+/// If the machine has no clock that this kernel knows.
 pub(super) fn initialise(kvm_features: u32) {
-    assert!(
-        kvm_features & FEATURE_CLOCKSOURCE2 != 0,
-        "the host offers no kvmclock, the only clock that this kernel can use"
-    );
-    let physical = |address: u64| address - IMAGE_BASE;
-    // SAFETY: the host writes to the two statics, whose fields are atomic.
-    unsafe {
-        monitor::write_msr(MSR_WALL_CLOCK, physical((&raw const WALL_CLOCK) as u64));
-        monitor::write_msr(
-            MSR_SYSTEM_TIME,
-            physical((&raw const SYSTEM_TIME) as u64) | 1,
-        );
+    if kvm_features & FEATURE_CLOCKSOURCE2 != 0 {
+        let physical = |address: u64| address - IMAGE_BASE;
+        // SAFETY: the host writes to the two statics, whose fields are atomic.
+        unsafe {
+            privileged::write_msr(MSR_WALL_CLOCK, physical((&raw const WALL_CLOCK) as u64));
+            privileged::write_msr(
+                MSR_SYSTEM_TIME,
+                physical((&raw const SYSTEM_TIME) as u64) | 1,
+            );
+        }
+    } else {
+        set_by_hardware();
     }
     assert!(
         SYSTEM_TIME.multiplier.load(Ordering::Relaxed) != 0,
-        "the host does not write kvmclock"
+        "the host offers no clock: neither kvmclock nor a TSC of known frequency nor a PIT"
     );
 }
 
-fn tsc() -> u64 {
+/// Describes the TSC in the form that kvmclock has.
+fn set_by_hardware() {
+    const NANOSECONDS: u128 = 1_000_000_000;
+    let Some(hz) = tsc::frequency() else { return };
+    // nanoseconds = (cycles << shift) * multiplier >> 32, the multiplier as large as it can be.
+    let mut shift = 0;
+    let scaled = |shift: i8| (NANOSECONDS << 32 >> shift) / u128::from(hz);
+    while scaled(shift) > u128::from(u32::MAX) {
+        shift += 1;
+    }
+    SYSTEM_TIME.shift.store(shift, Ordering::Relaxed);
+    SYSTEM_TIME.tsc_timestamp.store(cycles(), Ordering::Relaxed);
+    SYSTEM_TIME
+        .multiplier
+        .store(scaled(shift) as u32, Ordering::Relaxed);
+    let seconds = rtc::seconds().unwrap_or(0);
+    WALL_CLOCK.seconds.store(seconds as u32, Ordering::Relaxed);
+}
+
+fn cycles() -> u64 {
     // SAFETY: RDTSC is there on every x86-64 and is not disabled for CPL 3.
     unsafe { _rdtsc() }
 }
@@ -89,7 +109,7 @@ pub fn monotonic() -> u64 {
             core::hint::spin_loop();
             continue;
         }
-        let delta = tsc().saturating_sub(timestamp);
+        let delta = cycles().saturating_sub(timestamp);
         let shifted = if shift >= 0 {
             delta << (shift as u32 & 63)
         } else {

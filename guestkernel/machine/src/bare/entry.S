@@ -1,5 +1,6 @@
-// Between the program and the kernel, both at CPL 3 (mode `shared`): SYSCALL lands here, upcalls
-// of the monitor do, and the kernel leaves for the program from here.
+// Between the program and the kernel: SYSCALL lands here, exceptions and interrupts come from
+// the monitor (mode `shared`, kernel and program both at CPL 3) or from ring0.S (mode `ring0`), and
+// the kernel leaves for the program from here.
 //
 // The program's registers are stored in its UserContext, whose address is in the CPU's block.
 // The kernel uses SSE but never AVX, so the XMM registers are all that is stored of the rest.
@@ -92,12 +93,39 @@ syscall_entry:
     mov rax, gs:[{user_rsp}]
     mov [rsp + {rsp}], rax
     save_xmm
-    xor eax, eax
+    mov eax, gs:[{fast_return}]
+    xor ecx, ecx
     test r11d, 0x44500                                  // flags that only IRETQ restores
-    setz al
-    mov [rsp + {is_fast}], eax
+    cmovnz eax, ecx
+    mov [rsp + {leave_by}], eax
     xor eax, eax
     return_to_kernel
+
+// SYSCALL at CPL 3 in mode `ring0`: at CPL 0, interrupts disabled by FMASK.
+.globl syscall_entry_ring0
+.balign 64
+syscall_entry_ring0:
+    swapgs
+    mov gs:[{user_rsp}], rsp
+    mov rsp, gs:[{context}]
+    jmp 1b
+
+// SYSCALL at CPL 3 in mode `shared` where it arrives at CPL 0: back to CPL 3, on the same way.
+.globl syscall_entry_native
+.balign 64
+syscall_entry_native:
+    mov gs:[{user_rsp}], rsp
+    mov rsp, gs:[{own}]
+    add rsp, {exception_frame} + 40
+    push {user_ss}
+    push 0
+    push 0x202
+    push {user_cs}
+    push offset syscall_entered
+    iretq
+syscall_entered:
+    mov rsp, gs:[{context}]
+    jmp 1b
 
 // rdi: the UserContext. Returns why the program stopped: 0 system call, 1 exception, 2 interrupt.
 .globl enter_program
@@ -116,12 +144,7 @@ exit_restart:
     mov rdi, gs:[{context}]
     cmp qword ptr gs:[{latched}], 0
     jne 2f
-    mov rax, [rdi + {fs_base}]
-    cmp rax, gs:[{cpu_fs_base}]
-    je 3f
-    wrfsbase rax
-    mov gs:[{cpu_fs_base}], rax
-3:  load_xmm
+    load_xmm
     mov rax, [rdi + {rax}]
     mov rbx, [rdi + {rbx}]
     mov rcx, [rdi + {rcx}]
@@ -136,8 +159,9 @@ exit_restart:
     mov r13, [rdi + {r13}]
     mov r14, [rdi + {r14}]
     mov r15, [rdi + {r15}]
-    cmp dword ptr [rdi + {is_fast}], 0
-    je 1f
+    cmp dword ptr [rdi + {leave_by}], 1
+    jb 1f
+    ja 3f
     // After SYSCALL: rcx holds the address to return to.
     lea rsp, [rdi + {rflags}]
     popfq
@@ -146,6 +170,16 @@ exit_restart:
     jmp rcx
 1:  lea rsp, [rdi + {rip}]
     mov rdi, [rdi + {rdi}]
+    iretq
+3:  cmp dword ptr [rdi + {leave_by}], 3
+    je 4f
+    mov rsp, [rdi + {rsp}]
+    mov rdi, [rdi + {rdi}]
+    swapgs
+    sysretq
+4:  lea rsp, [rdi + {rip}]
+    mov rdi, [rdi + {rdi}]
+    swapgs
     iretq
 .globl exit_end
 exit_end:
@@ -157,6 +191,8 @@ exit_end:
 upcall_exception:
     cmp qword ptr gs:[{exception_frame}], 0
     jl 1f
+.globl program_exception
+program_exception:
     mov rsp, gs:[{context}]
     mov rax, gs:[{exception_rax}]
     mov [rsp + {rax}], rax
@@ -170,7 +206,7 @@ upcall_exception:
     mov rax, gs:[{exception_frame} + 24]
     mov [rsp + {rsp}], rax
     save_xmm
-    mov dword ptr [rsp + {is_fast}], 0
+    mov dword ptr [rsp + {leave_by}], 0
     mov eax, 1
     return_to_kernel
 1:  lea rsp, [rip + panic_stack_end]                    // the kernel faulted: a bug
@@ -178,6 +214,15 @@ upcall_exception:
     push rbp
     mov rbp, rsp
     lea rdi, [rip + BOOT_CPU + {exception}]
+    call machine_fault
+
+// In mode `ring0`: rdi points to what the gate has pushed.
+.globl kernel_exception
+kernel_exception:
+    push 0
+    push rbp
+    mov rbp, rsp
+    and rsp, -16
     call machine_fault
 
 .globl upcall_double_fault
@@ -205,7 +250,7 @@ upcall_interrupt:
     mov [rsp + {rsp}], rax
     sub qword ptr gs:[{ist1}], {nested}                 // the frame is read: the next may come
     save_xmm
-    mov dword ptr [rsp + {is_fast}], 0
+    mov dword ptr [rsp + {leave_by}], 0
     mov eax, 2
     return_to_kernel
 

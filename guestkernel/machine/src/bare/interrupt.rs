@@ -3,7 +3,7 @@
 //! The local APIC and the I/O APIC are reached by MMIO (Intel SDM volume 3, chapter 12; 82093AA
 //! data sheet); KVM emulates both in the host's kernel, some 3 µs an access.
 
-use super::{clock, monitor, per_cpu, write_register};
+use super::{clock, per_cpu, privileged, write_register};
 use crate::PhysAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -79,7 +79,7 @@ pub(super) fn acknowledge() {
 /// is reached.
 pub fn wait(deadline: Option<u64>) {
     set_timer(deadline);
-    monitor::wait();
+    privileged::wait();
     acknowledge();
 }
 

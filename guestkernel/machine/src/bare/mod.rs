@@ -1,18 +1,23 @@
-//! The machine itself: x86-64 under KVM, mode `shared` (program and kernel both at CPL 3, the
-//! monitor at CPL 0).
+//! The machine itself: x86-64, in mode `shared` (program and kernel both at CPL 3, the monitor at
+//! CPL 0) or `ring0` (the kernel at CPL 0).
 
 mod boot;
 pub mod clock;
+mod gates;
 mod heap;
 pub mod interrupt;
 mod memory_functions;
-mod monitor;
+pub(crate) mod mode;
 mod panic;
 mod per_cpu;
 pub mod power;
+mod privileged;
+mod rtc;
 pub mod serial;
 mod symbols;
+mod tsc;
 
+use crate::Mode;
 use crate::frame::Frame;
 use crate::page_table::Space;
 use crate::physical;
@@ -20,7 +25,7 @@ use crate::user::{PageFault, Trap, UserContext};
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
-use per_cpu::offset;
+use per_cpu::{LeaveBy, offset};
 
 /// Where the physical map starts, as on Linux. The upper half's first slot of the page map (256)
 /// would be nearer at hand, but a KVM that emulates CPL 0 reserves it for itself: accesses at
@@ -35,15 +40,24 @@ pub(crate) const USER_SS: u64 = 0x2b;
 /// Bytes of the kernel's stack. Futures live on the heap; the deepest call chains are polls.
 const STACK_SIZE: usize = 256 << 10;
 
+/// Programs' addresses are below this: the canonical lower half.
+const PROGRAMS_END: u64 = 1 << 47;
+/// The flags that programs may change: CF PF AF ZF SF TF DF OF NT AC ID.
+const PROGRAM_FLAGS: u64 = 0x0024_4dd5;
+const MSR_FS_BASE: u32 = 0xc000_0100;
+const GENERAL_PROTECTION: Trap = Trap::Exception {
+    vector: 13,
+    code: 0,
+};
+
 /// What the entry code stores besides the general registers.
 #[derive(Clone, Debug, Default)]
 #[repr(C, align(16))]
 pub(crate) struct ContextState {
     /// The low halves of the vector registers, which is what kernel code changes.
     xmm: [u128; 16],
-    /// Whether the program can be entered by a jump: it left by SYSCALL and nothing in its
-    /// flags needs IRETQ.
-    is_fast: u32,
+    /// How to enter the program, as the entry code left it: a [`LeaveBy`](per_cpu::LeaveBy).
+    leave_by: u32,
 }
 
 global_asm!(
@@ -52,6 +66,14 @@ global_asm!(
     control_mark = const ringlet_abi::control::MARK,
     physical_map_slot = const PHYSICAL_MAP_SLOT,
     stack_size = const STACK_SIZE,
+    emulated_cycles = const mode::EMULATED_CYCLES,
+);
+
+global_asm!(
+    include_str!("ring0.S"),
+    latched = const offset::LATCHED,
+    ist1 = const offset::IST1,
+    nested = const offset::NESTED,
 );
 
 global_asm!(
@@ -90,16 +112,18 @@ global_asm!(
     rip = const register!(rip),
     rflags = const register!(rflags),
     rsp = const register!(rsp),
-    fs_base = const offset_of!(UserContext, fs_base),
     xmm = const offset_of!(UserContext, backend) + offset_of!(ContextState, xmm),
-    is_fast = const offset_of!(UserContext, backend) + offset_of!(ContextState, is_fast),
+    leave_by = const offset_of!(UserContext, backend) + offset_of!(ContextState, leave_by),
+    own = const offset::OWN,
+    fast_return = const offset::FAST_RETURN,
+    user_cs = const USER_CS,
+    user_ss = const USER_SS,
     latched = const offset::LATCHED,
     ist1 = const offset::IST1,
     nested = const offset::NESTED,
     kernel_rsp = const offset::KERNEL_RSP,
     context = const offset::CONTEXT,
     user_rsp = const offset::USER_RSP,
-    cpu_fs_base = const offset::FS_BASE,
     exception = const offset::EXCEPTION,
     exception_rax = const offset::EXCEPTION_RAX,
     exception_frame = const offset::EXCEPTION_FRAME,
@@ -122,26 +146,37 @@ pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
     if LOADED.load(Ordering::Relaxed) != root {
         // SAFETY: the root maps the kernel as every page map does, and is kept alive in ACTIVE
         // until another one has been loaded.
-        unsafe { monitor::load_cr3(root) };
+        unsafe { privileged::load_cr3(root) };
         LOADED.store(root, Ordering::Relaxed);
         *ACTIVE.lock() = Some(space.clone());
     }
-    if context.registers.rip != context.registers.rcx {
-        context.backend.is_fast = 0;
+    let registers = &mut context.registers;
+    if registers.rip >= PROGRAMS_END {
+        // IRETQ would fault in the kernel.
+        return GENERAL_PROTECTION;
     }
     // What the program must not choose for itself: interrupts stay enabled, no I/O privilege.
-    context.registers.rflags = context.registers.rflags & 0x0024_4dd5 | 0x202;
+    registers.rflags = registers.rflags & PROGRAM_FLAGS | 0x202;
+    // The kernel may have changed registers that only IRETQ restores.
+    let is_as_left = registers.rip == registers.rcx && registers.rflags == registers.r11;
+    if !is_as_left || context.backend.leave_by == LeaveBy::Return as u32 {
+        context.backend.leave_by = match mode::mode() {
+            Mode::Shared => LeaveBy::Return,
+            Mode::Ring0 => LeaveBy::ReturnToProgram,
+        } as u32;
+    }
+    load_fs_base(context.fs_base);
     // SAFETY: the context is exclusively ours; the program runs in its own half of the address
-    // space (in this mode nothing protects the kernel from it, as docs/design.md says), and the
-    // entry code returns here with all callee-saved registers restored.
+    // space (in mode `shared` nothing protects the kernel from it, as docs/design.md says), and
+    // the entry code returns here with all callee-saved registers restored.
     let reason = unsafe { enter_program(context) };
     match reason {
         0 => Trap::Syscall,
         1 => {
-            // SAFETY: the monitor wrote the block's exception before it resumed us, and writes
-            // it again only at the next exception, which the kernel does not raise.
-            let exception = unsafe { &(*per_cpu::current()).exception };
-            trap_of(exception)
+            // SAFETY: the block's exception was written before we were resumed, and is written
+            // again only at the next exception, which the kernel does not raise.
+            let stack = unsafe { &(*per_cpu::current()).exception };
+            trap_of(&stack.exception)
         }
         _ => {
             interrupt::acknowledge();
@@ -150,7 +185,25 @@ pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
     }
 }
 
-fn trap_of(exception: &per_cpu::ExceptionStack) -> Trap {
+/// Gives the CPU the program's FS base.
+fn load_fs_base(base: u64) {
+    let cpu = per_cpu::current();
+    // SAFETY: a field that only this CPU's kernel uses.
+    let loaded = unsafe { &mut (*cpu).fs_base };
+    if *loaded == base {
+        return;
+    }
+    *loaded = base;
+    if boot::has_fsgsbase() {
+        // SAFETY: the kernel does not use FS, and WRFSBASE takes any canonical address.
+        unsafe { asm!("wrfsbase {}", in(reg) base, options(nomem, nostack, preserves_flags)) }
+    } else {
+        // SAFETY: as above.
+        unsafe { privileged::write_msr(MSR_FS_BASE, base) }
+    }
+}
+
+fn trap_of(exception: &per_cpu::Exception) -> Trap {
     match exception.vector {
         14 => Trap::PageFault(PageFault {
             address: exception.cr2,
@@ -166,7 +219,7 @@ fn trap_of(exception: &per_cpu::ExceptionStack) -> Trap {
 }
 
 pub(crate) fn syscall_gate_address() -> Option<u64> {
-    Some((&raw const syscall_gate) as u64)
+    (mode::mode() == Mode::Shared).then_some((&raw const syscall_gate) as u64)
 }
 
 pub(crate) fn physical_map() -> *mut u8 {
@@ -212,7 +265,7 @@ pub(crate) fn flush_tlb() {
     let root = LOADED.load(Ordering::Relaxed);
     if root != 0 {
         // SAFETY: it is the page map that is loaded.
-        unsafe { monitor::load_cr3(root) };
+        unsafe { privileged::load_cr3(root) };
     }
 }
 

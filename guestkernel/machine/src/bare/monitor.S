@@ -71,7 +71,7 @@ exception_13:
     iretq
 
 monitor_functions:
-    .quad monitor_wait, monitor_load_cr3, monitor_invlpg, monitor_wrmsr, monitor_outs
+    .quad monitor_wait, monitor_load_cr3, monitor_wrmsr, monitor_outs, monitor_in, monitor_reset
 
 // Waits for an interrupt unless one is latched.
 monitor_wait:
@@ -87,10 +87,6 @@ monitor_load_cr3:                                       // rdi: the value
     mov cr3, rdi
     iretq
 
-monitor_invlpg:                                         // rdi: the address
-    invlpg [rdi]
-    iretq
-
 monitor_wrmsr:                                          // ecx: register, edi and edx: halves
     mov eax, edi
     wrmsr
@@ -99,6 +95,16 @@ monitor_wrmsr:                                          // ecx: register, edi an
 monitor_outs:                                           // dx: port, rsi: bytes, rcx: how many
     rep outsb
     iretq
+
+monitor_in:                                             // dx: port; al: the byte
+    in al, dx
+    iretq
+
+monitor_reset:                                          // a fault without gates: triple fault
+    push 0
+    push 0
+    lidt [rsp]
+    int3
 
 // Interrupts: latch the vector; enter the kernel if the program was running. In the kernel,
 // return; from the exit path's window between its look at the latch and the program's first

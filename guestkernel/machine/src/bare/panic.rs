@@ -1,7 +1,7 @@
 //! When the kernel has a bug: registers and a backtrace on the serial port, then the end of the
 //! VM.
 
-use super::per_cpu::ExceptionStack;
+use super::per_cpu::Exception;
 use super::{IMAGE_BASE, power, serial, symbols};
 use core::arch::asm;
 use core::fmt::{self, Write};
@@ -64,7 +64,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 /// An exception in the kernel, or a double fault. `rbp` still is the kernel's: the entry code
 /// has pushed it.
 #[unsafe(no_mangle)]
-extern "C" fn machine_fault(exception: &ExceptionStack) -> ! {
+extern "C" fn machine_fault(exception: &Exception) -> ! {
     let frame_pointer: u64;
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack, preserves_flags)) }

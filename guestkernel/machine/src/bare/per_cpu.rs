@@ -40,13 +40,20 @@ pub(super) struct Frame {
 #[repr(C, align(16))]
 pub(super) struct ExceptionStack {
     unused: [u64; 23],
+    pub(super) exception: Exception,
+    upcall: Frame,
+    unused_end: u64,
+}
+
+/// An exception: what the gate and the CPU have pushed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Exception {
     pub(super) cr2: u64,
     pub(super) rax: u64,
     pub(super) vector: u64,
     pub(super) code: u64,
     pub(super) frame: Frame,
-    upcall: Frame,
-    unused_end: u64,
 }
 
 /// A stack that holds one interrupt.
@@ -71,7 +78,11 @@ pub(super) struct PerCpu {
     /// The program's stack pointer while the entry code stores its registers.
     user_rsp: u64,
     /// The FS base that the CPU has now.
-    fs_base: u64,
+    pub(super) fs_base: u64,
+    /// The block's own address.
+    own: u64,
+    /// How the kernel returns from a system call when nothing needs IRETQ: see `LeaveBy`.
+    fast_return: u32,
     pub(super) exception: ExceptionStack,
     pub(super) interrupt: InterruptStack,
     /// Where an interrupt goes that arrives before the kernel has read `interrupt`: it finds
@@ -89,18 +100,35 @@ pub(super) mod offset {
     pub(crate) const KERNEL_RSP: usize = offset_of!(PerCpu, kernel_rsp);
     pub(crate) const CONTEXT: usize = offset_of!(PerCpu, context);
     pub(crate) const USER_RSP: usize = offset_of!(PerCpu, user_rsp);
-    pub(crate) const FS_BASE: usize = offset_of!(PerCpu, fs_base);
     /// Distance from the interrupt stack to the nested one.
     pub(crate) const NESTED: usize = size_of::<InterruptStack>();
-    pub(crate) const EXCEPTION: usize = offset_of!(PerCpu, exception);
-    pub(crate) const EXCEPTION_RAX: usize = EXCEPTION + offset_of!(ExceptionStack, rax);
-    pub(crate) const EXCEPTION_FRAME: usize = EXCEPTION + offset_of!(ExceptionStack, frame);
+    pub(crate) const OWN: usize = offset_of!(PerCpu, own);
+    pub(crate) const FAST_RETURN: usize = offset_of!(PerCpu, fast_return);
+    pub(crate) const EXCEPTION: usize =
+        offset_of!(PerCpu, exception) + offset_of!(ExceptionStack, exception);
+    pub(crate) const EXCEPTION_RAX: usize = EXCEPTION + offset_of!(Exception, rax);
+    pub(crate) const EXCEPTION_FRAME: usize = EXCEPTION + offset_of!(Exception, frame);
     pub(crate) const INTERRUPT_FRAME: usize =
         offset_of!(PerCpu, interrupt) + offset_of!(InterruptStack, frame);
-    pub(crate) const DOUBLE_FAULT: usize = offset_of!(PerCpu, double_fault);
+    pub(crate) const DOUBLE_FAULT: usize =
+        offset_of!(PerCpu, double_fault) + offset_of!(ExceptionStack, exception);
     /// Bytes from the lowest word that the monitor pushes to the upcall frame.
     pub(crate) const TO_UPCALL: usize =
-        offset_of!(ExceptionStack, upcall) - offset_of!(ExceptionStack, cr2);
+        offset_of!(ExceptionStack, upcall) - offset_of!(ExceptionStack, exception);
+}
+
+/// How the exit code enters the program; the numbers are known to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum LeaveBy {
+    /// IRETQ from CPL 3.
+    Return = 0,
+    /// A jump to the address in RCX, at CPL 3.
+    Jump = 1,
+    /// SYSRET.
+    SysRet = 2,
+    /// IRETQ from CPL 0.
+    ReturnToProgram = 3,
 }
 
 /// The block of the boot CPU.
@@ -123,11 +151,13 @@ const fn upcall_frame() -> Frame {
 const fn exception_stack() -> ExceptionStack {
     ExceptionStack {
         unused: [0; 23],
-        cr2: 0,
-        rax: 0,
-        vector: 0,
-        code: 0,
-        frame: upcall_frame(),
+        exception: Exception {
+            cr2: 0,
+            rax: 0,
+            vector: 0,
+            code: 0,
+            frame: upcall_frame(),
+        },
         upcall: upcall_frame(),
         unused_end: 0,
     }
@@ -160,6 +190,8 @@ pub(super) static BOOT_CPU: Boot = Boot(UnsafeCell::new(PerCpu {
     context: 0,
     user_rsp: 0,
     fs_base: 0,
+    own: 0,
+    fast_return: 0,
     exception: exception_stack(),
     interrupt: interrupt_stack(),
     interrupt_nested: interrupt_stack(),
@@ -177,10 +209,13 @@ unsafe extern "C" {
 /// # Safety
 ///
 /// Called once, on the boot CPU, before anything can trap.
-pub(super) unsafe fn initialise() {
+pub(super) unsafe fn initialise(fast_return: LeaveBy) {
     let cpu = BOOT_CPU.0.get();
+    let cpu_address = cpu as u64;
     // SAFETY: nothing else uses the block yet.
     let cpu = unsafe { &mut *cpu };
+    cpu.own = cpu_address;
+    cpu.fast_return = fast_return as u32;
     cpu.exception.upcall.rip = upcall_exception as *const () as u64;
     cpu.interrupt.upcall.rip = upcall_interrupt as *const () as u64;
     cpu.double_fault.upcall.rip = upcall_double_fault as *const () as u64;

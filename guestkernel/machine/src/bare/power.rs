@@ -1,21 +1,70 @@
-//! Ending the VM, and telling the VMM how far the guest has come.
+//! Ending the VM, and telling the VMM how far the guest has come: by the control page, or, under
+//! a VMM that has none, by lines on the serial port.
 
-use super::{monitor, write_register};
+use super::{privileged, serial, write_register};
 use crate::PhysAddr;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 use ringlet_abi::CONTROL_BASE;
-use ringlet_abi::control::{EXIT, Exit, MARK, Mark};
+use ringlet_abi::control::{
+    EXIT, Exit, MARK, MODE, Mark, ModeChoice, SERIAL_EXIT, SERIAL_MARK, SERIAL_MODE,
+};
+
+static HAS_CONTROL_PAGE: AtomicBool = AtomicBool::new(true);
+
+/// Says that there is no control page.
+pub(super) fn use_serial_port() {
+    HAS_CONTROL_PAGE.store(false, Ordering::Relaxed);
+}
 
 /// Ends the VM.
 pub fn exit(exit: Exit) -> ! {
-    // SAFETY: the control page's registers; the VMM stops all CPUs.
-    unsafe { write_register(PhysAddr(CONTROL_BASE + EXIT), exit.encode()) }
+    tell(EXIT, SERIAL_EXIT, exit.encode());
+    if !HAS_CONTROL_PAGE.load(Ordering::Relaxed) {
+        // The VM ends when its CPU triple-faults; if that is the VMM's way.
+        privileged::reset();
+    }
     loop {
-        monitor::wait();
+        privileged::wait();
     }
 }
 
 /// Reports a stage of the timeline.
 pub fn mark(mark: Mark) {
-    // SAFETY: as above; the VMM takes note.
-    unsafe { write_register(PhysAddr(CONTROL_BASE + MARK), mark as u32) }
+    tell(MARK, SERIAL_MARK, mark as u32);
+}
+
+/// Reports the kernel's mode.
+pub fn report_mode(choice: ModeChoice) {
+    tell(MODE, SERIAL_MODE, choice.encode());
+}
+
+fn tell(register: u64, keyword: &str, value: u32) {
+    if HAS_CONTROL_PAGE.load(Ordering::Relaxed) {
+        // SAFETY: a register of the control page: the VMM stops all CPUs or takes note.
+        unsafe { write_register(PhysAddr(CONTROL_BASE + register), value) }
+        return;
+    }
+    let mut line = Line {
+        text: [0; 64],
+        length: 0,
+    };
+    // The line is long enough for every keyword and number.
+    let _ = writeln!(line, "{keyword}{value:#x}");
+    serial::write(&line.text[..line.length]);
+}
+
+/// A line of text without an allocation, since the heap may be what failed.
+struct Line {
+    text: [u8; 64],
+    length: usize,
+}
+
+impl Write for Line {
+    fn write_str(&mut self, string: &str) -> fmt::Result {
+        let place = self.text.get_mut(self.length..self.length + string.len());
+        place.ok_or(fmt::Error)?.copy_from_slice(string.as_bytes());
+        self.length += string.len();
+        Ok(())
+    }
 }

@@ -1,11 +1,11 @@
 //! The serial port: the kernel's log and panics. A call costs one trap and one exit to the VMM,
 //! however long the text.
 
-use super::monitor;
+use super::privileged;
 use ringlet_abi::SERIAL_PORT;
 
 /// Writes `bytes`.
 pub fn write(bytes: &[u8]) {
     // SAFETY: the transmit register of a 16550, which takes a byte at any time in a VM.
-    unsafe { monitor::write_port(SERIAL_PORT, bytes) }
+    unsafe { privileged::write_port(SERIAL_PORT, bytes) }
 }

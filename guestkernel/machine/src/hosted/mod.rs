@@ -7,6 +7,7 @@ pub mod clock;
 pub mod device;
 pub mod interrupt;
 pub mod mmio;
+pub mod mode;
 pub mod models;
 pub mod power;
 pub mod serial;
@@ -28,7 +29,7 @@ pub(crate) const USER_SS: u64 = 0x2b;
 
 /// Nothing beyond the general registers.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ContextState;
+pub(crate) struct ContextState {}
 
 /// A simulated program.
 pub type Program = Box<dyn FnMut(&mut UserContext) -> Trap>;
@@ -42,7 +43,8 @@ pub fn set_program(program: Program) {
     PROGRAM.with(|slot| *slot.borrow_mut() = Some(program));
 }
 
-pub(crate) fn run(context: &mut UserContext, _space: &Space) -> Trap {
+pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
+    debug_assert!(space.0.address().0 != 0, "every space has a page map");
     PROGRAM.with(|slot| match slot.borrow_mut().as_mut() {
         Some(program) => program(context),
         None => Trap::Interrupt,

@@ -1,6 +1,6 @@
 //! Ending the VM: a panic with the reason, for a test to catch.
 
-use ringlet_abi::control::{Exit, Mark};
+use ringlet_abi::control::{Exit, Mark, ModeChoice};
 
 /// Ends the simulated machine.
 ///
@@ -13,3 +13,6 @@ pub fn exit(exit: Exit) -> ! {
 
 /// Reports a stage of the timeline: nobody listens.
 pub fn mark(_mark: Mark) {}
+
+/// Reports the kernel's mode: nobody listens.
+pub fn report_mode(_choice: ModeChoice) {}

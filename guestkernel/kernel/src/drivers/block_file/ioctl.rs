@@ -2,20 +2,23 @@
 
 use super::{BlockFile, sectors};
 use crate::error::{Errno, Result};
-use crate::fs::FileOps;
+use crate::fs::{FileOps, OpenFile};
 use crate::mm::AddressSpace;
+use core::any::Any;
 use linux_raw_sys::ioctl as raw;
 use machine::PAGE_SIZE;
 
 /// Sectors that Linux reads ahead by default (128 KiB).
 const READ_AHEAD: u64 = 256;
 
-/// Whether `request` fails with `EBADF` on a file that is not open for writing.
-pub fn needs_writable(request: u32) -> bool {
-    matches!(
+/// Whether `request` fails with `EBADF` because `file`, a block device, is not open for writing.
+pub fn needs_writable(file: &OpenFile, request: u32) -> bool {
+    let is_change = matches!(
         request,
         raw::BLKDISCARD | raw::BLKSECDISCARD | raw::BLKZEROOUT
-    )
+    );
+    let ops: &dyn Any = &*file.ops;
+    is_change && !file.flags().can_write() && ops.is::<BlockFile>()
 }
 
 pub(super) async fn ioctl(

@@ -341,6 +341,20 @@ fn ioctls_describe_the_device() {
 }
 
 #[test]
+fn changes_need_a_file_that_is_open_for_writing() {
+    let rig = rig(|_| ());
+    for (flags, is_refused) in [
+        (OpenFlags::empty(), true),
+        (OpenFlags::WRITE_ONLY, false),
+        (OpenFlags::READ_WRITE, false),
+    ] {
+        let open = OpenFile::new(rig.file.clone(), flags);
+        assert_eq!(needs_writable(&open, request::BLKDISCARD), is_refused);
+        assert!(!needs_writable(&open, request::BLKGETSIZE64));
+    }
+}
+
+#[test]
 fn ranges_are_discarded_and_zeroed_in_parts_the_device_takes() {
     let rig = rig(|_| ());
     let size = SIZE as u64;

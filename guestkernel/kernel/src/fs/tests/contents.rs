@@ -200,7 +200,7 @@ fn a_bad_pointer_ends_a_transfer_where_it_is() {
     let space = AddressSpace::new().unwrap();
     let access = Access::READ | Access::WRITE;
     let page = space.map(MapRequest::anonymous(PAGE, access)).unwrap();
-    let mut try_io = |direction, address: u64| {
+    let try_io = |direction, address: u64| {
         let buffer = IoBuffer::user(space.clone(), address, 8192);
         let mut io = Io::new(direction, Some(0), buffer, IoFlags::empty());
         transfer(&file, &mut io)

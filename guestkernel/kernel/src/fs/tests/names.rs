@@ -270,7 +270,7 @@ fn a_listing_is_stable_while_names_change() {
 
 #[test]
 fn file_systems_have_a_limit() {
-    let root = tmpfs::Tmpfs::new(DeviceNumber::new(0, 99), 3, 0o755);
+    let root = tmpfs::Tmpfs::make(DeviceNumber::new(0, 99), 3, 0o755);
     let make = |name: &[u8], node| root.create_node(name, node, 0o644);
     let file = make(b"a", NewNode::Regular).unwrap();
     make(b"b", NewNode::Directory).unwrap();

@@ -262,6 +262,14 @@ impl TmpfsInode {
             SetTime::To(time) => time,
         };
         let mut attributes = self.attributes.lock();
+        if (change.uid.is_some() || change.gid.is_some()) && !self.is_directory() {
+            // A new owner does not get the rights of the old one; without execution for the
+            // group, the bit means something else.
+            attributes.mode &= !raw::S_ISUID;
+            if attributes.mode & raw::S_IXGRP != 0 {
+                attributes.mode &= !raw::S_ISGID;
+            }
+        }
         if let Some(mode) = change.mode {
             attributes.mode = mode & 0o7777;
         }

@@ -33,7 +33,7 @@ pub struct Tmpfs {
 impl Tmpfs {
     /// An empty file system with at most `pages` pages in files, and as many files; gives its
     /// root directory, which has `mode`.
-    pub fn new(device: DeviceNumber, pages: u64, mode: u32) -> Arc<TmpfsInode> {
+    pub fn make(device: DeviceNumber, pages: u64, mode: u32) -> Arc<TmpfsInode> {
         let fs = Arc::new(Self {
             device,
             next_inode: AtomicU64::new(1),

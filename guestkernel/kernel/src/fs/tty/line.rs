@@ -13,7 +13,7 @@ const BELL: u8 = 7;
 
 /// What a control character asks for, beyond the bytes it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interrupt {
+pub(super) enum Control {
     /// SIGINT.
     Interrupt,
     /// SIGQUIT.
@@ -176,7 +176,7 @@ impl Line {
     }
 
     /// Takes a character that the terminal sent. What is echoed goes to `echo`.
-    pub(super) fn receive(&mut self, byte: u8, echo: &mut Vec<u8>) -> Option<Interrupt> {
+    pub(super) fn receive(&mut self, byte: u8, echo: &mut Vec<u8>) -> Option<Control> {
         let mut byte = byte;
         if self.input_flag(raw::ISTRIP) {
             byte &= 0x7f;
@@ -199,10 +199,10 @@ impl Line {
             }
         }
         if self.local(raw::ISIG) {
-            for (place, interrupt) in [
-                (raw::VINTR, Interrupt::Interrupt),
-                (raw::VQUIT, Interrupt::Quit),
-                (raw::VSUSP, Interrupt::Suspend),
+            for (place, control) in [
+                (raw::VINTR, Control::Interrupt),
+                (raw::VQUIT, Control::Quit),
+                (raw::VSUSP, Control::Suspend),
             ] {
                 if self.is_control(byte, place) {
                     if !self.local(raw::NOFLSH) {
@@ -210,7 +210,7 @@ impl Line {
                     }
                     self.is_stopped = false;
                     self.echo(byte, echo);
-                    return Some(interrupt);
+                    return Some(control);
                 }
             }
         }
@@ -495,7 +495,7 @@ mod tests {
         let mut line = Line::new();
         let mut echo = type_in(&mut line, b"gone\nabc");
         echo.clear();
-        assert_eq!(line.receive(3, &mut echo), Some(Interrupt::Interrupt));
+        assert_eq!(line.receive(3, &mut echo), Some(Control::Interrupt));
         assert_eq!(echo, b"^C");
         assert!(!line.has_line());
         with(&mut line, |settings| settings.c_lflag &= !raw::ISIG);

@@ -15,7 +15,7 @@ use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use core::task::{Context, Poll};
-use line::{Interrupt, Line};
+use line::{Control, Line};
 use linux_raw_sys::{general as raw, ioctl};
 use machine::Plain;
 use spin::{Mutex, Once};
@@ -129,31 +129,41 @@ impl Tty {
             });
             match result.await {
                 Ok(0) | Err(_) => break,
-                Ok(count) => self.receive(&bytes[..count], &output),
+                Ok(count) => {
+                    let controls = self.receive(&bytes[..count], &output);
+                    // What is echoed is on its way before a signal may end everything.
+                    poll_fn(|context| Poll::Ready(output.poll_send(context).is_ready())).await;
+                    self.interrupt(&controls);
+                }
             }
         }
         self.is_hung_up.store(true, Ordering::Release);
         self.changes.wake_all();
     }
 
-    fn receive(&self, bytes: &[u8], output: &Output) {
+    /// Takes what was typed, and gives the control characters in it that are signals.
+    fn receive(&self, bytes: &[u8], output: &Output) -> Vec<Control> {
         let mut line = self.line.lock();
         let mut pending = output.pending.lock();
-        let mut interrupts = Vec::new();
+        let mut controls = Vec::new();
         for byte in bytes {
-            interrupts.extend(line.receive(*byte, &mut pending));
+            controls.extend(line.receive(*byte, &mut pending));
         }
         drop(pending);
         drop(line);
         self.changes.wake_all();
+        controls
+    }
+
+    fn interrupt(&self, controls: &[Control]) {
         let Some(process) = self.process.get().and_then(Weak::upgrade) else {
             return;
         };
-        for interrupt in interrupts {
-            process.signal(match interrupt {
-                Interrupt::Interrupt => Signal::SIGINT,
-                Interrupt::Quit => Signal::SIGQUIT,
-                Interrupt::Suspend => Signal::SIGTSTP,
+        for control in controls {
+            process.signal(match control {
+                Control::Interrupt => Signal::SIGINT,
+                Control::Quit => Signal::SIGQUIT,
+                Control::Suspend => Signal::SIGTSTP,
             });
         }
     }

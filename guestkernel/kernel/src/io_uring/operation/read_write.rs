@@ -5,6 +5,7 @@ use super::{Completion, Operation, Progress, Started, Work};
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::io::{Direction, InFlight, Io, IoFlags};
+use crate::io_uring::budget::Charge;
 use crate::io_uring::ring::State;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::mm::{AddressSpace, IoBuffer, TASK_SIZE, UserRange};
@@ -12,6 +13,7 @@ use crate::process::Process;
 use alloc::sync::Arc;
 use core::task::{Context, Poll};
 use linux_raw_sys::general as raw;
+use machine::{PAGE_SIZE, Segment};
 use smallvec::SmallVec;
 
 /// The most bytes of one read or write (`MAX_RW_COUNT`); more are cut off.
@@ -34,7 +36,7 @@ type Ranges = SmallVec<[UserRange; 1]>;
 
 /// The memory side, as the SQE names it.
 enum Memory {
-    Program(Ranges),
+    Program(Ranges, Charge),
     Registered {
         index: u16,
         address: u64,
@@ -100,7 +102,8 @@ fn plain(sqe: &Sqe, flags: RequestFlags, direction: Direction) -> Result<Operati
             length: (sqe.length() as usize).min(MAX_BYTES),
         };
         check_range(&range)?;
-        Ok(Memory::Program([range].into()))
+        let charge = charge(1, range.length)?;
+        Ok(Memory::Program([range].into(), charge))
     })
 }
 
@@ -117,7 +120,10 @@ fn vectored(
                 _ => Err(Errno::EINVAL),
             };
         }
-        read_ranges(&process.space, sqe.address(), sqe.length()).map(Memory::Program)
+        let ranges = read_ranges(&process.space, sqe.address(), sqe.length())?;
+        let total = ranges.iter().map(|range| range.length).sum();
+        let charge = charge(ranges.len(), total)?;
+        Ok(Memory::Program(ranges, charge))
     })
 }
 
@@ -159,6 +165,17 @@ fn check_range(range: &UserRange) -> Result<()> {
         Some(end) if end <= TASK_SIZE => Ok(()),
         _ => Err(Errno::EFAULT),
     }
+}
+
+/// What a transfer of `length` bytes in so many pieces of program memory is charged beyond an
+/// ordinary request: its pieces, and its pages, which a device needs to know.
+#[inline]
+fn charge(pieces: usize, length: usize) -> Result<Charge> {
+    const ORDINARY: usize = 64 << 10;
+    if pieces <= 1 && length <= ORDINARY {
+        return Ok(Charge::NONE);
+    }
+    Charge::new(pieces * size_of::<UserRange>() + length / PAGE_SIZE * size_of::<Segment>())
 }
 
 /// Reads `count` iovecs of a program.
@@ -210,8 +227,12 @@ impl State {
     ) -> Result<Transfer> {
         let is_fixed = flags.contains(RequestFlags::FIXED_FILE);
         let file = self.file(operation.fd, is_fixed, process)?;
+        let mut charge = Charge::NONE;
         let buffer = match operation.memory {
-            Memory::Program(ranges) => IoBuffer::vectored(process.space.clone(), ranges),
+            Memory::Program(ranges, its_charge) => {
+                charge = its_charge;
+                IoBuffer::vectored(process.space.clone(), ranges)
+            }
             Memory::Registered {
                 index,
                 address,
@@ -228,6 +249,7 @@ impl State {
         };
         Ok(Transfer {
             expected: buffer.len(),
+            charge,
             signals: operation.flags & RWF_NOSIGNAL == 0,
             file,
             io: Io::new(operation.direction, position, buffer, io_flags),
@@ -276,6 +298,8 @@ pub(in crate::io_uring) struct Transfer {
     expected: usize,
     /// Writing to nobody sends SIGPIPE.
     signals: bool,
+    #[expect(dead_code, reason = "it is given back when the transfer is over")]
+    charge: Charge,
 }
 
 impl Transfer {

@@ -3,6 +3,7 @@
 use super::read_write::read;
 use super::timeout::timeout;
 use super::*;
+use crate::io_uring::budget;
 use machine::Plain;
 
 const GETEVENTS: u32 = raw::IORING_ENTER_GETEVENTS;
@@ -125,6 +126,25 @@ fn more_than_memory_allows_is_not_accepted() {
     }
     assert_eq!(program.submit(1), Ok(1));
     assert_eq!(program.cqes().len(), 1);
+}
+
+#[test]
+fn what_is_large_is_charged() {
+    let _alone = budget::EXHAUSTING.lock();
+    let program = Program::new(8, 0);
+    let (fd, channel) = program.channel();
+    // Reads that wait, of more memory than there is; each is charged 4 MiB for its pages.
+    let huge = Entry {
+        address: 0x1000,
+        ..read(fd, 0, 0x7fff_f000)
+    };
+    let _rest = budget::Charge::new(budget::limit() - (6 << 20)).unwrap();
+    assert_eq!(program.run(&[huge]), []);
+    assert_eq!(program.one(huge), -12);
+    channel.feed(b"x");
+    program.wait(1);
+    assert_eq!(program.cqes(), [(0, -14)]);
+    assert_eq!(program.run(&[huge]), []);
 }
 
 #[test]
