@@ -100,7 +100,7 @@ pub struct RunArgs {
     pub timeline: bool,
 
     /// Wait for GDB before the first instruction: at a TCP port (of 127.0.0.1 without HOST) or a Unix
-    /// socket. See 'Debugging' in the README
+    /// socket. Where KVM emulates ring 0, without hardware breakpoints and watchpoints
     #[arg(long, value_name = "[HOST:]PORT|PATH", value_parser = Address::parse)]
     pub gdb: Option<Address>,
 
