@@ -45,8 +45,8 @@ Timeline (--timeline, to stderr, one line for each stage that was reached):
   with STAGE one of: VM created, kernel entered, kernel ready, program entered, program exited
 
 Signals:
-  SIGINT, SIGTERM and SIGHUP end the VM; SIGQUIT (Ctrl-\\) prints what each virtual CPU is doing, with
-  the kernel's backtrace, and the VM goes on
+  SIGINT, SIGTERM and SIGHUP end the VM; SIGQUIT (Ctrl-\\) prints what each virtual CPU is
+  doing, with the kernel's backtrace, and the VM goes on
 
 Environment:
   RINGLET_KERNEL, RINGLET_ROOTFS  the images, where --kernel and --rootfs are not given

@@ -196,7 +196,7 @@ impl State {
 /// handler's stack.
 fn interrupted(space: &AddressSpace<'_>, rsp: u64) -> Option<(u64, u64)> {
     let word = |index: u64| space.read_u64(rsp.wrapping_add(8 * index)).ok();
-    let is_user = |selector: u64| selector & 3 == 3 && selector <= 0xffff;
+    let is_user = |selector: u64| selector & 3 == 3 && (8..=0xffff).contains(&selector);
     (is_user(word(1)?) && is_user(word(4)?)).then_some((word(0)?, word(3)?))
 }
 

@@ -271,7 +271,7 @@ fn map_above_4g(mut at: u64, top: u64) -> u64 {
     let directory_pointers = page_map_entry(PHYSICAL_MAP_SLOT) & !0xfff;
     for gib in 4..top.div_ceil(GIB).min(512) {
         for large in 0..512 {
-            let entry = gib * GIB + large * (2 << 20) | LARGE_PAGE;
+            let entry = (gib * GIB + large * (2 << 20)) | LARGE_PAGE;
             // SAFETY: a free page of RAM in the part that is mapped, soon to be a page directory.
             unsafe { pointer(PhysAddr(at + large * 8)).cast::<u64>().write(entry) };
         }

@@ -115,7 +115,7 @@ pub fn monotonic() -> u64 {
         } else {
             delta >> (shift.unsigned_abs() & 63)
         };
-        let scaled = (u128::from(shifted) * u128::from(multiplier) >> 32) as u64;
+        let scaled = ((u128::from(shifted) * u128::from(multiplier)) >> 32) as u64;
         return base + scaled;
     }
 }

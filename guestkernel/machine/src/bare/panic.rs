@@ -121,7 +121,7 @@ fn backtrace(report: &mut Report, frame_pointer: u64, rip: Option<u64>) -> fmt::
     let stacks = (&raw const kernel_stack) as u64..(&raw const panic_stack_end) as u64;
     let mut frame = frame_pointer;
     for _ in 0..MAX_FRAMES {
-        if !stacks.contains(&frame) || frame % 8 != 0 || frame + 16 > stacks.end {
+        if !stacks.contains(&frame) || !frame.is_multiple_of(8) || frame + 16 > stacks.end {
             break;
         }
         // SAFETY: two aligned words of the kernel's stacks, which nobody else runs on now.
