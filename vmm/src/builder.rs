@@ -24,7 +24,8 @@ use crate::config::Config;
 use crate::control_page::ControlPage;
 use crate::cpuid;
 use crate::debug::server::BindError;
-use crate::debug::trap::{self, Session, Tracer};
+use crate::debug::session::{self, Session};
+use crate::debug::trap::Tracer;
 use crate::debug::{Image, Server, port};
 use crate::kernel_image::{self, KernelError};
 use crate::memory::{self, MemoryError};
@@ -218,7 +219,7 @@ fn debugger(server: Server, machine: &Machine) -> Result<Debugger, BuildError> {
     let session = Session::new(
         Arc::clone(&machine.memory),
         Arc::clone(&machine.image),
-        trap::has_hardware_virtualization(),
+        session::has_hardware_virtualization(),
         EventFd::new(EFD_NONBLOCK)?,
         sender,
     );

@@ -13,7 +13,8 @@ use ringlet_devices::console::{ConsoleHandle, Size};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::debug::port::Port;
-use crate::debug::trap::{Cpu, Event, Session};
+use crate::debug::session::{Event, Session};
+use crate::debug::trap::Cpu;
 use crate::debug::{Server, report};
 use crate::outcome::Outcome;
 use crate::signals::{Request, Signals};

@@ -2,17 +2,20 @@
 //!
 //! [`port`] is how another thread reaches a vCPU, [`memory`] and [`image`] how guest memory and
 //! the kernel's symbols are read; [`report`] prints a vCPU's state from these. The stub adds
-//! [`breakpoints`], [`trap`] (one vCPU that is stepped and stopped), [`registers`] and [`target`]
-//! (all vCPUs as GDB sees them) and [`server`] (the connection).
+//! [`breakpoints`], [`session`] (what all of it shares), [`trap`] (one vCPU that is stepped and
+//! stopped), [`registers`] and [`target`] (all vCPUs as GDB sees them) and [`server`] (the
+//! connection).
 
 pub mod address;
 pub mod breakpoints;
+mod exception;
 pub mod image;
 pub mod memory;
 pub mod port;
 pub mod registers;
 pub mod report;
 pub mod server;
+pub mod session;
 pub mod target;
 pub mod trap;
 

@@ -20,8 +20,9 @@ use ringlet_abi::control::Exit;
 use super::Address;
 use super::breakpoints::Access;
 use super::port::{NoAnswer, Port};
+use super::session::{Event, Reason, Session};
 use super::target::VmTarget;
-use super::trap::{Cpu, Event, Reason, Session};
+use super::trap::Cpu;
 use crate::outcome::{Ending, Outcome};
 
 /// How long the end of the VM may wait until the debugger has been told.

@@ -20,7 +20,8 @@ use super::breakpoints::{Access, Watch};
 use super::memory::AddressSpace;
 use super::port::{NoAnswer, Port};
 use super::registers::{CpuRegisters, WriteError, X86_64};
-use super::trap::{Action, Cpu, Session};
+use super::session::{Action, Session};
+use super::trap::Cpu;
 
 /// What GDB is told (its own numbers, which for these are Linux's).
 const EIO: u8 = libc::EIO as u8;

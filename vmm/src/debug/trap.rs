@@ -12,22 +12,18 @@
 //!   are carried out here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{
     KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_INJECT_BP, KVM_GUESTDBG_INJECT_DB,
     KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, Msrs,
-    kvm_debug_exit_arch, kvm_guest_debug, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
+    kvm_debug_exit_arch, kvm_guest_debug, kvm_msr_entry, kvm_regs, kvm_sregs,
 };
 use kvm_ioctls::VcpuFd;
-use ringlet_devices::Memory;
-use vmm_sys_util::eventfd::EventFd;
 
-use super::Image;
-use super::breakpoints::{Access, Breakpoints, Watch, debug_registers};
+use super::breakpoints::{Access, Watch, debug_registers};
+use super::exception::{EFER_LONG_MODE_ACTIVE, FRAME_SIZE, Frame, handler, segment};
 use super::memory::{AddressSpace, NotMapped};
+use super::session::{Action, Event, Reason, Session};
 use crate::boot::{SPARE, SPARE_SIZE};
 
 /// Exceptions.
@@ -43,110 +39,12 @@ const TRAP_FLAG: u64 = 1 << 8;
 const TSS_RSP0: u64 = 4;
 const MSR_LSTAR: u32 = 0xc000_0082;
 const MSR_FMASK: u32 = 0xc000_0084;
-const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
 
 /// Instructions that are stepped in their own way.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 const IRETQ: [u8; 2] = [0x48, 0xcf];
 const PUSHF: u8 = 0x9c;
 const HLT: u8 = 0xf4;
-
-/// What a debugger asks of a vCPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Run to the next breakpoint.
-    Continue,
-    /// Execute one instruction.
-    Step,
-}
-
-/// Why a vCPU stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// One instruction was executed.
-    Step,
-    /// An INT3 of the debugger.
-    Patch,
-    /// A debug register.
-    Watch(Watch),
-    /// The vCPU cannot go on; if it is made to, the VM ends.
-    Crash,
-}
-
-/// What the thread that talks to the debugger hears.
-#[derive(Debug)]
-pub enum Event {
-    /// This vCPU stopped, and is held.
-    Stopped(usize, Reason),
-    /// The VM has ended.
-    Over(crate::Outcome),
-}
-
-/// What all vCPUs and the stub's thread share.
-pub struct Session {
-    /// Guest RAM.
-    pub memory: Memory,
-    /// The kernel.
-    pub image: Arc<Image>,
-    /// Whether the host's KVM has VMX or SVM.
-    pub native: bool,
-    /// Readable when there is an event.
-    pub wake: EventFd,
-    events: Sender<Event>,
-    breakpoints: Mutex<Breakpoints>,
-    attached: AtomicBool,
-}
-
-impl Session {
-    /// A session whose events go to `events`, announced by `wake`.
-    pub fn new(
-        memory: Memory,
-        image: Arc<Image>,
-        native: bool,
-        wake: EventFd,
-        events: Sender<Event>,
-    ) -> Self {
-        Self {
-            memory,
-            image,
-            native,
-            wake,
-            events,
-            breakpoints: Mutex::default(),
-            attached: AtomicBool::new(false),
-        }
-    }
-
-    /// The breakpoints.
-    pub fn breakpoints(&self) -> MutexGuard<'_, Breakpoints> {
-        self.breakpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a debugger is there.
-    pub fn set_attached(&self, attached: bool) {
-        self.attached.store(attached, Ordering::Release);
-    }
-
-    /// Tells the stub's thread.
-    pub fn tell(&self, event: Event) {
-        // Without a receiver the stub has ended.
-        let _ = self.events.send(event);
-        // It fails only when the counter is full, and then it is readable.
-        let _ = self.wake.write(1);
-    }
-}
-
-/// Whether the host's processor has VMX or SVM, without which KVM emulates CPL 0.
-pub fn has_hardware_virtualization() -> bool {
-    use std::arch::x86_64::__cpuid;
-    const EXTENDED: u32 = 0x8000_0001;
-    let vmx = __cpuid(1).ecx >> 5 & 1 == 1;
-    let svm =
-        __cpuid(EXTENDED & 0xffff_0000).eax >= EXTENDED && __cpuid(EXTENDED).ecx >> 2 & 1 == 1;
-    vmx || svm
-}
 
 /// A vCPU's registers or the memory around them cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -210,31 +108,6 @@ struct Before {
     instruction: [u8; 2],
     /// Where the step's trap will push its frame, and what is there.
     pushed: Option<(u64, [u8; FRAME_SIZE])>,
-}
-
-/// What IRETQ pops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Frame {
-    rip: u64,
-    cs: u64,
-    rflags: u64,
-    rsp: u64,
-    ss: u64,
-}
-
-const FRAME_SIZE: usize = 40;
-
-impl Frame {
-    fn read(space: &AddressSpace<'_>, at: u64) -> Result<Self, NotMapped> {
-        let word = |index: u64| space.read_u64(at.wrapping_add(8 * index));
-        Ok(Self {
-            rip: word(0)?,
-            cs: word(1)?,
-            rflags: word(2)?,
-            rsp: word(3)?,
-            ss: word(4)?,
-        })
-    }
 }
 
 /// The debugger's side of one vCPU; it lives on the vCPU's thread.
@@ -322,7 +195,7 @@ impl Tracer {
 
     /// When the vCPU cannot go on: whether a debugger is there to look at it first.
     pub fn on_crash(&mut self) -> bool {
-        let attached = self.session.attached.load(Ordering::Acquire);
+        let attached = self.session.is_attached();
         if attached {
             self.session.tell(Event::Stopped(self.index, Reason::Crash));
         }
@@ -595,48 +468,6 @@ fn execution(address: u64) -> Watch {
     }
 }
 
-/// The handler in the 64-bit gate of `vector` (Intel SDM volume 3, 7.14.1); none if the guest has no
-/// IDT or no such gate.
-fn handler(
-    space: &AddressSpace<'_>,
-    sregs: &kvm_sregs,
-    vector: u32,
-) -> Result<Option<u64>, NotMapped> {
-    let index = 16 * u64::from(vector);
-    if sregs.efer & EFER_LONG_MODE_ACTIVE == 0 || u64::from(sregs.idt.limit) < index + 15 {
-        return Ok(None);
-    }
-    let low = space.read_u64(sregs.idt.base.wrapping_add(index))?;
-    let high = space.read_u64(sregs.idt.base.wrapping_add(index + 8))?;
-    let is_present = low >> 47 & 1 == 1;
-    Ok(is_present.then_some(low & 0xffff | low >> 32 & 0xffff_0000 | high << 32))
-}
-
-/// The segment that `selector` names in the GDT (Intel SDM volume 3, 3.4.5).
-fn segment(space: &AddressSpace<'_>, table: u64, selector: u64) -> Result<kvm_segment, NotMapped> {
-    let descriptor = space.read_u64(table.wrapping_add(selector & 0xfff8))?;
-    let field = |shift: u32, bits: u32| descriptor >> shift & ((1 << bits) - 1);
-    let limit = (field(0, 16) | field(48, 4) << 16) as u32;
-    let granularity = field(55, 1) as u8;
-    Ok(kvm_segment {
-        base: field(16, 24) | field(56, 8) << 24,
-        limit: match granularity {
-            0 => limit,
-            _ => limit << 12 | 0xfff,
-        },
-        selector: selector as u16,
-        type_: field(40, 4) as u8,
-        s: field(44, 1) as u8,
-        dpl: field(45, 2) as u8,
-        present: field(47, 1) as u8,
-        avl: field(52, 1) as u8,
-        l: field(53, 1) as u8,
-        db: field(54, 1) as u8,
-        g: granularity,
-        ..Default::default()
-    })
-}
-
 /// Does what a SYSCALL at CPL 3 does on a KVM that emulates CPL 0: it stays at CPL 3.
 fn system_call(fd: &VcpuFd, mut regs: kvm_regs) -> Result<(), TrapError> {
     let entry = |index| kvm_msr_entry {
@@ -654,74 +485,4 @@ fn system_call(fd: &VcpuFd, mut regs: kvm_regs) -> Result<(), TrapError> {
     regs.rflags &= !mask.data;
     regs.rip = target.data;
     Ok(fd.set_regs(&regs)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::File;
-
-    use vm_memory::{Bytes, GuestAddress};
-
-    use super::*;
-    use crate::kernel_image::LoadedKernel;
-    use crate::memory::map;
-
-    fn guest() -> (Memory, Image) {
-        let image = Image::new(LoadedKernel {
-            entry: 0,
-            end: 0,
-            file: File::open("/dev/null").unwrap(),
-            segments: Vec::new(),
-        });
-        (Memory::new(map(32 << 20).unwrap()), image)
-    }
-
-    #[test]
-    fn segments_are_those_of_the_descriptors() {
-        let (memory, image) = guest();
-        let sregs = kvm_sregs::default();
-        let space = AddressSpace::new(&memory, &image, &sregs);
-        // A 64-bit code segment for CPL 3; a small one with a base.
-        for (at, descriptor) in [
-            (0x5030, 0x00af_fb00_0000_ffff_u64),
-            (0x5038, 0x1200_9334_5678_0123),
-        ] {
-            memory.write_obj(descriptor, GuestAddress(at)).unwrap();
-        }
-        let code = segment(&space, 0x5000, 0x33).unwrap();
-        assert_eq!(
-            (code.limit, code.selector, code.type_),
-            (u32::MAX, 0x33, 0xb)
-        );
-        assert_eq!(
-            (code.dpl, code.present, code.s, code.l, code.db, code.g),
-            (3, 1, 1, 1, 0, 1)
-        );
-        let small = segment(&space, 0x5000, 0x38).unwrap();
-        assert_eq!((small.base, small.limit), (0x1234_5678, 0x123));
-        assert_eq!((small.dpl, small.l, small.g), (0, 0, 0));
-    }
-
-    #[test]
-    fn gates_count_only_in_long_mode_and_when_present() {
-        let (memory, image) = guest();
-        let mut sregs = kvm_sregs {
-            efer: EFER_LONG_MODE_ACTIVE,
-            ..Default::default()
-        };
-        sregs.idt.base = 0x7000;
-        sregs.idt.limit = 4 * 16 - 1;
-        let low = 0x8123_8e02_0010_4567_u64;
-        memory.write_obj(low, GuestAddress(0x7030)).unwrap();
-        memory
-            .write_obj(0xffff_ffff_u64, GuestAddress(0x7038))
-            .unwrap();
-        let space = AddressSpace::new(&memory, &image, &kvm_sregs::default());
-        let found = |sregs: &kvm_sregs, vector| handler(&space, sregs, vector).unwrap();
-        assert_eq!(found(&sregs, 3), Some(0xffff_ffff_8123_4567));
-        assert_eq!(found(&sregs, 1), None);
-        assert_eq!(found(&sregs, 4), None);
-        sregs.efer = 0;
-        assert_eq!(found(&sregs, 3), None);
-    }
 }
