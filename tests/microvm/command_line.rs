@@ -57,7 +57,10 @@ fn timeline() {
     let text = output.err();
     let mut stages = Vec::new();
     let mut times = Vec::new();
-    for line in text.lines() {
+    // The last line is the mode that the kernel runs in, and why.
+    let (lines, mode) = text.trim_end().rsplit_once('\n').unwrap();
+    assert!(mode.starts_with("mode: "), "{mode}");
+    for line in lines.lines() {
         let rest = line.strip_prefix("timeline: ").expect(line);
         let (time, stage) = rest.split_once(" ms ").expect(line);
         times.push(time.trim().parse::<f64>().expect(line));
@@ -175,6 +178,19 @@ fn modes() {
         Ringlet::run(["--mode", mode], ["/bin/true"])
             .output()
             .expect_success();
+    }
+}
+
+#[test]
+fn ring0_runs_where_auto_chooses_it_and_is_refused_elsewhere() {
+    let auto = Ringlet::run(["--timeline"], ["/bin/true"])
+        .output()
+        .expect_code(0);
+    let output = Ringlet::run(["--mode", "ring0"], ["/bin/true"]).output();
+    if auto.err().contains("mode: ring0") {
+        output.expect_success();
+    } else {
+        output.expect_refusal(125, "--mode");
     }
 }
 

@@ -6,6 +6,7 @@
 mod applets;
 mod bad_input;
 mod command_line;
+mod debugger;
 mod disks;
 mod exit_status;
 mod hostile_images;

@@ -23,13 +23,59 @@ fn waiting(options: &[&str]) -> Running {
 
 #[test]
 fn a_busy_program_is_ended() {
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let running = spinning(&[]);
         running.signal(signal);
         let output = running.wait().expect_code(128 + signal);
         assert_eq!(output.err(), "");
         assert!(output.elapsed < Duration::from_secs(20));
     }
+}
+
+#[test]
+fn sigquit_reports_what_the_vcpus_do_and_the_vm_goes_on() {
+    let mut running = spinning(&["--cpus", "2"]);
+    for _ in 0..2 {
+        // It is the program that spins, not the kernel that writes what it said.
+        std::thread::sleep(Duration::from_millis(200));
+        running.signal(libc::SIGQUIT);
+    }
+    running.stderr.wait_for(b"vCPU 1: ");
+    std::thread::sleep(Duration::from_millis(200));
+    running.signal(libc::SIGTERM);
+    let output = running.wait().expect_code(128 + libc::SIGTERM);
+    let text = output.err();
+    assert_eq!(
+        text.matches("vCPU 0: running in the program").count(),
+        2,
+        "{text}"
+    );
+    assert_eq!(text.matches("vCPU 1: ").count(), 2, "{text}");
+    assert_eq!(
+        text.matches("\nrax=").count(),
+        text.matches("\ncr0=").count()
+    );
+}
+
+#[test]
+fn sigquit_shows_the_kernels_backtrace() {
+    let mut running = waiting(&[]);
+    // By then the kernel does not look for input any more, but halts.
+    std::thread::sleep(Duration::from_millis(300));
+    running.signal(libc::SIGQUIT);
+    let text = running.stderr.wait_for(b"machine_start+");
+    let text = String::from_utf8_lossy(text).into_owned();
+    assert!(text.starts_with("vCPU 0: halted in the kernel"), "{text}");
+    let calls = ["kernel::boot::", "ringlet_kernel_main"];
+    let mut rest = text.as_str();
+    for call in calls {
+        rest = rest
+            .split_once(call)
+            .unwrap_or_else(|| panic!("{call}: {text}"))
+            .1;
+    }
+    running.write(b"\n");
+    running.wait().expect_code(0);
 }
 
 #[test]

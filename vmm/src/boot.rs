@@ -36,6 +36,11 @@ const MODULE_LIST: u64 = 0x3000;
 const MODULE_CMDLINES: u64 = 0x4000;
 const CMDLINE: u64 = 0x5000;
 const CMDLINE_SIZE: usize = 0x1000;
+/// A page of the boot information that holds nothing: a debugger may need one before the kernel has
+/// memory of its own.
+pub const SPARE: u64 = 0x6000;
+/// Bytes of it.
+pub const SPARE_SIZE: u64 = PAGE;
 
 /// The first bytes of a cpio archive in the newc format, with or without checksums.
 const CPIO_MAGICS: [[u8; 6]; 2] = [*b"070701", *b"070702"];

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_bindings::{
@@ -16,18 +16,23 @@ use ringlet_devices::block::{Block, Disk, DiskError, EngineKind};
 use ringlet_devices::console::{Console, ConsoleHandle, Size, Streams};
 use ringlet_devices::entropy::Entropy;
 use ringlet_devices::{Memory, MmioTransport, NOTIFY_OFFSET, VirtioDevice};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::boot::{self, BootError};
 use crate::bus::{Bus, RangeTaken};
 use crate::config::Config;
 use crate::control_page::ControlPage;
 use crate::cpuid;
+use crate::debug::server::BindError;
+use crate::debug::session::{self, Session};
+use crate::debug::trap::Tracer;
+use crate::debug::{Image, Server, port};
 use crate::kernel_image::{self, KernelError};
 use crate::memory::{self, MemoryError};
 use crate::outcome::Ending;
 use crate::timeline::{Stage, Timeline};
 use crate::vcpu::{Machine, Vcpu};
-use crate::vm::{EventLoop, Vm};
+use crate::vm::{Debugger, EventLoop, Vm};
 
 const KVM_PATH: &str = "/dev/kvm";
 
@@ -101,6 +106,9 @@ pub enum BuildError {
     /// What the kernel is told.
     #[error(transparent)]
     Boot(BootError),
+    /// The debugger's address.
+    #[error("--gdb: {0}")]
+    Gdb(#[from] BindError),
     /// The layout of the devices.
     #[error(transparent)]
     Bus(#[from] RangeTaken),
@@ -130,6 +138,7 @@ impl<T> Step<T> for Result<T, kvm_ioctls::Error> {
 /// [`BuildError`].
 pub fn build(config: &Config, timeline: &Arc<Timeline>) -> Result<Vm, BuildError> {
     let disks = open_disks(config)?;
+    let server = config.gdb.as_ref().map(Server::bind).transpose()?;
     let kvm = open_kvm()?;
     check_cpus(&kvm, config.cpus)?;
     let memory = Memory::new(memory::map(config.memory)?);
@@ -163,24 +172,62 @@ pub fn build(config: &Config, timeline: &Arc<Timeline>) -> Result<Vm, BuildError
     let start_info = boot::write(&memory, config, &kernel, count as usize)
         .map_err(|cause| name_rootfs(config, cause))?;
 
+    let entry = kernel.entry;
     let machine = Machine {
         bus: Arc::new(bus),
         serial: Arc::default(),
         ending,
         memory,
+        image: Arc::new(Image::new(kernel)),
     };
+    let debugger = server
+        .map(|server| debugger(server, &machine))
+        .transpose()?;
     let cpuid = cpuid::supported(&kvm).step("supported CPUID")?;
-    let vcpus = (0..config.cpus)
-        .map(|index| Vcpu::new(&vm, index, config.cpus, &cpuid, machine.clone()))
-        .collect::<Result<Vec<_>, _>>()
-        .step("create a vCPU")?;
+    let mut vcpus = Vec::new();
+    let mut ports = Vec::new();
+    for index in 0..config.cpus {
+        let (port, dock) = port::pair(debugger.is_some());
+        let tracer = debugger
+            .as_ref()
+            .map(|debugger| Tracer::new(index as usize, Arc::clone(&debugger.session)));
+        let vcpu = Vcpu::new(
+            &vm,
+            index,
+            config.cpus,
+            &cpuid,
+            machine.clone(),
+            dock,
+            tracer,
+        );
+        vcpus.push(vcpu.step("create a vCPU")?);
+        ports.push(port);
+    }
     if let Some(first) = vcpus.first() {
         first
-            .enter_at(kernel.entry, start_info.0)
+            .enter_at(entry, start_info.0)
             .step("set the registers")?;
     }
     timeline.reach(Stage::VmCreated);
-    Ok(Vm::new(vm, vcpus, events, console, machine))
+    let vcpus = (vcpus, ports.into());
+    Ok(Vm::new(vm, vcpus, events, console, machine, debugger))
+}
+
+/// A debugger's place, which nobody has taken yet.
+fn debugger(server: Server, machine: &Machine) -> Result<Debugger, BuildError> {
+    let (sender, events) = mpsc::channel();
+    let session = Session::new(
+        Arc::clone(&machine.memory),
+        Arc::clone(&machine.image),
+        session::has_hardware_virtualization(),
+        EventFd::new(EFD_NONBLOCK)?,
+        sender,
+    );
+    Ok(Debugger {
+        server,
+        session: Arc::new(session),
+        events,
+    })
 }
 
 fn open_disks(config: &Config) -> Result<Vec<Disk>, BuildError> {

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 use ringlet_devices::block::Access;
 
 use crate::config::DiskConfig;
+use crate::debug::Address;
 
 /// Ringlet runs an unmodified Linux program in a microVM with a guest kernel of its own.
 #[derive(Debug, Parser)]
@@ -42,6 +43,10 @@ Exit status:
 Timeline (--timeline, to stderr, one line for each stage that was reached):
   timeline: MILLISECONDS ms STAGE
   with STAGE one of: VM created, kernel entered, kernel ready, program entered, program exited
+
+Signals:
+  SIGINT, SIGTERM and SIGHUP end the VM; SIGQUIT (Ctrl-\\) prints what each virtual CPU is
+  doing, with the kernel's backtrace, and the VM goes on
 
 Environment:
   RINGLET_KERNEL, RINGLET_ROOTFS  the images, where --kernel and --rootfs are not given
@@ -93,6 +98,11 @@ pub struct RunArgs {
     /// Print to stderr when each stage was reached, in milliseconds since ringlet was started
     #[arg(long)]
     pub timeline: bool,
+
+    /// Wait for GDB before the first instruction: at a TCP port (of 127.0.0.1 without HOST) or a Unix
+    /// socket. Where KVM emulates ring 0, without hardware breakpoints and watchpoints
+    #[arg(long, value_name = "[HOST:]PORT|PATH", value_parser = Address::parse)]
+    pub gdb: Option<Address>,
 
     /// The program, looked up in the root file system, and its arguments
     #[arg(
@@ -280,6 +290,7 @@ mod tests {
             (&["--bogus", "--", "x"], "--bogus"),
             (&["--disk", ",ro", "--", "x"], "--disk"),
             (&["--env", "=v", "--", "x"], "K=V"),
+            (&["--gdb", "70000", "--", "x"], "HOST:PORT"),
             (&[], "PROGRAM"),
         ] {
             let error = run(args).unwrap_err();

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use ringlet_abi::ProcessSpec;
 use ringlet_devices::block::Access;
 
+use crate::debug::Address;
+
 /// A disk image and how the guest may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskConfig {
@@ -31,6 +33,8 @@ pub struct Config {
     pub mode: String,
     /// The kernel's `loglevel=` parameter.
     pub kernel_log: String,
+    /// Where a debugger can connect, if one may: the VM waits for it.
+    pub gdb: Option<Address>,
     /// The program to start.
     pub process: ProcessSpec,
 }

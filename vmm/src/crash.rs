@@ -4,11 +4,14 @@ use std::fmt::Write;
 
 use kvm_bindings::{
     KVM_EXIT_INTERNAL_ERROR, KVM_INTERNAL_ERROR_EMULATION,
-    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_regs, kvm_sregs,
+    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
 };
 use kvm_ioctls::VcpuFd;
 use ringlet_devices::Memory;
-use vm_memory::{Bytes, GuestAddress};
+
+use crate::debug::Image;
+use crate::debug::memory::AddressSpace;
+use crate::debug::report::State;
 
 /// The longest x86 instruction.
 const INSTRUCTION_MAX: usize = 15;
@@ -29,6 +32,8 @@ pub enum Cause {
     LostMemory(Option<u64>),
     /// Another exit.
     Unexpected(String),
+    /// The debugger's requests cannot be met.
+    Debug(String),
     /// KVM_RUN failed.
     Run(kvm_ioctls::Error),
 }
@@ -72,6 +77,10 @@ impl Cause {
                 "the root file system image was truncated while the VM ran, or the host is short \
                  of memory",
             ),
+            Self::Debug(error) => (
+                format!("the guest cannot be debugged any further: {error}"),
+                "its tables or stack are bad, or KVM does not do what the debugger asked for",
+            ),
             Self::Run(error) => (
                 format!("KVM_RUN failed: {error}"),
                 "the host may be short of memory; its kernel log (dmesg) may say more",
@@ -81,60 +90,28 @@ impl Cause {
 }
 
 /// The report on vCPU `index`, several lines; the first says what happened.
-pub fn report(fd: &mut VcpuFd, index: u32, memory: &Memory, cause: &Cause) -> String {
+pub fn report(
+    fd: &mut VcpuFd,
+    index: u32,
+    memory: &Memory,
+    image: &Image,
+    cause: &Cause,
+) -> String {
     let failure = emulation_failure(fd);
     let (what, hint) = cause.describe(failure.is_some());
     let mut text = format!("{what}; {hint}");
-    if let (Ok(regs), Ok(sregs)) = (fd.get_regs(), fd.get_sregs()) {
+    if let Ok(state) = State::of(fd, index) {
         let code = failure
             .filter(|bytes| !bytes.is_empty())
-            .or_else(|| read_code(fd, &regs, &sregs, memory));
+            .or_else(|| read_code(&state, memory, image));
         // Writing to a String does not fail.
-        let _ = write!(text, "\nvCPU {index}: {}", registers(&regs, &sregs));
+        let _ = write!(text, "\n{}", state.describe(memory, image));
         if let Some(code) = code {
             let bytes: Vec<_> = code.iter().map(|byte| format!("{byte:02x}")).collect();
             let _ = write!(text, "\ncode at rip: {}", bytes.join(" "));
         }
     }
     text
-}
-
-fn registers(r: &kvm_regs, s: &kvm_sregs) -> String {
-    format!(
-        "rip={:#x} rsp={:#x} rflags={:#x} cs={:#x} cpl={}\n\
-         rax={:#x} rbx={:#x} rcx={:#x} rdx={:#x} rsi={:#x} rdi={:#x} rbp={:#x}\n\
-         r8={:#x} r9={:#x} r10={:#x} r11={:#x} r12={:#x} r13={:#x} r14={:#x} r15={:#x}\n\
-         cr0={:#x} cr2={:#x} cr3={:#x} cr4={:#x} efer={:#x} fs={:#x} gs={:#x} gdt={:#x} idt={:#x}",
-        r.rip,
-        r.rsp,
-        r.rflags,
-        s.cs.selector,
-        s.ss.dpl,
-        r.rax,
-        r.rbx,
-        r.rcx,
-        r.rdx,
-        r.rsi,
-        r.rdi,
-        r.rbp,
-        r.r8,
-        r.r9,
-        r.r10,
-        r.r11,
-        r.r12,
-        r.r13,
-        r.r14,
-        r.r15,
-        s.cr0,
-        s.cr2,
-        s.cr3,
-        s.cr4,
-        s.efer,
-        s.fs.base,
-        s.gs.base,
-        s.gdt.base,
-        s.idt.base
-    )
 }
 
 /// For an emulation failure the instruction's bytes, empty where KVM does not tell them.
@@ -160,16 +137,15 @@ fn emulation_failure(fd: &mut VcpuFd) -> Option<Vec<u8>> {
 }
 
 /// The bytes at the instruction pointer, as far as they are in one page of guest memory.
-fn read_code(fd: &VcpuFd, regs: &kvm_regs, sregs: &kvm_sregs, memory: &Memory) -> Option<Vec<u8>> {
+fn read_code(state: &State, memory: &Memory, image: &Image) -> Option<Vec<u8>> {
+    let (rip, sregs) = (state.regs.rip, &state.sregs);
     let linear = match sregs.cs.l {
-        1 => regs.rip,
-        _ => sregs.cs.base.wrapping_add(regs.rip) & 0xffff_ffff,
+        1 => rip,
+        _ => sregs.cs.base.wrapping_add(rip) & 0xffff_ffff,
     };
-    let translation = fd.translate_gva(linear).ok().filter(|t| t.valid != 0)?;
-    let in_page = 4096 - (linear % 4096) as usize;
-    let mut code = vec![0; INSTRUCTION_MAX.min(in_page)];
-    memory
-        .read_slice(&mut code, GuestAddress(translation.physical_address))
-        .ok()?;
+    let space = AddressSpace::new(memory, image, sregs);
+    let (_, part) = space.pieces(linear, INSTRUCTION_MAX).next()?;
+    let mut code = vec![0; part.len()];
+    space.read(linear, &mut code).ok()?;
     Some(code)
 }

@@ -57,13 +57,28 @@ pub enum KernelError {
     },
 }
 
-/// A kernel in guest memory.
+/// A part of the kernel as the linker saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The virtual address that its code expects.
+    pub linked: u64,
+    /// Where it is in guest memory.
+    pub physical: u64,
+    /// Bytes, `.bss` included.
+    pub size: u64,
+}
+
+/// A kernel in guest memory.
+#[derive(Debug)]
 pub struct LoadedKernel {
     /// The 32-bit entry point of the PVH note.
     pub entry: u64,
     /// After its last byte, `.bss` included.
     pub end: u64,
+    /// Its file, which has its symbols.
+    pub file: File,
+    /// Its parts.
+    pub segments: Vec<Segment>,
 }
 
 /// Loads the kernel at `path`, all of it below `ram_end`.
@@ -81,12 +96,21 @@ pub fn load(
     if !metadata.is_file() {
         return Err(KernelError::NotAFile);
     }
-    let end = check(&mut file, metadata.len(), ram_end)?;
+    let segments = check(&mut file, metadata.len(), ram_end)?;
+    let ends = segments
+        .iter()
+        .map(|segment| segment.physical + segment.size);
+    let end = ends.max().unwrap_or(0);
     let loaded = Elf::load(memory, None, &mut file, None)
         .map_err(|error| KernelError::BadHeaders(error.to_string()))?;
     match loaded.pvh_boot_cap {
         PvhBootCapability::PvhEntryPresent(GuestAddress(entry)) if entry < end => {
-            Ok(LoadedKernel { entry, end })
+            Ok(LoadedKernel {
+                entry,
+                end,
+                file,
+                segments,
+            })
         }
         PvhBootCapability::PvhEntryPresent(_) => Err(KernelError::BadHeaders(
             "the PVH entry point is outside the kernel".to_owned(),
@@ -95,8 +119,8 @@ pub fn load(
     }
 }
 
-/// Checks the headers; gives the end of the kernel in guest memory.
-fn check(file: &mut File, size: u64, ram_end: u64) -> Result<u64, KernelError> {
+/// Checks the headers; gives the parts of the kernel, of which there is at least one.
+fn check(file: &mut File, size: u64, ram_end: u64) -> Result<Vec<Segment>, KernelError> {
     let header: elf::Elf64_Ehdr = read(file, 0).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => KernelError::NotElf,
         _ => KernelError::Io(error),
@@ -128,7 +152,7 @@ fn check(file: &mut File, size: u64, ram_end: u64) -> Result<u64, KernelError> {
             .checked_mul(entry_size)
             .and_then(|len| len.checked_add(header.e_phoff)),
     )?;
-    let mut kernel_end = 0;
+    let mut segments = Vec::new();
     for index in 0..u64::from(header.e_phnum) {
         let segment: elf::Elf64_Phdr = read(file, header.e_phoff + index * entry_size)?;
         if segment.p_type != elf::PT_LOAD && segment.p_type != elf::PT_NOTE {
@@ -146,13 +170,17 @@ fn check(file: &mut File, size: u64, ram_end: u64) -> Result<u64, KernelError> {
         if end > ram_end {
             return Err(KernelError::DoesNotFit { start, end });
         }
-        kernel_end = kernel_end.max(end);
+        segments.push(Segment {
+            linked: segment.p_vaddr,
+            physical: start,
+            size: end - start,
+        });
     }
-    match kernel_end {
-        0 => Err(KernelError::BadHeaders(
+    match segments.is_empty() {
+        true => Err(KernelError::BadHeaders(
             "nothing is to be loaded".to_owned(),
         )),
-        end => Ok(end),
+        false => Ok(segments),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod config;
 pub mod control_page;
 pub mod cpuid;
 pub mod crash;
+pub mod debug;
 pub mod images;
 pub mod kernel_image;
 pub mod logger;

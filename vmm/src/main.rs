@@ -54,6 +54,11 @@ fn run(args: &RunArgs, start: Instant) -> Result<u8, Error> {
     let signals = Signals::block()?;
     // The process ends right after the VM, and gives its parts back faster than destructors do.
     let mut vm = ManuallyDrop::new(ringlet_vmm::build(&config, &timeline)?);
+    if let Some(address) = vm.debugger_address() {
+        say(&format!(
+            "waiting for a debugger: gdb -ex 'target remote {address}'"
+        ));
+    }
     let raw = RawMode::enter()?;
     let outcome = vm.run(signals, raw);
     terminal::restore();
@@ -80,6 +85,7 @@ fn config(args: &RunArgs) -> Result<Config, Error> {
         rootfs: images::ROOTFS.find(args.rootfs.as_deref(), variable, &exe)?,
         mode: cli::value_name(&args.mode),
         kernel_log: cli::value_name(&args.kernel_log),
+        gdb: args.gdb.clone(),
         process: ProcessSpec {
             args: args
                 .command

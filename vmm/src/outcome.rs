@@ -23,6 +23,8 @@ pub enum Outcome {
     Exit(Exit),
     /// Ringlet got this signal.
     Signal(u8),
+    /// The debugger ended the VM.
+    Killed,
     /// The VM cannot go on: a report for the user.
     Crash(String),
 }
@@ -37,7 +39,7 @@ impl Outcome {
             }
             Self::Exit(Exit::NotFound) => STATUS_NOT_FOUND,
             Self::Exit(Exit::NotExecutable(_)) => STATUS_NOT_EXECUTABLE,
-            Self::Exit(_) | Self::Crash(_) => STATUS_ERROR,
+            Self::Exit(_) | Self::Killed | Self::Crash(_) => STATUS_ERROR,
         }
     }
 
@@ -45,6 +47,7 @@ impl Outcome {
     pub fn message(&self, config: &Config) -> Option<String> {
         let exit = match self {
             Self::Crash(report) => return Some(report.clone()),
+            Self::Killed => return Some("the debugger ended the VM".to_owned()),
             Self::Signal(_) => return None,
             Self::Exit(exit) => exit,
         };
@@ -148,6 +151,7 @@ mod tests {
             (Outcome::Exit(Exit::Panic), 125),
             (Outcome::Exit(Exit::BadRootfs), 125),
             (Outcome::Signal(2), 130),
+            (Outcome::Killed, 125),
             (Outcome::Crash(String::new()), 125),
         ] {
             assert_eq!(outcome.status(), status, "{outcome:?}");

@@ -14,6 +14,8 @@ pub enum Request {
     Suspend,
     /// The process was continued.
     Resume,
+    /// Say what the vCPUs are doing.
+    Report,
     /// The terminal has another size.
     Resize,
 }
@@ -22,7 +24,7 @@ const SIGNALS: [(libc::c_int, Request); 7] = [
     (libc::SIGINT, Request::End(libc::SIGINT as u8)),
     (libc::SIGTERM, Request::End(libc::SIGTERM as u8)),
     (libc::SIGHUP, Request::End(libc::SIGHUP as u8)),
-    (libc::SIGQUIT, Request::End(libc::SIGQUIT as u8)),
+    (libc::SIGQUIT, Request::Report),
     (libc::SIGTSTP, Request::Suspend),
     (libc::SIGCONT, Request::Resume),
     (libc::SIGWINCH, Request::Resize),

@@ -2,14 +2,17 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
-use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use kvm_bindings::{CpuId, kvm_debug_exit_arch, kvm_regs, kvm_segment};
+use kvm_ioctls::{VcpuExit, VmFd};
 use ringlet_devices::{Memory, Stop};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::bus::Bus;
 use crate::cpuid;
 use crate::crash::{self, Cause};
+use crate::debug::Image;
+use crate::debug::port::Dock;
+use crate::debug::trap::{Cpu, Tracer, TrapError};
 use crate::outcome::{Ending, Outcome};
 use crate::serial::SerialPort;
 
@@ -35,6 +38,8 @@ pub struct Machine {
     pub ending: Arc<Ending>,
     /// Guest RAM.
     pub memory: Memory,
+    /// The kernel.
+    pub image: Arc<Image>,
 }
 
 impl Machine {
@@ -50,13 +55,25 @@ impl Machine {
 
 /// A virtual CPU.
 pub struct Vcpu {
-    fd: VcpuFd,
+    cpu: Cpu,
     index: u32,
     machine: Machine,
+    dock: Dock<Cpu>,
+}
+
+/// Why a vCPU left the guest, once that is served.
+enum Left {
+    /// A device was accessed.
+    Access,
+    /// A signal, or nothing at all.
+    Interrupted,
+    /// The debugger is concerned.
+    Debug(kvm_debug_exit_arch),
 }
 
 impl Vcpu {
-    /// Creates vCPU `index` of `count`. All but the first wait for a startup IPI.
+    /// Creates vCPU `index` of `count`, which others reach through `dock`. All but the first wait for
+    /// a startup IPI.
     ///
     /// # Errors
     ///
@@ -67,10 +84,17 @@ impl Vcpu {
         count: u32,
         supported: &CpuId,
         machine: Machine,
+        dock: Dock<Cpu>,
+        tracer: Option<Tracer>,
     ) -> Result<Self, kvm_ioctls::Error> {
         let fd = vm.create_vcpu(index.into())?;
         fd.set_cpuid2(&cpuid::for_vcpu(supported, index, count))?;
-        Ok(Self { fd, index, machine })
+        Ok(Self {
+            cpu: Cpu { fd, tracer },
+            index,
+            machine,
+            dock,
+        })
     }
 
     /// Sets the state that PVH asks for (Xen's `docs/misc/pvh.pandoc`): 32-bit protected mode with
@@ -80,7 +104,7 @@ impl Vcpu {
     ///
     /// Those of `KVM_SET_SREGS` and `KVM_SET_REGS`.
     pub fn enter_at(&self, entry: u64, start_info: u64) -> Result<(), kvm_ioctls::Error> {
-        let mut sregs = self.fd.get_sregs()?;
+        let mut sregs = self.cpu.fd.get_sregs()?;
         sregs.cs = flat(CODE);
         sregs.ds = flat(DATA);
         sregs.es = sregs.ds;
@@ -94,8 +118,8 @@ impl Vcpu {
             ..Default::default()
         };
         sregs.cr0 = CR0;
-        self.fd.set_sregs(&sregs)?;
-        self.fd.set_regs(&kvm_regs {
+        self.cpu.fd.set_sregs(&sregs)?;
+        self.cpu.fd.set_regs(&kvm_regs {
             rip: entry,
             rbx: start_info,
             rflags: RFLAGS_RESERVED,
@@ -105,18 +129,92 @@ impl Vcpu {
 
     /// Runs the guest until the VM ends or `stop` says so.
     pub fn run(mut self, stop: &Stop) {
-        while !stop.requested() && !self.machine.ending.is_set() {
-            if let Err(cause) = self.step() {
-                let report = crash::report(&mut self.fd, self.index, &self.machine.memory, &cause);
-                self.machine.ending.end(Outcome::Crash(report));
+        self.dock.moor();
+        let ending = Arc::clone(&self.machine.ending);
+        let over = || stop.requested() || ending.is_set();
+        loop {
+            self.dock.attend(&mut self.cpu, over);
+            if over() {
+                return;
             }
+            let Err(cause) = self.step() else {
+                continue;
+            };
+            let (memory, image) = (&self.machine.memory, &self.machine.image);
+            let report = crash::report(&mut self.cpu.fd, self.index, memory, image, &cause);
+            if self.cpu.tracer.as_mut().is_some_and(Tracer::on_crash) {
+                self.dock.hold();
+                self.dock.attend(&mut self.cpu, over);
+            }
+            ending.end(Outcome::Crash(report));
         }
     }
 
     /// Runs the guest to its next exit and serves that.
     fn step(&mut self) -> Result<(), Cause> {
+        let left = match self.enter() {
+            Err(Cause::InternalError) => return self.on_internal_error(),
+            left => left?,
+        };
+        let Cpu { fd, tracer } = &mut self.cpu;
+        let Some(tracer) = tracer else {
+            return Ok(());
+        };
+        let stops = match left {
+            Left::Interrupted => return Ok(()),
+            Left::Debug(exit) => tracer.on_debug(fd, &exit).map_err(debug_cause)?,
+            Left::Access if !tracer.is_stepping() => return Ok(()),
+            Left::Access => return self.finish_access(),
+        };
+        if stops {
+            self.dock.hold();
+        }
+        Ok(())
+    }
+
+    /// Has KVM finish the instruction whose access was served, and go no further.
+    fn finish_access(&mut self) -> Result<(), Cause> {
+        self.cpu.fd.set_kvm_immediate_exit(1);
+        let left = loop {
+            match self.enter() {
+                // An access in several parts.
+                Ok(Left::Access) => (),
+                left => break left,
+            }
+        };
+        self.cpu.fd.set_kvm_immediate_exit(0);
+        let Cpu { fd, tracer } = &mut self.cpu;
+        let Some(tracer) = tracer else {
+            return Ok(());
+        };
+        let stops = match left? {
+            Left::Debug(exit) => tracer.on_debug(fd, &exit),
+            _ => tracer.on_access(fd),
+        };
+        if stops.map_err(debug_cause)? {
+            self.dock.hold();
+        }
+        Ok(())
+    }
+
+    /// Where KVM emulates CPL 0, a breakpoint there is an instruction that it cannot emulate.
+    fn on_internal_error(&mut self) -> Result<(), Cause> {
+        let Cpu { fd, tracer } = &mut self.cpu;
+        let stops = match tracer {
+            Some(tracer) => tracer.on_internal_error(fd).map_err(debug_cause)?,
+            None => false,
+        };
+        match stops {
+            true => self.dock.hold(),
+            false => return Err(Cause::InternalError),
+        }
+        Ok(())
+    }
+
+    /// Runs the guest to its next exit; serves that if it is an access to a device.
+    fn enter(&mut self) -> Result<Left, Cause> {
         let machine = &self.machine;
-        match self.fd.run() {
+        match self.cpu.fd.run() {
             Ok(VcpuExit::MmioWrite(addr, _) | VcpuExit::MmioRead(addr, _))
                 if machine.memory.address_in_range(GuestAddress(addr)) =>
             {
@@ -126,18 +224,25 @@ impl Vcpu {
             Ok(VcpuExit::MmioRead(addr, data)) => machine.bus.read(addr, data),
             Ok(VcpuExit::IoOut(port, data)) => machine.lock_serial().write(port, data),
             Ok(VcpuExit::IoIn(port, data)) => machine.lock_serial().read(port, data),
-            Ok(VcpuExit::Intr) => (),
+            Ok(VcpuExit::Intr) => return Ok(Left::Interrupted),
+            Ok(VcpuExit::Debug(exit)) => return Ok(Left::Debug(exit)),
             Ok(VcpuExit::Hlt) => return Err(Cause::Halted),
             Ok(VcpuExit::Shutdown) => return Err(Cause::TripleFault),
             Ok(VcpuExit::InternalError) => return Err(Cause::InternalError),
             Ok(VcpuExit::FailEntry(reason, _)) => return Err(Cause::FailedEntry(reason)),
             Ok(exit) => return Err(Cause::Unexpected(format!("{exit:?}"))),
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => (),
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                return Ok(Left::Interrupted);
+            }
             Err(error) if error.errno() == libc::EFAULT => return Err(Cause::LostMemory(None)),
             Err(error) => return Err(Cause::Run(error)),
         }
-        Ok(())
+        Ok(Left::Access)
     }
+}
+
+fn debug_cause(error: TrapError) -> Cause {
+    Cause::Debug(error.to_string())
 }
 
 /// A 32-bit segment over the whole address space.

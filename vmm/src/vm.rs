@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::VmFd;
@@ -11,7 +12,11 @@ use ringlet_devices::Worker;
 use ringlet_devices::console::{ConsoleHandle, Size};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::outcome::{Ending, Outcome};
+use crate::debug::port::Port;
+use crate::debug::session::{Event, Session};
+use crate::debug::trap::Cpu;
+use crate::debug::{Server, report};
+use crate::outcome::Outcome;
 use crate::signals::{Request, Signals};
 use crate::terminal::{self, RawMode};
 use crate::vcpu::{Machine, Vcpu};
@@ -26,11 +31,20 @@ pub type EventLoop = EventManager<Box<dyn MutEventSubscriber>>;
 /// A VM that is complete and has not run yet.
 pub struct Vm {
     vcpus: Vec<Vcpu>,
+    ports: Arc<[Port<Cpu>]>,
     events: EventLoop,
     console: ConsoleHandle,
     machine: Machine,
+    debugger: Option<Debugger>,
     /// Closed last: vCPUs and devices use it.
     _fd: VmFd,
+}
+
+/// The GDB stub before the VM runs. The vCPUs are held until a debugger has come.
+pub(crate) struct Debugger {
+    pub(crate) server: Server,
+    pub(crate) session: Arc<Session>,
+    pub(crate) events: Receiver<Event>,
 }
 
 /// Why a VM cannot run.
@@ -48,18 +62,27 @@ impl Vm {
     /// Puts the parts together.
     pub(crate) fn new(
         fd: VmFd,
-        vcpus: Vec<Vcpu>,
+        (vcpus, ports): (Vec<Vcpu>, Arc<[Port<Cpu>]>),
         events: EventLoop,
         console: ConsoleHandle,
         machine: Machine,
+        debugger: Option<Debugger>,
     ) -> Self {
         Self {
             vcpus,
+            ports,
             events,
             console,
             machine,
+            debugger,
             _fd: fd,
         }
+    }
+
+    /// Where a debugger can connect, if one may and the VM has not run yet.
+    pub fn debugger_address(&self) -> Option<String> {
+        let debugger = self.debugger.as_ref()?;
+        Some(debugger.server.address())
     }
 
     /// Runs the VM to its end. What the guest wrote before it ended is written out by then, unless
@@ -71,7 +94,8 @@ impl Vm {
     pub fn run(&mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError> {
         let flags = Rc::new(Flags::default());
         let lifecycle = self.events.add_subscriber(Box::new(Lifecycle {
-            ending: Arc::clone(&self.machine.ending),
+            machine: self.machine.clone(),
+            ports: Arc::clone(&self.ports),
             console: self.console.clone(),
             signals,
             raw,
@@ -83,12 +107,24 @@ impl Vm {
                 vcpu.run(&stop)
             })?);
         }
+        let stub = match self.debugger.take() {
+            Some(debugger) => Some(debugger.server.start(
+                debugger.session,
+                debugger.events,
+                Arc::clone(&self.ports),
+                Arc::clone(&self.machine.ending),
+            )?),
+            None => None,
+        };
         let outcome = loop {
             match self.machine.ending.outcome() {
                 Some(outcome) => break outcome,
                 None => turn(&mut self.events, FOREVER)?,
             }
         };
+        if let Some(stub) = stub {
+            stub.finish(&outcome);
+        }
         self.stop_vcpus(workers, &flags)?;
         if !matches!(outcome, Outcome::Signal(_)) {
             self.console.drain();
@@ -141,7 +177,8 @@ struct Flags {
 
 /// Serves the events that are about the VM itself.
 struct Lifecycle {
-    ending: Arc<Ending>,
+    machine: Machine,
+    ports: Arc<[Port<Cpu>]>,
     console: ConsoleHandle,
     signals: Signals,
     raw: Option<RawMode>,
@@ -163,7 +200,12 @@ impl Lifecycle {
         match request {
             Request::End(signal) => {
                 self.flags.signal.set(Some(signal));
-                self.ending.end(Outcome::Signal(signal));
+                self.machine.ending.end(Outcome::Signal(signal));
+            }
+            Request::Report => {
+                let (memory, image) = (&self.machine.memory, &self.machine.image);
+                let text = report::all(&self.ports, memory, image);
+                terminal::write_stderr(text.as_bytes());
             }
             Request::Suspend => self.suspend(),
             Request::Resume => self.resume(),
@@ -199,7 +241,7 @@ impl Lifecycle {
 impl MutEventSubscriber for Lifecycle {
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
         // EAGAIN says that an event has not come.
-        let _ = self.ending.event().read();
+        let _ = self.machine.ending.event().read();
         if self.console.drained().read().is_ok() {
             self.flags.drained.set(true);
         }
@@ -208,7 +250,7 @@ impl MutEventSubscriber for Lifecycle {
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         for events in [
-            Events::new(self.ending.event(), EventSet::IN),
+            Events::new(self.machine.ending.event(), EventSet::IN),
             Events::new(self.console.drained(), EventSet::IN),
             Events::new(&self.signals, EventSet::IN),
         ] {

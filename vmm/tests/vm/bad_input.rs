@@ -38,6 +38,24 @@ fn options() {
         (&["--mode", "ring9"], &["--mode", "ring9"]),
         (&["--kernel-log", "loud"], &["--kernel-log", "loud"]),
         (&["--env", "=x"], &["--env"]),
+        (&["--gdb", "65536"], &["--gdb", "65536", "HOST:PORT"]),
+        (&["--gdb", "127.0.0.1:http"], &["--gdb", "http"]),
+        (
+            &["--gdb", "no.such.host.invalid:1"],
+            &["--gdb", "no.such.host.invalid:1"],
+        ),
+        (
+            &["--gdb", "192.0.2.1:1"],
+            &["--gdb", "192.0.2.1:1", "assign"],
+        ),
+        (
+            &["--gdb", "/does/not/exist"],
+            &["--gdb", "/does/not/exist", "No such file"],
+        ),
+        (
+            &["--gdb", "/proc/version"],
+            &["--gdb", "/proc/version", "in use"],
+        ),
         (&["--no-such-option"], &["--no-such-option"]),
     ] {
         refused(dir.ringlet(&exiting()).args(args), says);
@@ -233,7 +251,7 @@ fn help_version_and_completions_go_to_stdout() {
     assert!(run(&["--version"]).starts_with("ringlet 0."));
     let help = run(&["run", "--help"]);
     for word in [
-        "--cpus", "--mem", "--disk", "--env", "--rootfs", "--kernel", "--mode",
+        "--cpus", "--mem", "--disk", "--env", "--rootfs", "--kernel", "--mode", "--gdb",
     ] {
         assert!(help.contains(word), "{word}");
     }

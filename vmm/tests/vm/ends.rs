@@ -79,6 +79,7 @@ fn a_triple_fault_is_reported_with_registers() {
         "{text}"
     );
     assert!(text.contains("code at rip: 0f 0b eb fe"), "{text}");
+    assert!(text.contains("\n  0x0000000000200007\n"), "{text}");
 }
 
 #[test]
@@ -139,7 +140,6 @@ fn signals_end_a_guest_that_does_not() {
         (libc::SIGINT, 130),
         (libc::SIGTERM, 143),
         (libc::SIGHUP, 129),
-        (libc::SIGQUIT, 131),
     ] {
         for cpus in ["1", "3"] {
             let code = Code::default().print("up\n").hang();
@@ -153,6 +153,26 @@ fn signals_end_a_guest_that_does_not() {
             assert_eq!(stderr(&output, status), "up\n");
             assert!(before.elapsed() < Duration::from_secs(5));
         }
+    }
+}
+
+#[test]
+fn sigquit_reports_on_every_vcpu_and_the_guest_goes_on() {
+    let dir = Dir::new();
+    let code = Code::default().print("up\n").hang();
+    let mut command = dir.ringlet(&code.elf(true));
+    let child = start(command.args(["--cpus", "3"]));
+    for signal in [libc::SIGQUIT, libc::SIGQUIT, libc::SIGTERM] {
+        std::thread::sleep(Duration::from_millis(300));
+        // SAFETY: kill has no memory arguments, and the child is not waited for yet.
+        unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+    }
+    let text = stderr(&await_end(child), 143);
+    let report = "vCPU 0: running in the kernel, CPL 0, protected mode\nrip=0x20";
+    assert_eq!(text.matches(report).count(), 2, "{text}");
+    for index in ["1", "2"] {
+        let line = format!("vCPU {index}: not started by the guest\n");
+        assert_eq!(text.matches(&line).count(), 2, "{text}");
     }
 }
 

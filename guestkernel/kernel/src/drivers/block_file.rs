@@ -282,6 +282,10 @@ impl FileOps for BlockFile {
         Ok(self.device.size())
     }
 
+    fn has_fixed_size(&self) -> bool {
+        true
+    }
+
     fn seek_hole(&self, _from: u64, _hole: bool) -> Answer<'_, u64> {
         Errno::EINVAL.into()
     }

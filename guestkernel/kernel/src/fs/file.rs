@@ -169,6 +169,11 @@ pub trait FileOps: Any + Send + Sync {
         Err(Errno::EINVAL)
     }
 
+    /// Whether its size is given once and for all, so that no position lies beyond it.
+    fn has_fixed_size(&self) -> bool {
+        false
+    }
+
     /// The first position not before `from` that is in a hole (`SEEK_HOLE`) or not (`SEEK_DATA`).
     /// The default is a file without holes.
     fn seek_hole(&self, from: u64, hole: bool) -> Answer<'_, u64> {
@@ -398,6 +403,9 @@ impl OpenFile {
         };
         let position = base.checked_add(offset).ok_or(Errno::EINVAL)?;
         let position = u64::try_from(position).map_err(|_| Errno::EINVAL)?;
+        if self.ops.has_fixed_size() && position > self.ops.size()? {
+            return Err(Errno::EINVAL);
+        }
         self.set_position(position);
         Ok(position)
     }
