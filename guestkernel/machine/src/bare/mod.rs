@@ -5,7 +5,7 @@ mod boot;
 pub mod clock;
 pub(crate) mod extended;
 mod gates;
-mod heap;
+pub(crate) mod heap;
 pub mod interrupt;
 mod memory_functions;
 pub(crate) mod mode;

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod device;
 pub mod extended;
+pub mod heap;
 pub mod interrupt;
 pub mod mmio;
 pub mod mode;
