@@ -1,5 +1,5 @@
-//! `syscall-test`, `uring-test` and `thread-test` in the guest, and on the host where that is a Linux 6.18: each of
-//! their named checks is a test.
+//! `syscall-test`, `uring-test` and `thread-test` in the guest, and on the host where that is a
+//! Linux 6.18: each of their named checks is a test.
 
 use std::collections::HashMap;
 use std::process::Command;

@@ -12,3 +12,4 @@ mod hostile_images;
 mod signals;
 mod stdio;
 mod terminal;
+mod threads;
