@@ -76,6 +76,11 @@ run: kvm build $(IMAGE) ## hash a disk image in a microVM, and compare with the 
 test: ## check formatting and lints, and run all tests
 	@tests/all
 
+# Every order in which threads can reach what these models build, tried one after the other.
+.PHONY: loom
+loom: ## model-check the kernel's concurrency primitives
+	RUSTFLAGS="--cfg loom" cargo test --locked -p kernel --lib --target-dir target/loom models
+
 .PHONY: bench
 bench: kvm build $(IMAGE) ## compare host and guest; writes target/bench.json
 	cargo build --release --locked -p ringlet-tests --bin bench

@@ -1,5 +1,5 @@
-//! `syscall-test` and `uring-test` in the guest, and on the host where that is a Linux 6.18: each of
-//! their named checks is a test.
+//! `syscall-test`, `uring-test` and `thread-test` in the guest, and on the host where that is a
+//! Linux 6.18: each of their named checks is a test.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Failed, Trial};
 use ringlet_tests::{Artifacts, Disk, LoopDevice, Output, Ringlet};
 
-const PROGRAMS: [&str; 2] = ["syscall-test", "uring-test"];
+const PROGRAMS: [&str; 3] = ["syscall-test", "uring-test", "thread-test"];
 const DISK_SIZE: usize = 32 << 20;
 /// A VM that dies takes the checks after it along; this many deaths are looked behind.
 const RESTARTS: usize = 20;

@@ -13,3 +13,4 @@ mod hostile_images;
 mod signals;
 mod stdio;
 mod terminal;
+mod threads;

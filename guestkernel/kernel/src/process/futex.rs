@@ -205,7 +205,7 @@ impl Operation {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::mm::{MapRequest, PageSource};

@@ -85,7 +85,7 @@ impl List<'_> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::mm::MapRequest;

@@ -213,7 +213,7 @@ impl Sequence {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::mm::{Access, MapRequest};

@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use linux_raw_sys::{auxvec, general as raw};
-use machine::hosted::set_program;
+use machine::hosted::set_program_in;
 use machine::{PageFault, Trap, UserContext};
 
 /// A name space with files in its root directory.
@@ -322,7 +322,9 @@ fn run_to_end(thread: Thread) -> ExitStatus {
 }
 
 /// A process whose program is `program`, which is given the address of a page that it may use.
-fn run(mut program: impl FnMut(&mut UserContext, u64) -> Trap + 'static) -> (ExitStatus, u64) {
+fn run(
+    mut program: impl FnMut(&mut UserContext, u64) -> Trap + Send + 'static,
+) -> (ExitStatus, u64) {
     let world = World::new(&[]);
     let space = AddressSpace::new().unwrap();
     let access = Access::READ | Access::WRITE;
@@ -330,7 +332,8 @@ fn run(mut program: impl FnMut(&mut UserContext, u64) -> Trap + 'static) -> (Exi
     let process = Process::new(space, world.files, world.fs);
     let thread = Thread::new(process.clone(), UserContext::new(0, 0), [0; 16]).unwrap();
     let started = machine::clock::monotonic();
-    set_program(Box::new(move |context| program(context, page)));
+    let root = process.space.root();
+    set_program_in(root, Box::new(move |context| program(context, page)));
     let status = run_to_end(thread);
     (status, machine::clock::monotonic() - started)
 }
@@ -428,9 +431,8 @@ fn running_out_of_memory_ends_the_program() {
     let process = Process::new(space, world.files, world.fs);
     let thread = Thread::new(process, UserContext::new(0, 0), [0; 16]).unwrap();
     // The kernel needs the page, in place of the program.
-    set_program(Box::new(move |context| {
-        call(context, raw::__NR_time, &[page])
-    }));
+    let program = Box::new(move |context: &mut _| call(context, raw::__NR_time, &[page]));
+    set_program_in(thread.process.space.root(), program);
     assert_eq!(run_to_end(thread), ExitStatus::Signaled(9));
 }
 

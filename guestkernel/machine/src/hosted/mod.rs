@@ -1,8 +1,7 @@
 //! The hosted backend: memory on the heap, programs that are closures, the host's clock.
 //!
-//! For tests, fuzzing and Miri. Install a program with [`set_program`], and every
-//! [`UserContext::run`] of that thread of the host calls it; or with [`set_program_in`], and every
-//! one in that address space does.
+//! For tests, fuzzing and Miri. Install a program with [`set_program_in`], and every
+//! [`UserContext::run`] in that address space calls it; or with [`set_program`], for all others.
 
 pub mod clock;
 pub mod device;
@@ -22,9 +21,8 @@ use crate::frame::{self, Frame, FrameState};
 use crate::page_table::Space;
 use crate::user::{Trap, UserContext};
 use std::alloc::{Layout, alloc_zeroed};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Page frames of simulated RAM.
 const FRAMES: u32 = if cfg!(miri) { 2048 } else { 65536 };
@@ -36,52 +34,47 @@ pub(crate) const USER_SS: u64 = 0x2b;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ContextState {}
 
-/// A simulated program.
-pub type Program = Box<dyn FnMut(&mut UserContext) -> Trap>;
+/// A simulated program: whichever thread of the host happens to run the executor runs it.
+pub type Program = Box<dyn FnMut(&mut UserContext) -> Trap + Send>;
 
-thread_local! {
-    static PROGRAM: RefCell<Option<Program>> = const { RefCell::new(None) };
+struct Programs {
+    /// By the address of the page map, which each entry keeps from being used again.
+    by_space: BTreeMap<u64, (Space, Arc<Mutex<Program>>)>,
+    otherwise: Option<Arc<Mutex<Program>>>,
 }
 
-/// Makes `program` what [`UserContext::run`] runs on this thread.
-pub fn set_program(program: Program) {
-    PROGRAM.with(|slot| *slot.borrow_mut() = Some(program));
+static PROGRAMS: Mutex<Programs> = Mutex::new(Programs {
+    by_space: BTreeMap::new(),
+    otherwise: None,
+});
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// A simulated program that any thread of the host may run.
-pub type SharedProgram = Box<dyn FnMut(&mut UserContext) -> Trap + Send>;
-
-/// By the address of the page map, which each entry keeps from being used again.
-type SharedPrograms = BTreeMap<u64, (Space, Arc<Mutex<SharedProgram>>)>;
-
-static SHARED_PROGRAMS: Mutex<SharedPrograms> = Mutex::new(BTreeMap::new());
 
 /// Makes `program` what [`UserContext::run`] runs in `space`, for all threads of the program.
-pub fn set_program_in(space: &Space, program: SharedProgram) {
-    let mut programs = SHARED_PROGRAMS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+pub fn set_program_in(space: &Space, program: Program) {
     let program = Arc::new(Mutex::new(program));
-    programs.insert(space.0.address().0, (space.clone(), program));
+    let entry = (space.clone(), program);
+    lock(&PROGRAMS).by_space.insert(space.0.address().0, entry);
 }
 
-fn program_in(space: &Space) -> Option<Arc<Mutex<SharedProgram>>> {
-    let programs = SHARED_PROGRAMS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    let (_, program) = programs.get(&space.0.address().0)?;
-    Some(program.clone())
+/// Makes `program` what [`UserContext::run`] runs in address spaces that have no program.
+pub fn set_program(program: Program) {
+    lock(&PROGRAMS).otherwise = Some(Arc::new(Mutex::new(program)));
 }
 
 pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
-    if let Some(program) = program_in(space) {
-        let mut program = program.lock().unwrap_or_else(PoisonError::into_inner);
-        return program(context);
-    }
-    PROGRAM.with(|slot| match slot.borrow_mut().as_mut() {
-        Some(program) => program(context),
+    let program = {
+        let programs = lock(&PROGRAMS);
+        let own = programs.by_space.get(&space.0.address().0);
+        own.map(|(_, program)| program.clone())
+            .or_else(|| programs.otherwise.clone())
+    };
+    match program {
+        Some(program) => lock(&program)(context),
         None => Trap::Interrupt,
-    })
+    }
 }
 
 pub(crate) fn syscall_gate_address() -> Option<u64> {

@@ -56,6 +56,12 @@ enum Node {
     Link(&'static str),
     /// A text that is made when it is opened.
     Text(Text),
+    /// The directory of the threads.
+    Threads,
+    /// The directory of one of them.
+    Thread(u32),
+    /// A text about one of them.
+    ThreadText(Text, u32),
 }
 
 /// The process's number, as a name.
@@ -73,7 +79,7 @@ const ROOT: [(&str, Node); 10] = [
     ("uptime", Node::Text(Text::Uptime)),
     ("version", Node::Text(Text::Version)),
 ];
-const PROCESS: [(&str, Node); 10] = [
+const PROCESS: [(&str, Node); 11] = [
     ("cmdline", Node::Text(Text::CommandLine)),
     ("comm", Node::Text(Text::Name)),
     ("cwd", Node::WorkingDirectory),
@@ -84,10 +90,20 @@ const PROCESS: [(&str, Node); 10] = [
     ("root", Node::RootDirectory),
     ("stat", Node::Text(Text::ProcessStat)),
     ("status", Node::Text(Text::Status)),
+    ("task", Node::Threads),
+];
+/// What there is of each thread.
+const THREAD: [(&str, Text); 3] = [
+    ("comm", Text::Name),
+    ("stat", Text::ProcessStat),
+    ("status", Text::Status),
 ];
 /// Inode numbers: those of the files in `PROCESS` start here, then those of descriptors.
 const PROCESS_NUMBERS: u64 = 100;
 const FILE_NUMBERS: u64 = 1000;
+/// Inode numbers of threads, and of the texts about each, so far apart, behind it.
+const THREAD_NUMBERS: u64 = 1 << 32;
+const THREAD_STEP: u64 = 16;
 
 struct ProcInode {
     fs: Arc<ProcFs>,
@@ -151,6 +167,12 @@ impl ProcInode {
         match node {
             Node::Root => 1,
             Node::File(fd) => FILE_NUMBERS + fd as u64,
+            Node::Thread(tid) => THREAD_NUMBERS + u64::from(tid) * THREAD_STEP,
+            Node::ThreadText(text, tid) => {
+                let index = THREAD.iter().position(|(_, other)| *other == text);
+                let index = index.map_or(0, |index| index as u64 + 1);
+                Self::number(Node::Thread(tid)) + index
+            }
             _ => place(&ROOT, 2)
                 .or_else(|| place(&PROCESS, PROCESS_NUMBERS))
                 .unwrap_or(0),
@@ -159,8 +181,10 @@ impl ProcInode {
 
     fn kind(node: Node) -> FileType {
         match node {
-            Node::Root | Node::Process | Node::Files => FileType::Directory,
-            Node::Text(_) => FileType::Regular,
+            Node::Root | Node::Process | Node::Files | Node::Threads | Node::Thread(_) => {
+                FileType::Directory
+            }
+            Node::Text(_) | Node::ThreadText(..) => FileType::Regular,
             _ => FileType::Symlink,
         }
     }
@@ -168,14 +192,16 @@ impl ProcInode {
     fn stat_now(&self) -> Result<Stat> {
         let process = self.fs.process()?;
         let links = match self.node {
-            Node::Root | Node::Process => 3,
-            Node::Files => 2,
+            Node::Root => 3,
+            Node::Process => 4,
+            Node::Threads => 2 + process.threads().len() as u32,
+            Node::Files | Node::Thread(_) => 2,
             _ => 1,
         };
         let permissions = match self.node {
-            Node::Root | Node::Process => 0o555,
+            Node::Root | Node::Process | Node::Threads | Node::Thread(_) => 0o555,
             Node::Files => 0o500,
-            Node::Text(_) => 0o444,
+            Node::Text(_) | Node::ThreadText(..) => 0o444,
             Node::File(fd) => match process.files.get_any(fd)?.flags() {
                 flags if flags.can_read() && flags.can_write() => 0o700,
                 flags if flags.can_write() => 0o300,
@@ -200,12 +226,21 @@ impl ProcInode {
         let table: &[(&str, Node)] = match self.node {
             Node::Root => &ROOT,
             Node::Process => &PROCESS,
+            Node::Threads => {
+                let tid = number_in(name)?;
+                let threads = self.fs.process()?.threads();
+                return match threads.iter().find(|thread| thread.tid as i32 == tid) {
+                    Some(thread) => Ok(Node::Thread(thread.tid)),
+                    None => Err(Errno::ENOENT),
+                };
+            }
+            Node::Thread(tid) => {
+                let entry = THREAD.iter().find(|(known, _)| known.as_bytes() == name);
+                let node = entry.map(|(_, text)| Node::ThreadText(*text, tid));
+                return node.ok_or(Errno::ENOENT);
+            }
             Node::Files => {
-                let fd = core::str::from_utf8(name).ok().and_then(|name| {
-                    let fd: i32 = name.parse().ok()?;
-                    (format!("{fd}") == name).then_some(fd)
-                });
-                let fd = fd.ok_or(Errno::ENOENT)?;
+                let fd = number_in(name)?;
                 self.fs
                     .process()?
                     .files
@@ -246,18 +281,35 @@ impl ProcInode {
         let table: &[(&str, Node)] = match self.node {
             Node::Root => &ROOT,
             Node::Process => &PROCESS,
-            Node::Files => &[],
+            Node::Files | Node::Threads | Node::Thread(_) => &[],
             _ => return Err(Errno::ENOTDIR),
         };
         let named = |(name, node): &(&str, Node)| (name.as_bytes().to_vec(), *node);
         entries.extend(table.iter().map(named));
-        // The position of a descriptor is its number, after `.` and `..`.
+        if let Node::Thread(tid) = self.node {
+            let texts = THREAD.iter();
+            entries.extend(
+                texts.map(|(name, text)| (name.as_bytes().to_vec(), Node::ThreadText(*text, tid))),
+            );
+        }
+        // The position of a descriptor or thread is its number, after `.` and `..`.
         let mut places: Vec<u64> = (0..entries.len() as u64).collect();
-        if self.node == Node::Files {
-            for fd in self.fs.process()?.files.open_in(0..=u32::MAX) {
-                entries.push((format!("{fd}").into_bytes(), Node::File(fd)));
-                places.push(fd as u64 + 2);
+        let mut add = |number: u64, node| {
+            entries.push((format!("{number}").into_bytes(), node));
+            places.push(number + 2);
+        };
+        match self.node {
+            Node::Files => {
+                for fd in self.fs.process()?.files.open_in(0..=u32::MAX) {
+                    add(fd as u64, Node::File(fd));
+                }
             }
+            Node::Threads => {
+                for thread in self.fs.process()?.threads() {
+                    add(thread.tid.into(), Node::Thread(thread.tid));
+                }
+            }
+            _ => {}
         }
         let mut position = position;
         for (place, (name, node)) in places.into_iter().zip(&entries) {
@@ -276,6 +328,16 @@ impl ProcInode {
             position = place + 1;
         }
         Ok(position)
+    }
+}
+
+/// The number that is a name, written as it is listed.
+fn number_in(name: &[u8]) -> Result<i32> {
+    let text = core::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
+    let number: i32 = text.parse().map_err(|_| Errno::ENOENT)?;
+    match format!("{number}") == text {
+        true => Ok(number),
+        false => Err(Errno::ENOENT),
     }
 }
 
@@ -330,10 +392,12 @@ impl Inode for ProcInode {
     }
 
     fn open(self: Arc<Self>) -> Answer<'static, Arc<dyn FileOps>> {
-        let Node::Text(text) = self.node else {
-            return Answer::ready(Ok(self));
+        let text = match self.node {
+            Node::Text(text) => text.make(&self.fs, None),
+            Node::ThreadText(text, tid) => text.make(&self.fs, Some(tid)),
+            _ => return Answer::ready(Ok(self)),
         };
-        Answer::ready(text.make(&self.fs).map(|bytes| {
+        Answer::ready(text.map(|bytes| {
             let file: Arc<dyn FileOps> = Arc::new(TextFile(bytes));
             file
         }))
@@ -419,6 +483,8 @@ impl Inode for ProcInode {
         match child.map(|child| child.node) {
             Some(Node::Process) => Ok(PID.as_bytes().to_vec()),
             Some(Node::Files) => Ok(b"fd".to_vec()),
+            Some(Node::Threads) => Ok(b"task".to_vec()),
+            Some(Node::Thread(tid)) => Ok(format!("{tid}").into_bytes()),
             _ => Err(Errno::ENOENT),
         }
     }

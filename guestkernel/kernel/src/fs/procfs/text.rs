@@ -1,10 +1,12 @@
 //! The texts in `/proc`.
 
 use super::ProcFs;
-use crate::error::Result;
+use crate::error::{Errno, Result};
 use crate::mm::{Access, PAGE};
+use crate::process::ThreadState;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
@@ -31,14 +33,19 @@ pub(super) enum Text {
 }
 
 impl Text {
-    /// The text as it is now.
-    pub(super) fn make(self, fs: &ProcFs) -> Result<Vec<u8>> {
+    /// The text as it is now, about the thread `tid` or the process.
+    pub(super) fn make(self, fs: &ProcFs, tid: Option<u32>) -> Result<Vec<u8>> {
         let text = match self {
             Self::Cpus => (0..machine::cpu_count())
-                .map(|number| format!("processor\t: {number}\n\n"))
+                .map(|cpu| format!("processor\t: {cpu}\n\n"))
                 .collect(),
             Self::FileSystems => String::from("nodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tproc\n"),
-            Self::Load => String::from("0.00 0.00 0.00 1/1 1\n"),
+            Self::Load => {
+                let threads = fs.process()?.threads();
+                let last = threads.iter().map(|thread| thread.tid).max();
+                let (count, last) = (threads.len().max(1), last.unwrap_or(1));
+                format!("0.00 0.00 0.00 1/{count} {last}\n")
+            }
             Self::Memory => memory(),
             Self::System => system(fs)?,
             Self::Uptime => {
@@ -58,7 +65,7 @@ impl Text {
                 let terminated = |argument: &Vec<u8>| [argument, &b"\0"[..]].concat();
                 return Ok(arguments.iter().flat_map(terminated).collect());
             }
-            Self::Name => format!("{}\n", name(fs)),
+            Self::Name => format!("{}\n", name(fs, tid)?),
             Self::Maps => maps(fs)?,
             Self::Mounts => {
                 let mut text = String::new();
@@ -69,18 +76,38 @@ impl Text {
                 }
                 text
             }
-            Self::ProcessStat => process_stat(fs)?,
-            Self::Status => status(fs)?,
+            Self::ProcessStat => process_stat(fs, tid)?,
+            Self::Status => status(fs, tid)?,
         };
         Ok(text.into_bytes())
     }
 }
 
-/// The last component of the program's path, cut off as `comm` is.
-fn name(fs: &ProcFs) -> String {
-    let path = &fs.facts.program.0;
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-    String::from_utf8_lossy(&name[..name.len().min(15)]).into_owned()
+/// The thread `tid`, or the first one, if that has not ended.
+fn thread(fs: &ProcFs, tid: Option<u32>) -> Result<Option<Arc<ThreadState>>> {
+    let process = fs.process()?;
+    let wanted = tid.unwrap_or(process.pid);
+    let mut threads = process.threads().into_iter();
+    match threads.find(|thread| thread.tid == wanted) {
+        None if tid.is_some() => Err(Errno::ESRCH),
+        thread => Ok(thread),
+    }
+}
+
+/// The name of a thread. That of a process is its first thread's, which was at first the last
+/// component of the program's path.
+fn name(fs: &ProcFs, tid: Option<u32>) -> Result<String> {
+    let name = match thread(fs, tid)? {
+        Some(thread) => thread.name.lock().to_vec(),
+        None => {
+            let path = &fs.facts.program.0;
+            let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+            name[..name.len().min(15)].to_vec()
+        }
+    };
+    let end = name.iter().position(|byte| *byte == 0);
+    let name = &name[..end.unwrap_or(name.len())];
+    Ok(String::from_utf8_lossy(name).into_owned())
 }
 
 fn memory() -> String {
@@ -109,20 +136,20 @@ fn memory() -> String {
 fn system(fs: &ProcFs) -> Result<String> {
     let now = machine::clock::monotonic();
     let used = fs.process()?.cpu_time();
-    let cpus = machine::cpu_count();
-    // Which CPU spent the time is not counted: each is given the same share.
-    let times = |cpus: u32, used: u64| {
-        let idle = (now * u64::from(cpus)).saturating_sub(used);
-        format!("{} 0 0 {} 0 0 0 0 0 0", used / TICK, idle / TICK)
+    let cpus = u64::from(machine::cpu_count());
+    let times = |share: u64| {
+        let idle = (now * cpus).saturating_sub(used) / share;
+        format!("{} 0 0 {} 0 0 0 0 0 0", used / share / TICK, idle / TICK)
     };
-    let mut text = format!("cpu  {}\n", times(cpus, used));
-    for number in 0..cpus {
-        let _ = writeln!(text, "cpu{number} {}", times(1, used / u64::from(cpus)));
+    let mut text = format!("cpu  {}\n", times(1));
+    for cpu in 0..cpus {
+        // Which CPU a thread used is not kept.
+        let _ = writeln!(text, "cpu{cpu} {}", times(cpus));
     }
     let boot = machine::clock::realtime().saturating_sub(now) / SECOND;
-    let _ = writeln!(
+    let _ = write!(
         text,
-        "btime {boot}\nprocesses 1\nprocs_running 1\nprocs_blocked 0"
+        "btime {boot}\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n"
     );
     Ok(text)
 }
@@ -148,22 +175,30 @@ fn maps(fs: &ProcFs) -> Result<String> {
     Ok(text)
 }
 
-fn process_stat(fs: &ProcFs) -> Result<String> {
+fn process_stat(fs: &ProcFs, tid: Option<u32>) -> Result<String> {
     let process = fs.process()?;
-    let (pid, name) = (process.pid, name(fs));
-    let ticks = process.cpu_time() / TICK;
+    let name = name(fs, tid)?;
+    let (pid, own) = (process.pid, tid.unwrap_or(process.pid));
+    let count = process.threads().len().max(1);
+    let used = match (tid, thread(fs, tid)?) {
+        (Some(_), Some(thread)) => thread.cpu_time(),
+        _ => process.cpu_time(),
+    };
+    let ticks = used / TICK;
     let size = process.space.size();
     // Fields 3 to 23 of proc_pid_stat(5), and those that tools read beyond.
     Ok(format!(
-        "{pid} ({name}) R 0 {pid} {pid} 0 -1 0 0 0 0 0 {ticks} 0 0 0 20 0 1 0 0 {size} {} \
+        "{own} ({name}) R 0 {pid} {pid} 0 -1 0 0 0 0 0 {ticks} 0 0 0 20 0 {count} 0 0 {size} {} \
          18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
         size / PAGE
     ))
 }
 
-fn status(fs: &ProcFs) -> Result<String> {
+fn status(fs: &ProcFs, tid: Option<u32>) -> Result<String> {
     let process = fs.process()?;
-    let (pid, name) = (process.pid, name(fs));
+    let name = name(fs, tid)?;
+    let (pid, own) = (process.pid, tid.unwrap_or(process.pid));
+    let count = process.threads().len().max(1);
     let ids = {
         let credentials = process.credentials.lock();
         let line = |ids: &crate::process::Ids| {
@@ -173,8 +208,8 @@ fn status(fs: &ProcFs) -> Result<String> {
         (line(&credentials.user), line(&credentials.group))
     };
     Ok(format!(
-        "Name:\t{name}\nState:\tR (running)\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t0\nTracerPid:\t0\n\
-         Uid:\t{}\nGid:\t{}\nFDSize:\t{}\nVmSize:\t{:8} kB\nThreads:\t1\n",
+        "Name:\t{name}\nState:\tR (running)\nTgid:\t{pid}\nPid:\t{own}\nPPid:\t0\nTracerPid:\t0\n\
+         Uid:\t{}\nGid:\t{}\nFDSize:\t{}\nVmSize:\t{:8} kB\nThreads:\t{count}\n",
         ids.0,
         ids.1,
         process.files.limit(),

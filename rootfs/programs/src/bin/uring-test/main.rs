@@ -1,7 +1,7 @@
 //! `uring-test`: io_uring, checked field by field through raw system calls.
 //!
-//! Every check passes on Linux 6.18 as root: Linux says what is right. Only one thread exists, so
-//! what takes two (the rule of `SINGLE_ISSUER` about other threads) is not here.
+//! Every check passes on Linux 6.18 as root: Linux says what is right. Only one thread exists; what
+//! takes several is in `thread-test`.
 
 mod cancel;
 mod close;
