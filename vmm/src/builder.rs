@@ -56,7 +56,7 @@ pub enum BuildError {
         cause: kvm_ioctls::Error,
     },
     /// More vCPUs than KVM has.
-    #[error("--cpus {wanted}: KVM on this host has at most {max}")]
+    #[error("--cpus {wanted}: KVM on this host has at most {max}; give fewer")]
     TooManyCpus {
         /// vCPUs asked for.
         wanted: u32,
@@ -64,7 +64,7 @@ pub enum BuildError {
         max: usize,
     },
     /// More disks than interrupt pins.
-    #[error("{wanted} disks: at most {max} can be attached")]
+    #[error("--disk: {wanted} disks are more than can be attached; give at most {max}")]
     TooManyDisks {
         /// Disks asked for.
         wanted: usize,
