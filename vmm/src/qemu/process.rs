@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// A process of QEMU. Dropping it kills it and waits for its end.
 pub(super) struct Process {
     pid: libc::pid_t,
-    /// What it has written to its standard error.
+    /// What it has written to its standard output and error.
     messages: File,
 }
 
@@ -55,8 +55,8 @@ impl Process {
             }
         };
         command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdin(memory_file(c"qemu-no-input")?)
+            .stdout(messages.try_clone()?)
             .stderr(messages.try_clone()?)
             .process_group(0);
         // SAFETY: the closure makes system calls only, and allocates nothing.
