@@ -89,17 +89,24 @@ impl FsContext {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if it was removed.
+    /// `ENOENT` if it was removed, `ENAMETOOLONG` if the path does not fit in `PATH_MAX` bytes with
+    /// a NUL.
     pub fn path_of(&self, directory: Arc<dyn Inode>) -> Result<Vec<u8>> {
         let root = self.root();
         let mut names: Vec<Vec<u8>> = Vec::new();
+        let mut length = 0;
         let mut at = directory;
         while !is_same(&*at, &*root) {
             while let Some(point) = self.namespace.covered_by(&*at) {
                 at = point;
             }
             let Some(parent) = at.parent() else { break };
-            names.push(parent.name_of(&*at)?);
+            let name = parent.name_of(&*at)?;
+            length += 1 + name.len();
+            if length >= raw::PATH_MAX as usize {
+                return Err(Errno::ENAMETOOLONG);
+            }
+            names.push(name);
             at = self.namespace.uncover(parent).0;
         }
         if names.is_empty() {

@@ -2,6 +2,7 @@
 
 use super::OpenFile;
 use crate::error::{Errno, Result};
+use crate::heap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
@@ -84,7 +85,7 @@ impl FdTable {
     ///
     /// # Errors
     ///
-    /// `EMFILE`; `EINVAL` if `lowest` is not below the limit.
+    /// `EMFILE`; `EINVAL` if `lowest` is not below the limit; `ENOMEM`.
     pub fn insert(&self, file: Arc<OpenFile>, close_on_exec: bool, lowest: u32) -> Result<i32> {
         let mut table = self.0.lock();
         let lowest = lowest as usize;
@@ -98,16 +99,15 @@ impl FdTable {
         if fd >= table.limit {
             return Err(Errno::EMFILE);
         }
+        table.make_room(fd)?;
         if start == table.lowest {
             table.lowest = fd + 1;
         }
-        table.put(
-            fd,
-            Slot {
-                file,
-                close_on_exec,
-            },
-        );
+        let slot = Slot {
+            file,
+            close_on_exec,
+        };
+        table.slots[fd] = Some(slot);
         Ok(fd as i32)
     }
 
@@ -115,7 +115,7 @@ impl FdTable {
     ///
     /// # Errors
     ///
-    /// `EBADF` if `fd` is beyond the limit.
+    /// `EBADF` if `fd` is beyond the limit; `ENOMEM`.
     pub fn replace(
         &self,
         file: Arc<OpenFile>,
@@ -127,13 +127,11 @@ impl FdTable {
         if fd >= table.limit {
             return Err(Errno::EBADF);
         }
-        let old = table.put(
-            fd,
-            Slot {
-                file,
-                close_on_exec,
-            },
-        );
+        table.make_room(fd)?;
+        let old = table.slots[fd].replace(Slot {
+            file,
+            close_on_exec,
+        });
         Ok(old.map(|slot| slot.file))
     }
 
@@ -189,11 +187,20 @@ impl FdTable {
 }
 
 impl Slots {
-    fn put(&mut self, fd: usize, slot: Slot) -> Option<Slot> {
-        if self.slots.len() <= fd {
+    /// Sees to it that there is a slot for `fd`, and memory for a file in it.
+    fn make_room(&mut self, fd: usize) -> Result<()> {
+        let more = (fd + 1).saturating_sub(self.slots.len());
+        // Growing copies the table.
+        let table = match more {
+            0 => 0,
+            _ => 2 * (fd + 1) * size_of::<Option<Slot>>(),
+        };
+        heap::check(table + size_of::<OpenFile>())?;
+        self.slots.try_reserve(more).map_err(|_| Errno::ENOMEM)?;
+        if more > 0 {
             self.slots.resize_with(fd + 1, || None);
         }
-        self.slots[fd].replace(slot)
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::{OpenFile, WaitQueue};
 use crate::error::{Errno, Result};
+use crate::heap;
 use crate::mm::AddressSpace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -285,7 +286,7 @@ impl RangeLock {
     /// # Errors
     ///
     /// `EAGAIN` if somebody else's lock is in the way; `EBADF` if the file was not opened for
-    /// what the lock is for.
+    /// what the lock is for; `ENOLCK` if there are too many.
     pub fn set(&self, file: &OpenFile, owner: LockOwner) -> Result<()> {
         let is_allowed = match self.mode {
             Some(LockMode::Shared) => file.flags().can_read(),
@@ -300,6 +301,10 @@ impl RangeLock {
         if self.mode.is_some() && locks.ranges.iter().any(|lock| lock.conflicts(&new)) {
             return Err(Errno::EAGAIN);
         }
+        // One lock may be cut in two by the new one, and the list is copied where it grows.
+        let bytes = 2 * size_of_val(locks.ranges.as_slice());
+        heap::check(bytes).map_err(|_| Errno::ENOLCK)?;
+        locks.ranges.try_reserve(2).map_err(|_| Errno::ENOLCK)?;
         let mut rest = Vec::new();
         locks.ranges.retain(|lock| {
             let is_replaced = lock.file == new.file
@@ -337,7 +342,7 @@ impl RangeLock {
     ///
     /// # Errors
     ///
-    /// `EBADF`.
+    /// `EBADF`, `ENOLCK`.
     pub async fn set_waiting(&self, file: &OpenFile, owner: LockOwner) -> Result<()> {
         poll_fn(|context| {
             CHANGES.register(context.waker());
@@ -418,6 +423,18 @@ mod tests {
         asked = range(Some(LockMode::Shared), 0, 15);
         asked.test(&other, owner).unwrap();
         assert_eq!(asked.mode, None);
+    }
+
+    #[test]
+    fn locks_leave_a_part_of_the_heap() {
+        let (one, other) = two_descriptions();
+        let owner = LockOwner::Description;
+        let lock = range(Some(LockMode::Exclusive), 0, 9);
+        lock.set(&one, owner).unwrap();
+        let next = range(Some(LockMode::Exclusive), 20, 29);
+        let result = crate::heap::exhausted(|| next.set(&other, owner));
+        assert_eq!(result, Err(Errno::ENOLCK));
+        next.set(&other, owner).unwrap();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::context::View;
 use super::{BoxFuture, FileOps, Inode, NewNode, OpenFile, OpenFlags, Readiness, WaitQueue};
 use crate::error::{Errno, Result};
+use crate::heap;
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::AddressSpace;
 use alloc::boxed::Box;
@@ -206,6 +207,12 @@ impl Pipe {
             let count = CHUNK.min(room).min(total - io.done);
             match io.buffer.take(io.done, &mut bytes[..count]) {
                 Ok(taken) => {
+                    if let Err(error) = make_room(&mut state.bytes, taken) {
+                        break Poll::Ready(match io.done {
+                            0 => Err(error),
+                            done => Ok(done),
+                        });
+                    }
                     state.bytes.extend(&bytes[..taken]);
                     io.done += taken;
                     has_written = true;
@@ -226,6 +233,16 @@ impl Pipe {
         }
         result
     }
+}
+
+/// Sees to it that `count` more bytes can be put into `bytes`.
+fn make_room(bytes: &mut VecDeque<u8>, count: usize) -> Result<()> {
+    if bytes.capacity() - bytes.len() < count {
+        // Growing copies what there is.
+        heap::check(2 * (bytes.len() + count))?;
+        bytes.try_reserve(count).map_err(|_| Errno::ENOMEM)?;
+    }
+    Ok(())
 }
 
 impl Drop for End {
@@ -370,6 +387,14 @@ mod tests {
         assert_eq!(block_on(read(&reader, 3)).unwrap(), b"hel");
         assert_eq!(block_on(read(&reader, 9)).unwrap(), b"lo");
         assert_eq!(block_on(read(&reader, 9)).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_a_pipe_holds_leaves_a_part_of_the_heap() {
+        let (reader, writer) = pipe(OpenFlags::NONBLOCK);
+        let result = crate::heap::exhausted(|| block_on(write(&writer, b"hello")));
+        assert_eq!(result, Err(Errno::ENOMEM));
+        assert_eq!(block_on(read(&reader, 9)), Err(Errno::EAGAIN));
     }
 
     #[test]

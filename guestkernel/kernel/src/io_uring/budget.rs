@@ -4,6 +4,7 @@
 //! what is large by itself fails with `ENOMEM`.
 
 use crate::error::{Errno, Result};
+use crate::heap;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use machine::PAGE_SIZE;
 
@@ -46,6 +47,9 @@ impl Charge {
 
     /// Takes `bytes` more; false if there are not so many.
     fn grow(&mut self, bytes: usize) -> bool {
+        if heap::check(bytes).is_err() {
+            return false;
+        }
         let limit = limit();
         let take = |in_use: usize| in_use.checked_add(bytes).filter(|sum| *sum <= limit);
         let is_granted = IN_USE

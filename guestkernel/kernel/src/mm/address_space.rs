@@ -7,6 +7,7 @@
 use super::fault::Window;
 use super::vma::{Backing, MapRequest, PAGE, Placement, Vma};
 use crate::error::{Errno, Result};
+use crate::heap;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -29,6 +30,9 @@ const RESERVE_MAX: u64 = 64 << 30;
 const UNMAP_BATCH: u64 = 256 << 20;
 /// Areas that an address space can have (`vm.max_map_count`).
 const MAX_AREAS: usize = 65530;
+
+/// Bytes of the kernel's heap that another two areas may take: nodes of the tree.
+const AREA_COST: usize = 4096;
 
 /// The memory of a program.
 pub struct AddressSpace {
@@ -146,14 +150,17 @@ impl AddressSpace {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for an address that is no page's or a range that is empty or not a program's.
+    /// `EINVAL` for an address that is no page's or a range that is empty or not a program's,
+    /// `ENOMEM` if it cuts an area in two and there are too many.
     pub fn unmap(&self, address: u64, length: u64) -> Result<()> {
         let range = page_range(address, length).ok_or(Errno::EINVAL)?;
         if range.is_empty() || range.end > TASK_SIZE {
             return Err(Errno::EINVAL);
         }
         let mut flush = Flush::new();
-        self.mappings.lock().unmap(range, &mut flush);
+        let mut mappings = self.mappings.lock();
+        mappings.check_cuts(&range)?;
+        mappings.unmap(range, &mut flush);
         Ok(())
     }
 
@@ -195,10 +202,10 @@ impl Mappings {
         let start = self.place(request.placement, length)?;
         let range = start..start + length;
         let replaced = self.mapped_bytes(&range);
-        if self.size - replaced > self.limit.saturating_sub(length) || self.areas.len() >= MAX_AREAS
-        {
+        if self.size - replaced > self.limit.saturating_sub(length) {
             return Err(Errno::ENOMEM);
         }
+        self.check_areas()?;
         let is_accounted =
             !request.no_reserve && !request.is_shared && request.access.contains(Access::WRITE);
         let most = RESERVE_MAX.max(machine::memory_use().total as u64 * PAGE);
@@ -210,6 +217,23 @@ impl Mappings {
         }
         self.insert(start, Vma::new(request, range.end));
         Ok(start)
+    }
+
+    /// Whether there may be more areas: `ENOMEM` if not.
+    fn check_areas(&self) -> Result<()> {
+        if self.areas.len() >= MAX_AREAS {
+            return Err(Errno::ENOMEM);
+        }
+        heap::check(AREA_COST)
+    }
+
+    /// Whether areas may be cut at the ends of `range`.
+    pub(super) fn check_cuts(&self, range: &Range<u64>) -> Result<()> {
+        let cuts = |at: u64| matches!(self.area_at(at), Some((start, _)) if start < at);
+        match cuts(range.start) || cuts(range.end) {
+            true => self.check_areas(),
+            false => Ok(()),
+        }
     }
 
     /// Finds where a mapping of `length` bytes goes.

@@ -45,8 +45,8 @@ impl AddressSpace {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for an address that is no page's, `ENOMEM` if not all of it is mapped, `EACCES`
-    /// if the mapped file does not allow it. What lies before the cause has been changed.
+    /// `EINVAL` for an address that is no page's, `ENOMEM` if not all of it is mapped or there are
+    /// too many areas, `EACCES` if the mapped file does not allow it. What lies before the cause has been changed.
     pub fn protect(&self, address: u64, length: u64, access: Access) -> Result<()> {
         if !address.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
@@ -175,6 +175,7 @@ impl Mappings {
     }
 
     fn protect(&mut self, range: Range<u64>, access: Access, flush: &mut Flush) -> Result<()> {
+        self.check_cuts(&range)?;
         let mut next = range.start;
         let mut result = Ok(());
         for start in self.isolate(&range) {
@@ -234,6 +235,7 @@ impl Mappings {
                 return Err(Errno::EINVAL);
             }
         }
+        self.check_cuts(&old)?;
         let (start, area) = self.area_at(address).ok_or(Errno::EFAULT)?;
         let area_end = area.end;
         let is_anonymous = matches!(area.backing, Backing::Anonymous);

@@ -262,7 +262,9 @@ impl IoBuffer {
                 let mut all = SmallVec::new();
                 let mut left = length;
                 for part in parts(ranges, at, length) {
-                    all.extend(space.pin(part.address, part.length, needed)?);
+                    let pinned = space.pin(part.address, part.length, needed)?;
+                    all.try_reserve(pinned.len()).map_err(|_| Errno::ENOMEM)?;
+                    all.extend(pinned);
                     left -= part.length;
                 }
                 if left > 0 {

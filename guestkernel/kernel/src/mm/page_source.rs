@@ -2,6 +2,7 @@
 
 use super::fault::take;
 use crate::error::Result;
+use crate::heap;
 use alloc::collections::BTreeMap;
 use machine::Frame;
 use spin::Mutex;
@@ -37,6 +38,9 @@ pub trait PageSource: Send + Sync {
     }
 }
 
+/// Bytes of the kernel's heap that one more page may take: a node of the tree.
+const PAGE_COST: usize = 512;
+
 /// Anonymous memory that is shared (`MAP_SHARED | MAP_ANONYMOUS`): it belongs to all mappings.
 #[derive(Default)]
 pub struct SharedMemory {
@@ -49,6 +53,7 @@ impl PageSource for SharedMemory {
         if let Some(frame) = pages.get(&index) {
             return Ok(frame.clone());
         }
+        heap::check(PAGE_COST)?;
         let frame = take(Frame::zeroed)?;
         pages.insert(index, frame.clone());
         Ok(frame)

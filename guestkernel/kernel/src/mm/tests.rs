@@ -541,3 +541,42 @@ fn everything_is_freed_with_the_address_space() {
     drop(space);
     assert!(pinned.iter().all(|segment| segment.frame().is_unique()));
 }
+
+#[test]
+fn areas_and_lists_of_pages_leave_a_part_of_the_heap() {
+    use crate::heap::exhausted;
+    let space = space();
+    let start = map(&space, 8);
+    space.write(start, &[1; 8 * PAGE as usize]).unwrap();
+    exhausted(|| {
+        let more = space.map(MapRequest::anonymous(PAGE, RW));
+        assert_eq!(more, Err(Errno::ENOMEM));
+        // What cuts an area in two needs memory, what only ends one does not.
+        assert_eq!(space.unmap(start + PAGE, PAGE), Err(Errno::ENOMEM));
+        let protected = space.protect(start + PAGE, PAGE, Access::READ);
+        assert_eq!(protected, Err(Errno::ENOMEM));
+        let pinned = space.pin(start, 8 * PAGE as usize, RW).map(|all| all.len());
+        assert_eq!(pinned, Err(Errno::ENOMEM));
+        assert!(space.pin(start + 1, PAGE as usize, RW).is_ok());
+        assert_eq!(space.unmap(start, 8 * PAGE), Ok(()));
+    });
+}
+
+#[test]
+fn areas_are_counted_however_they_are_made() {
+    let space = space();
+    let pages = 2 * 65530 + 10;
+    let request = MapRequest {
+        no_reserve: true,
+        ..MapRequest::anonymous(pages * PAGE, RW)
+    };
+    let start = space.map(request).unwrap();
+    let unmapped = (1..pages)
+        .step_by(2)
+        .take_while(|page| space.unmap(start + page * PAGE, PAGE).is_ok())
+        .count();
+    assert_eq!(unmapped, 65529);
+    let protected = space.protect(start + (pages - 5) * PAGE, PAGE, Access::READ);
+    assert_eq!(protected, Err(Errno::ENOMEM));
+    assert_eq!(space.unmap(start, pages * PAGE), Ok(()));
+}

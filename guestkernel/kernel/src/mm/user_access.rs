@@ -6,6 +6,7 @@
 use super::address_space::AddressSpace;
 use super::vma::PAGE;
 use crate::error::{Errno, Result};
+use crate::heap;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 use machine::{Access, Frame, Missing, PAGE_SIZE, Plain, Segment};
@@ -209,8 +210,14 @@ impl AddressSpace {
         length: usize,
         needed: Access,
     ) -> Result<SmallVec<[Segment; 2]>> {
-        let mut segments = SmallVec::new();
         let end = address.checked_add(length as u64).ok_or(Errno::EFAULT)?;
+        let mut segments = SmallVec::new();
+        let pages = (address as usize % PAGE_SIZE + length).div_ceil(PAGE_SIZE);
+        if pages > segments.inline_size() {
+            // A long request is put together from parts of the list, which are copies.
+            heap::check(2 * pages * size_of::<Segment>())?;
+            segments.try_reserve(pages).map_err(|_| Errno::ENOMEM)?;
+        }
         let mut at = address;
         while at < end {
             let missing = {

@@ -6,6 +6,7 @@ use super::time::{deadline_after, read_timespec};
 use crate::error::{Errno, Result};
 use crate::executor::sleep_until;
 use crate::fs::{OpenFile, Readiness};
+use crate::heap;
 use crate::mm::AddressSpace;
 use crate::process::{SignalSet, Thread};
 use alloc::sync::Arc;
@@ -91,6 +92,16 @@ async fn with_signal_set(
     result
 }
 
+/// Room for `count` files to wait for.
+fn watched(count: usize) -> Result<Vec<Watched>> {
+    let mut watched = Vec::new();
+    heap::check(count * size_of::<Watched>())?;
+    watched
+        .try_reserve_exact(count)
+        .map_err(|_| Errno::ENOMEM)?;
+    Ok(watched)
+}
+
 /// Does `poll` with the array of `struct pollfd` at `address`.
 async fn poll_files(
     thread: &Thread,
@@ -104,7 +115,7 @@ async fn poll_files(
     }
     let space = &thread.process.space;
     let entry = |index: usize| address.wrapping_add(index as u64 * SIZE);
-    let mut watched = Vec::new();
+    let mut watched = watched(count as usize)?;
     for index in 0..count as usize {
         let entry: raw::pollfd = space.read_value(entry(index))?;
         let interest = Readiness::from_bits_truncate(u32::from(entry.events as u16));
@@ -196,7 +207,7 @@ async fn select_files(
     }
     let has = |set: &[u8], fd: usize| set[fd / 8] & 1 << (fd % 8) != 0;
     let mut descriptors = Vec::new();
-    let mut watched = Vec::new();
+    let mut watched = watched(count)?;
     for fd in 0..count {
         let mut interest = Readiness::empty();
         for (set, (wanted, _)) in sets.iter().zip(SETS) {

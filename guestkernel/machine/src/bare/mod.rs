@@ -4,7 +4,7 @@
 mod boot;
 pub mod clock;
 mod gates;
-mod heap;
+pub(crate) mod heap;
 pub mod interrupt;
 mod memory_functions;
 pub(crate) mod mode;

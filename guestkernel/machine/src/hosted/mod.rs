@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod device;
+pub mod heap;
 pub mod interrupt;
 pub mod mmio;
 pub mod mode;

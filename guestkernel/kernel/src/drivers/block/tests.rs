@@ -30,8 +30,9 @@ fn segments(frames: &[Frame]) -> DmaSegments {
 }
 
 fn frames(count: usize) -> Vec<Frame> {
-    // Every other one, so that they are not adjacent.
-    let all: Vec<_> = (0..2 * count).map(|_| Frame::zeroed().unwrap()).collect();
+    // Every other one by address, so that they are not adjacent.
+    let mut all: Vec<_> = (0..2 * count).map(|_| Frame::zeroed().unwrap()).collect();
+    all.sort_by_key(Frame::address);
     all.into_iter().step_by(2).collect()
 }
 

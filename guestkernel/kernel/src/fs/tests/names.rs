@@ -286,3 +286,45 @@ fn file_systems_have_a_limit() {
     block_on(file.truncate(0)).unwrap();
     assert_eq!(write(&file, Some(1 << 20), &[1]), Ok(1));
 }
+
+#[test]
+fn directories_are_as_deep_as_there_is_room_for() {
+    const DEPTH: usize = if cfg!(miri) { 100 } else { 20_000 };
+    let fs = Sandbox::new();
+    for _ in 0..DEPTH {
+        fs.mkdir("d").unwrap();
+        fs.chdir("d").unwrap();
+    }
+    assert_eq!(fs.cwd(), Err(Errno::ENAMETOOLONG));
+    // The last one keeps all those above it, which have no names any more.
+    let last = fs.open_file(".", raw::O_DIRECTORY).unwrap();
+    for _ in 0..DEPTH {
+        fs.chdir("..").unwrap();
+        fs.rmdir("d").unwrap();
+    }
+    let files = || {
+        block_on(fs.context.root().file_system())
+            .unwrap()
+            .free_files
+    };
+    let before = files();
+    drop(last);
+    assert_eq!(files(), before + DEPTH as u64);
+}
+
+#[test]
+fn names_and_pages_leave_a_part_of_the_heap() {
+    use crate::heap::exhausted;
+    let fs = tree();
+    exhausted(|| {
+        assert_eq!(fs.mkdir("new"), Err(Errno::ENOMEM));
+        assert_eq!(fs.symlink("x", "new"), Err(Errno::ENOMEM));
+        assert_eq!(fs.link("d/f", "new"), Err(Errno::ENOMEM));
+        assert_eq!(fs.unlink("d/f"), Ok(()));
+    });
+    let file = fs.open_file("file", raw::O_CREAT | raw::O_RDWR).unwrap();
+    exhausted(|| {
+        assert_eq!(write(&file, Some(1 << 40), b"x"), Err(Errno::ENOMEM));
+    });
+    assert_eq!(write(&file, Some(1 << 40), b"x"), Ok(1));
+}

@@ -3,9 +3,10 @@
 //! The lock is never held while a program's memory is accessed, since that may need a page of
 //! this very file.
 
-use super::page_map::PageMap;
-use super::space::Space;
+use super::page_map::{PAGE_COST, PageMap};
+use super::space::{Charge, Space};
 use crate::error::{Errno, Result};
+use crate::heap;
 use crate::io::{Io, IoFlags};
 use crate::mm::PAGE;
 use alloc::vec::Vec;
@@ -15,6 +16,12 @@ use spin::Mutex;
 
 /// The largest size of a file.
 pub(super) const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// Takes a page, and sees to it that the map of pages can hold it.
+fn charge_page(space: &Space) -> Result<Charge<'_>> {
+    heap::check(PAGE_COST)?;
+    space.charge(1)
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Content(Mutex<Data>);
@@ -131,7 +138,7 @@ impl Content {
             return Ok(copied);
         }
         // The page joins the file only when it is filled: nobody sees what was in it before.
-        let charge = space.charge(1)?;
+        let charge = charge_page(space)?;
         let page = match count {
             PAGE_SIZE => Frame::uninitialised()?,
             _ => Frame::zeroed()?,
@@ -161,7 +168,7 @@ impl Content {
         if let Some(page) = data.pages.get(index) {
             return Ok(page.clone());
         }
-        let charge = space.charge(1)?;
+        let charge = charge_page(space)?;
         let page = Frame::zeroed()?;
         data.pages.insert(index, page.clone());
         charge.keep();
@@ -219,7 +226,7 @@ impl Content {
             if data.pages.get(index).is_some() {
                 continue;
             }
-            let page = space.charge(1).and_then(|charge| {
+            let page = charge_page(space).and_then(|charge| {
                 let page = Frame::zeroed()?;
                 charge.keep();
                 Ok(page)

@@ -48,6 +48,11 @@ impl Directory {
         self.parent.lock().clone()
     }
 
+    /// Forgets which directory it is in, as it is dropped.
+    pub(super) fn take_parent(&self) -> Option<Arc<TmpfsInode>> {
+        self.parent.lock().take()
+    }
+
     pub(super) fn set_parent(&self, parent: Arc<TmpfsInode>) {
         *self.parent.lock() = Some(parent);
     }

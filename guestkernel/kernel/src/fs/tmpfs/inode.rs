@@ -9,6 +9,7 @@ use crate::fs::{
     Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileSystemInfo, FileType, Inode,
     NewNode, OpenFile, Pipe, RenameMode, SetTime, Stat, Timestamp,
 };
+use crate::heap;
 use crate::io::{Direction, Io};
 use crate::mm::{PAGE, PageSource};
 use alloc::boxed::Box;
@@ -25,6 +26,10 @@ const ACCESS_TIME_AGE: i64 = 24 * 60 * 60;
 const ENTRY_SIZE: u64 = 20;
 /// Symbolic links up to this length take no block.
 const SHORT_SYMLINK: usize = 127;
+
+/// Bytes of the kernel's heap that a file with a name is taken to need: the longest name, and
+/// what the directory's tables may grow by.
+pub(super) const FILE_COST: usize = size_of::<TmpfsInode>() + 1024;
 
 /// A file of a [`Tmpfs`].
 pub struct TmpfsInode {
@@ -105,6 +110,11 @@ impl TmpfsInode {
     /// A file that counts against the file system's limit. In a directory with the set-group-ID
     /// bit it gets that one's group.
     pub(super) fn new_in(&self, node: NewNode, mode: u32) -> Result<Arc<Self>> {
+        let target = match &node {
+            NewNode::Symlink(target) => target.len(),
+            _ => 0,
+        };
+        heap::check(FILE_COST + target)?;
         self.fs.files.charge(1)?.keep();
         let directory = *self.attributes.lock();
         let (mut mode, mut gid) = (mode, 0);
@@ -300,10 +310,16 @@ impl Drop for TmpfsInode {
         if let Body::Regular(content) = &self.body {
             self.fs.pages.release(content.page_count());
         }
-        let is_root =
-            matches!(&self.body, Body::Directory(directory) if directory.parent().is_none());
-        if !is_root {
+        let Body::Directory(directory) = &self.body else {
             self.fs.files.release(1);
+            return;
+        };
+        // The root is not counted. A removed directory may be all that keeps the one above it, and
+        // so on: that takes a loop, since the stack is not as deep as directories can be.
+        let mut above = directory.take_parent();
+        while let Some(parent) = above {
+            self.fs.files.release(1);
+            above = Arc::into_inner(parent).and_then(|last| last.directory().ok()?.take_parent());
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Changes of names: creating, linking, removing, renaming.
 
 use super::TmpfsInode;
-use super::inode::Body;
+use super::inode::{Body, FILE_COST};
 use crate::error::{Errno, Result};
 use crate::fs::{Inode, NewNode, RenameMode, Timestamp};
+use crate::heap;
 use alloc::sync::Arc;
 use core::any::Any;
 
@@ -59,6 +60,7 @@ impl TmpfsInode {
         if !target.can_be_linked() {
             return Err(Errno::ENOENT);
         }
+        heap::check(FILE_COST)?;
         let now = Timestamp::now();
         target.change_links(1, now);
         directory.set(name, target);

@@ -32,6 +32,9 @@ impl Node {
     }
 }
 
+/// Bytes of the kernel's heap that one more page may take: a node on each level.
+pub(super) const PAGE_COST: usize = size_of::<Node>() * u64::BITS.div_ceil(BITS) as usize;
+
 /// A map of page numbers to pages.
 #[derive(Debug, Default)]
 pub(super) struct PageMap {
