@@ -150,6 +150,8 @@ impl VirtualMachine for QemuVm {
         let outcome = life.await_end()?;
         // All that the program wrote has left QEMU by then, which would take a while to end.
         process.kill();
+        // With that the socket's file goes.
+        self.server = None;
         if !matches!(outcome, Outcome::Signal(_)) {
             life.await_drained()?;
         }
