@@ -257,7 +257,7 @@ impl Model for SimulatedConsole {
 
     fn serve(&mut self, index: u32, readable: &[u8], writable: usize) -> Option<Vec<u8>> {
         match (index, self.stream(index)) {
-            (_, Some(0)) if index % 2 == 0 => {
+            (_, Some(0)) if index.is_multiple_of(2) => {
                 let mut piece = self.input.pop_front()?;
                 if piece.len() > writable {
                     self.input.push_front(piece.split_off(writable));
@@ -269,7 +269,7 @@ impl Model for SimulatedConsole {
                 self.hear(readable);
                 Some(Vec::new())
             }
-            (_, Some(stream)) if index % 2 == 1 && !self.is_stuck => {
+            (_, Some(stream)) if !index.is_multiple_of(2) && !self.is_stuck => {
                 self.output[stream].extend(readable);
                 Some(Vec::new())
             }
