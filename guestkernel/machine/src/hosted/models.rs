@@ -269,7 +269,7 @@ impl Model for SimulatedConsole {
                 self.hear(readable);
                 Some(Vec::new())
             }
-            (_, Some(stream)) if index % 2 == 1 && !self.is_stuck => {
+            (_, Some(stream)) if !index.is_multiple_of(2) && !self.is_stuck => {
                 self.output[stream].extend(readable);
                 Some(Vec::new())
             }

@@ -204,6 +204,18 @@ fn nobody_reads_output_any_longer() {
 }
 
 #[test]
+fn output_that_nobody_takes_is_not_waited_for() {
+    let (device, console) = ready();
+    let stdout = console.port(Stream::Output);
+    device.with_model(|model| model.is_stuck = true);
+    assert_eq!(write(stdout, b"x"), Poll::Ready(Ok(1)));
+    assert!(flush(stdout).is_pending());
+    device.with_model(|model| model.say(1, PORT_OPEN, 0, b""));
+    exchange(&device, &console);
+    assert!(flush(stdout).is_ready());
+}
+
+#[test]
 fn control_messages_that_make_no_sense_are_ignored() {
     let (device, console) = ready();
     device.with_model(|model| {
