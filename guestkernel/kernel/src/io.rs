@@ -49,10 +49,14 @@ pub enum InFlight {
     /// The device has not been asked yet.
     #[default]
     Nothing,
-    /// A block device works on it.
+    /// A block device works on it, or makes what was written durable.
     Block(crate::drivers::block::BlockTicket),
-    /// A block device works on it in parts, through memory of the kernel.
+    /// A block device writes it.
+    Write(crate::drivers::block_file::WriteTicket),
+    /// A block device writes it in parts, from memory of the kernel.
     Bounced(alloc::boxed::Box<crate::drivers::block_file::Bounce>),
+    /// It is read from the cache of a block device; it waits for this part.
+    Cached(Option<alloc::sync::Arc<crate::drivers::block_file::Run>>),
 }
 
 /// One read or write.

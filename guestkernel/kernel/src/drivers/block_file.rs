@@ -1,16 +1,20 @@
 //! The file that a block device is: `/dev/vda` and so on (`block/fops.c` and `block/ioctl.c` of
 //! Linux are what it behaves like).
 //!
-//! With `O_DIRECT` the device accesses the program's memory. Other reads and writes go through
-//! pages of the kernel's, at once: nothing is cached, so nothing can be stale.
+//! With `O_DIRECT` the device accesses the program's memory. Other reads come from a cache, which
+//! reads ahead; other writes go to the device at once, through pages of the kernel's.
 
 mod bounce;
+mod cache;
 mod ioctl;
 #[cfg(test)]
 mod tests;
+mod write_ticket;
 
 pub use bounce::Bounce;
+pub use cache::Run;
 pub use ioctl::needs_writable;
+pub use write_ticket::WriteTicket;
 
 use super::block::{BlockDevice, BlockOp, SECTOR, Sectors};
 use crate::error::{Errno, Result};
@@ -20,6 +24,7 @@ use crate::mm::{AddressSpace, IoBuffer};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use bounce::EditLock;
+use cache::Cache;
 use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
 use machine::{DmaSegments, Frame, PAGE_SIZE, Segment};
@@ -36,12 +41,14 @@ pub struct BlockFile {
     device: Arc<BlockDevice>,
     number: DeviceNumber,
     edits: Arc<EditLock>,
+    cache: Arc<Cache>,
 }
 
 impl BlockFile {
     /// The file of `device`, whose device number is `number`.
     pub fn new(device: Arc<BlockDevice>, number: DeviceNumber) -> Self {
         Self {
+            cache: Arc::new(Cache::new(device.clone())),
             device,
             number,
             edits: Arc::default(),
@@ -53,40 +60,52 @@ impl BlockFile {
         &self.device
     }
 
+    /// Where a read or write starts, and how many of its bytes are on the device.
+    fn extent(&self, io: &Io) -> Result<(u64, usize)> {
+        let position = io.position.ok_or(Errno::EINVAL)?;
+        let left = self.device.size().saturating_sub(position);
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        Ok((position, io.buffer.len().min(left)))
+    }
+
     /// Starts a read or write; the result, if there is one already.
     fn start(&self, io: &mut Io) -> Result<Option<usize>> {
-        let position = io.position.ok_or(Errno::EINVAL)?;
+        let (position, count) = self.extent(io)?;
         let is_write = io.direction == Direction::Write;
         if is_write && self.device.is_read_only() {
             return Err(Errno::EPERM);
         }
-        let left = self.device.size().saturating_sub(position);
-        let length = io.buffer.len();
-        if length == 0 {
-            return Ok(Some(0));
-        }
-        if left == 0 {
-            return match is_write {
+        if count == 0 {
+            return match is_write && !io.buffer.is_empty() {
                 true => Err(Errno::ENOSPC),
                 false => Ok(Some(0)),
             };
         }
-        let count = length.min(usize::try_from(left).unwrap_or(usize::MAX));
         let is_direct = io.flags.contains(IoFlags::DIRECT);
         if is_direct && !matches!(io.buffer, IoBuffer::Kernel(_)) {
-            let ticket = self.device.submit(self.direct(io, position, count)?);
-            io.in_flight = InFlight::Block(ticket);
+            let segments = self.direct(io, position, count)?;
+            let sector = position / SECTOR;
+            io.in_flight = match io.direction {
+                Direction::Read => {
+                    InFlight::Block(self.device.submit(BlockOp::Read(sector, segments)))
+                }
+                Direction::Write => {
+                    InFlight::Write(WriteTicket::submit(&self.cache, sector, segments, None))
+                }
+            };
+        } else if !is_write {
+            io.in_flight = InFlight::Cached(None);
         } else if io.flags.contains(IoFlags::NOWAIT) {
             return Err(Errno::EAGAIN);
         } else {
-            let bounce = Bounce::new(self.device.clone(), self.edits.clone(), position, count);
+            let bounce = Bounce::new(self.cache.clone(), self.edits.clone(), position, count);
             io.in_flight = InFlight::Bounced(Box::new(bounce));
         }
         Ok(None)
     }
 
-    /// The operation of a direct read or write of `count` bytes.
-    fn direct(&self, io: &Io, position: u64, count: usize) -> Result<BlockOp> {
+    /// The memory of a direct read or write of `count` bytes.
+    fn direct(&self, io: &Io, position: u64, count: usize) -> Result<DmaSegments> {
         let mask = u64::from(self.device.block_size()) - 1;
         if (position | count as u64) & mask != 0 {
             return Err(Errno::EINVAL);
@@ -99,11 +118,7 @@ impl BlockFile {
         if !is_aligned(&segments) {
             return Err(Errno::EINVAL);
         }
-        let sector = position / SECTOR;
-        Ok(match is_read {
-            true => BlockOp::Read(sector, segments),
-            false => BlockOp::Write(sector, segments),
-        })
+        Ok(segments)
     }
 
     /// The longest part of a buffer, in whole blocks, before memory that is not there.
@@ -132,7 +147,13 @@ impl BlockFile {
     }
 
     /// Makes the range read as zeros; it is made of whole blocks of the device.
-    async fn write_zeros(&self, mut range: Sectors) -> Result<()> {
+    async fn write_zeros(&self, range: Sectors) -> Result<()> {
+        let result = self.write_zeros_uncached(range).await;
+        self.cache.forget(range);
+        result
+    }
+
+    async fn write_zeros_uncached(&self, mut range: Sectors) -> Result<()> {
         if self.device.is_read_only() {
             return Err(Errno::EPERM);
         }
@@ -172,7 +193,9 @@ impl BlockFile {
         while range.count > 0 {
             let count = range.count.min(most);
             let part = Sectors { count, ..range };
-            self.device.submit(BlockOp::Discard(part)).await?;
+            let result = self.device.submit(BlockOp::Discard(part)).await;
+            self.cache.forget(part);
+            result?;
             range = after(range, count);
         }
         Ok(())
@@ -242,27 +265,33 @@ impl FileOps for BlockFile {
         {
             return Poll::Ready(Ok(count));
         }
-        if let InFlight::Bounced(bounce) = &mut io.in_flight {
-            let direction = io.direction;
-            io.done = ready!(bounce.poll(direction, &mut io.buffer, context))?;
-            if io.done == 0 || !needs_flush(io) {
-                return Poll::Ready(Ok(io.done));
+        io.done = match &mut io.in_flight {
+            InFlight::Nothing => return Poll::Ready(Err(Errno::EIO)),
+            InFlight::Cached(current) => {
+                let mut current = current.take();
+                let extent = self.extent(io)?;
+                let result = self.cache.poll_read(io, &mut current, extent, context);
+                io.in_flight = InFlight::Cached(current);
+                return result;
             }
-            io.in_flight = InFlight::Block(self.device.submit(BlockOp::Flush));
+            InFlight::Block(ticket) => {
+                let count = ready!(ticket.poll(context))?;
+                // After a write this was the flush.
+                return Poll::Ready(Ok(match io.direction {
+                    Direction::Read => count,
+                    Direction::Write => io.done,
+                }));
+            }
+            InFlight::Write(ticket) => ready!(ticket.poll(context))?,
+            InFlight::Bounced(bounce) => ready!(bounce.poll(&io.buffer, context))?,
+        };
+        if io.done == 0 || !io.flags.intersects(IoFlags::DATA_SYNC | IoFlags::SYNC) {
+            return Poll::Ready(Ok(io.done));
         }
-        while let InFlight::Block(ticket) = &mut io.in_flight {
-            let count = ready!(ticket.poll(context))?;
-            // What is done already was written, and this was the flush after it.
-            if io.done > 0 {
-                return Poll::Ready(Ok(io.done));
-            }
-            if !needs_flush(io) {
-                return Poll::Ready(Ok(count));
-            }
-            io.done = count;
-            io.in_flight = InFlight::Block(self.device.submit(BlockOp::Flush));
-        }
-        Poll::Ready(Err(Errno::EIO))
+        let mut flush = self.device.submit(BlockOp::Flush);
+        let result = flush.poll(context).map(|flushed| flushed.map(|_| io.done));
+        io.in_flight = InFlight::Block(flush);
+        result
     }
 
     fn stat(&self) -> Result<Stat> {
@@ -307,8 +336,4 @@ impl FileOps for BlockFile {
     fn allocate(&self, mode: u32, offset: u64, length: u64) -> Answer<'_, ()> {
         Answer::later(self.allocate(mode, offset, length))
     }
-}
-
-fn needs_flush(io: &Io) -> bool {
-    io.direction == Direction::Write && io.flags.intersects(IoFlags::DATA_SYNC | IoFlags::SYNC)
 }

@@ -4,7 +4,7 @@
 //! queues it and then looks who waits: one of the two sees the other. A CPU that polls sees the
 //! queue by itself; one that has halted, or runs a program without a time limit, is interrupted.
 
-use crate::sync::{AtomicU8, Ordering};
+use crate::sync::{AtomicU8, Ordering, fence};
 
 /// CPUs that are told apart.
 const MAX_CPUS: usize = 64;
@@ -26,14 +26,21 @@ pub(super) struct CpuState(AtomicU8);
 impl CpuState {
     /// A CPU that starts.
     #[cfg(not(loom))]
-    pub(super) const fn new() -> Self {
+    const fn new() -> Self {
+        Self(AtomicU8::new(BUSY))
+    }
+
+    /// As above; loom's atomics are not made at compile time.
+    #[cfg(loom)]
+    fn new() -> Self {
         Self(AtomicU8::new(BUSY))
     }
 
     /// The CPU is about to do that; it has to look at the queues afterwards, before it does it.
     fn set(&self, state: u8) {
         if self.0.load(Ordering::Relaxed) != state {
-            self.0.swap(state, Ordering::SeqCst);
+            self.0.store(state, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
         }
     }
 
@@ -48,106 +55,101 @@ impl CpuState {
 }
 
 #[cfg(not(loom))]
-mod all {
-    use super::{BUSY, CpuState, HALTED, MAX_CPUS, POLLING, UNLIMITED};
-    use core::sync::atomic::{Ordering, fence};
+static STATES: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
+#[cfg(loom)]
+static STATES: spin::Lazy<[CpuState; MAX_CPUS]> =
+    spin::Lazy::new(|| core::array::from_fn(|_| CpuState::new()));
 
-    static STATES: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
+fn own() -> &'static CpuState {
+    &STATES[machine::current_cpu() as usize % MAX_CPUS]
+}
 
-    fn own() -> &'static CpuState {
-        &STATES[machine::current_cpu() as usize % MAX_CPUS]
+/// This CPU looks at the queues all the time from now on.
+pub(super) fn polls() {
+    own().set(POLLING);
+}
+
+/// This CPU is about to halt, and looks at the queues once more before.
+pub(super) fn halts() {
+    own().set(HALTED);
+}
+
+/// This CPU is about to run a program for as long as it likes, and looks at the queues once
+/// more before.
+#[inline]
+pub(super) fn runs_unlimited() {
+    own().set(UNLIMITED);
+}
+
+/// This CPU will look at the queues.
+#[inline]
+pub(super) fn is_busy() {
+    own().set(BUSY);
+}
+
+fn state(number: u32) -> &'static CpuState {
+    &STATES[number as usize % MAX_CPUS]
+}
+
+fn others() -> impl Iterator<Item = u32> {
+    let this = machine::current_cpu();
+    (0..machine::cpu_count()).filter(move |number| *number != this)
+}
+
+/// Something was queued that any CPU may run: sees to it that one looks.
+pub(super) fn notify_one() {
+    if machine::cpu_count() == 1 {
+        return;
     }
-
-    /// This CPU looks at the queues all the time from now on.
-    pub(in super::super) fn polls() {
-        own().set(POLLING);
+    fence(Ordering::SeqCst);
+    if others().any(|number| state(number).rouse(POLLING)) {
+        return;
     }
-
-    /// This CPU is about to halt, and looks at the queues once more before.
-    pub(in super::super) fn halts() {
-        own().set(HALTED);
-    }
-
-    /// This CPU is about to run a program for as long as it likes, and looks at the queues once
-    /// more before.
-    #[inline]
-    pub(in super::super) fn runs_unlimited() {
-        own().set(UNLIMITED);
-    }
-
-    /// This CPU will look at the queues.
-    #[inline]
-    pub(in super::super) fn is_busy() {
-        own().set(BUSY);
-    }
-
-    fn state(number: u32) -> &'static CpuState {
-        &STATES[number as usize % MAX_CPUS]
-    }
-
-    fn others() -> impl Iterator<Item = u32> {
-        let this = machine::current_cpu();
-        (0..machine::cpu_count()).filter(move |number| *number != this)
-    }
-
-    /// Something was queued that any CPU may run: sees to it that one looks.
-    pub(in super::super) fn notify_one() {
-        if machine::cpu_count() == 1 {
-            return;
-        }
-        fence(Ordering::SeqCst);
-        if others().any(|number| state(number).rouse(POLLING)) {
-            return;
-        }
-        for waiting in [HALTED, UNLIMITED] {
-            if let Some(number) = others().find(|number| state(*number).rouse(waiting)) {
-                machine::kick(number);
-                return;
-            }
-        }
-    }
-
-    /// Something was queued that CPU `number` has to run: sees to it that it looks.
-    pub(in super::super) fn notify(number: u32) {
-        if number == machine::current_cpu() {
-            return;
-        }
-        fence(Ordering::SeqCst);
-        if !state(number).rouse(POLLING)
-            && (state(number).rouse(HALTED) || state(number).rouse(UNLIMITED))
-        {
+    for waiting in [HALTED, UNLIMITED] {
+        if let Some(number) = others().find(|number| state(*number).rouse(waiting)) {
             machine::kick(number);
+            return;
         }
-    }
-
-    /// The CPU of the set that has least to do.
-    pub(in super::super) fn choose(allowed: u64) -> u32 {
-        let members = || (0..machine::cpu_count()).filter(move |number| allowed >> number & 1 != 0);
-        let is_waiting =
-            |number: &u32| matches!(state(*number).0.load(Ordering::Relaxed), POLLING | HALTED);
-        let this = machine::current_cpu();
-        members()
-            .find(is_waiting)
-            .or_else(|| members().find(|number| *number == this))
-            .or_else(|| members().next())
-            .unwrap_or(this)
     }
 }
 
-#[cfg(not(loom))]
-pub(super) use all::{choose, halts, is_busy, notify, notify_one, polls, runs_unlimited};
+/// Something was queued that CPU `number` has to run: sees to it that it looks.
+pub(super) fn notify(number: u32) {
+    if number == machine::current_cpu() {
+        return;
+    }
+    fence(Ordering::SeqCst);
+    if !state(number).rouse(POLLING)
+        && (state(number).rouse(HALTED) || state(number).rouse(UNLIMITED))
+    {
+        machine::kick(number);
+    }
+}
+
+/// The CPU of the set that has least to do.
+pub(super) fn choose(allowed: u64) -> u32 {
+    let members = || (0..machine::cpu_count()).filter(move |number| allowed >> number & 1 != 0);
+    let is_waiting =
+        |number: &u32| matches!(state(*number).0.load(Ordering::Relaxed), POLLING | HALTED);
+    let this = machine::current_cpu();
+    members()
+        .find(is_waiting)
+        .or_else(|| members().find(|number| *number == this))
+        .or_else(|| members().next())
+        .unwrap_or(this)
+}
 
 #[cfg(all(test, loom))]
 mod models {
     use super::*;
     use alloc::sync::Arc;
-    use loom::sync::atomic::{AtomicBool, fence};
+    use loom::sync::atomic::AtomicBool;
     use loom::thread;
 
     #[test]
     fn a_cpu_that_halts_sees_what_is_queued_or_is_roused() {
         loom::model(|| {
-            let state = Arc::new(CpuState(AtomicU8::new(BUSY)));
+            let state = Arc::new(CpuState::new());
             let queued = Arc::new(AtomicBool::new(false));
             let other = {
                 let (state, queued) = (state.clone(), queued.clone());
@@ -158,7 +160,6 @@ mod models {
                 })
             };
             state.set(HALTED);
-            fence(Ordering::SeqCst);
             let has_seen = queued.load(Ordering::Acquire);
             assert!(other.join().unwrap() || has_seen);
         });

@@ -1,13 +1,14 @@
-//! Reads and writes through pages of the kernel's, for programs that do not use `O_DIRECT`.
+//! Writes through pages of the kernel's, for programs that do not use `O_DIRECT`.
 //!
-//! The bytes are done in windows of whole blocks. A block of which only a part is written is a
+//! The bytes are written in windows of whole blocks. A block of which only a part is written is a
 //! window of its own: it is read, changed, and written back, while a lock keeps other such writes
 //! off the device.
 
-use crate::drivers::block::{BlockDevice, BlockOp, BlockTicket, SECTOR};
+use super::cache::Cache;
+use super::write_ticket::WriteTicket;
+use crate::drivers::block::{BlockOp, BlockTicket, SECTOR};
 use crate::error::{Errno, Result};
 use crate::fs::WaitQueue;
-use crate::io::Direction;
 use crate::mm::IoBuffer;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -18,7 +19,7 @@ use machine::{DmaSegments, Frame, PAGE_SIZE, Segment};
 /// Bytes of the largest window.
 const WINDOW: usize = 256 << 10;
 
-/// Held by the one write through the kernel that a device has at a time.
+/// Of the writes through the kernel, a device does one at a time.
 #[derive(Default)]
 pub(super) struct EditLock {
     is_held: AtomicBool,
@@ -26,25 +27,33 @@ pub(super) struct EditLock {
 }
 
 impl EditLock {
-    fn try_take(&self) -> bool {
-        !self.is_held.swap(true, Ordering::Acquire)
+    fn try_take(self: &Arc<Self>) -> Option<Arc<EditGuard>> {
+        match self.is_held.swap(true, Ordering::Acquire) {
+            true => None,
+            false => Some(Arc::new(EditGuard(self.clone()))),
+        }
     }
 
-    fn poll_take(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.try_take() {
-            return Poll::Ready(());
+    fn poll_take(self: &Arc<Self>, context: &mut Context<'_>) -> Poll<Arc<EditGuard>> {
+        if let Some(guard) = self.try_take() {
+            return Poll::Ready(guard);
         }
         self.waiters.register(context.waker());
         // It may have been released just before.
         match self.try_take() {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+            Some(guard) => Poll::Ready(guard),
+            None => Poll::Pending,
         }
     }
+}
 
-    fn release(&self) {
-        self.is_held.store(false, Ordering::Release);
-        self.waiters.wake_all();
+/// Held by a write, and by what the device still does for it when nobody waits any longer.
+pub(super) struct EditGuard(Arc<EditLock>);
+
+impl Drop for EditGuard {
+    fn drop(&mut self) {
+        self.0.is_held.store(false, Ordering::Release);
+        self.0.waiters.wake_all();
     }
 }
 
@@ -55,7 +64,7 @@ enum Step {
     /// It reads the window.
     Read(BlockTicket),
     /// It writes the window, of which so many bytes are the program's.
-    Write(BlockTicket, usize),
+    Write(WriteTicket, usize),
 }
 
 /// The blocks that are worked on.
@@ -71,11 +80,11 @@ struct Window {
     wanted: usize,
 }
 
-/// A read or write through pages of the kernel's.
+/// A write through pages of the kernel's.
 pub struct Bounce {
-    device: Arc<BlockDevice>,
+    cache: Arc<Cache>,
     edits: Arc<EditLock>,
-    has_lock: bool,
+    guard: Option<Arc<EditGuard>>,
     position: u64,
     count: usize,
     done: usize,
@@ -84,17 +93,17 @@ pub struct Bounce {
 }
 
 impl Bounce {
-    /// A read or write of `count` bytes from byte `position` on, all of which are on the device.
+    /// A write of `count` bytes from byte `position` on, all of which are on the device.
     pub(super) fn new(
-        device: Arc<BlockDevice>,
+        cache: Arc<Cache>,
         edits: Arc<EditLock>,
         position: u64,
         count: usize,
     ) -> Self {
         Self {
-            device,
+            cache,
             edits,
-            has_lock: false,
+            guard: None,
             position,
             count,
             done: 0,
@@ -110,61 +119,28 @@ impl Bounce {
     /// Those of the device and of the buffer, if nothing was done before.
     pub(super) fn poll(
         &mut self,
-        direction: Direction,
-        buffer: &mut IoBuffer,
+        buffer: &IoBuffer,
         context: &mut Context<'_>,
     ) -> Poll<Result<usize>> {
-        let result = match direction {
-            Direction::Read => ready!(self.poll_read(buffer, context)),
-            Direction::Write => ready!(self.poll_write(buffer, context)),
-        };
-        self.release();
+        let result = ready!(self.poll_write(buffer, context));
+        self.guard = None;
         Poll::Ready(match result {
             Err(error) if self.done == 0 => Err(error),
             _ => Ok(self.done),
         })
     }
 
-    fn release(&mut self) {
-        if core::mem::take(&mut self.has_lock) {
-            self.edits.release();
-        }
-    }
-
-    fn poll_read(&mut self, buffer: &mut IoBuffer, context: &mut Context<'_>) -> Poll<Result<()>> {
-        while self.done < self.count {
-            let window = self.window(false);
-            if let Step::Read(ticket) = &mut self.step {
-                ready!(ticket.poll(context))?;
-                self.step = Step::Idle;
-                let copied = self.each_piece(window, |page, at, done, length| {
-                    buffer.fill_from_frame(done, page, at, length)
-                })?;
-                self.done += copied;
-                if copied < window.wanted {
-                    break;
-                }
-            } else {
-                let segments = self.segments(window)?;
-                let read = BlockOp::Read(window.start / SECTOR, segments);
-                self.step = Step::Read(self.device.submit(read));
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
     fn poll_write(&mut self, buffer: &IoBuffer, context: &mut Context<'_>) -> Poll<Result<()>> {
-        if !self.has_lock {
-            ready!(self.edits.poll_take(context));
-            self.has_lock = true;
+        if self.guard.is_none() {
+            self.guard = Some(ready!(self.edits.poll_take(context)));
         }
         while self.done < self.count {
-            let window = self.window(true);
+            let window = self.window();
             match &mut self.step {
                 Step::Idle if window.wanted < window.length => {
                     let segments = self.segments(window)?;
                     let read = BlockOp::Read(window.start / SECTOR, segments);
-                    self.step = Step::Read(self.device.submit(read));
+                    self.step = Step::Read(self.cache.device().submit(read));
                 }
                 Step::Idle => {
                     self.segments(window)?;
@@ -194,7 +170,7 @@ impl Bounce {
             return Err(Errno::EFAULT);
         }
         if window.wanted == window.length {
-            let block = self.device.block_size() as usize;
+            let block = self.block();
             if copied < block {
                 // The buffer ends in the first block, which has to be read first, then.
                 self.count = self.done + copied;
@@ -205,23 +181,27 @@ impl Bounce {
             window.length = copied;
         }
         let segments = self.segments(window)?;
-        let write = BlockOp::Write(window.start / SECTOR, segments);
-        self.step = Step::Write(self.device.submit(write), copied);
+        let start = window.start / SECTOR;
+        let ticket = WriteTicket::submit(&self.cache, start, segments, self.guard.clone());
+        self.step = Step::Write(ticket, copied);
         Ok(())
     }
 
+    fn block(&self) -> usize {
+        self.cache.device().block_size() as usize
+    }
+
     /// The window that comes next.
-    fn window(&self, is_write: bool) -> Window {
-        let block = self.device.block_size() as usize;
+    fn window(&self) -> Window {
+        let block = self.block();
         let at = self.position + self.done as u64;
         let left = self.count - self.done;
         let skip = (at % block as u64) as usize;
         let start = at - skip as u64;
         let is_part = skip > 0 || left < block;
-        let length = match is_write {
-            true if is_part => block,
-            true => (left - left % block).min(WINDOW),
-            false => (skip + left).next_multiple_of(block).min(WINDOW),
+        let length = match is_part {
+            true => block,
+            false => (left - left % block).min(WINDOW),
         };
         Window {
             start,
@@ -274,11 +254,5 @@ impl Bounce {
             }
         }
         Ok(copied)
-    }
-}
-
-impl Drop for Bounce {
-    fn drop(&mut self) {
-        self.release();
     }
 }

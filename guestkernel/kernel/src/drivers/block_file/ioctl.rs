@@ -53,7 +53,10 @@ pub(super) async fn ioctl(
         // What Linux says of a virtio disk, whatever it is.
         raw::BLKROTATIONAL => short(1)?,
         raw::BLKRAGET | raw::BLKFRAGET => long(READ_AHEAD)?,
-        raw::BLKFLSBUF => file.sync(false).await?,
+        raw::BLKFLSBUF => {
+            file.sync(false).await?;
+            file.cache.clear();
+        }
         // There are no partitions to read again.
         raw::BLKRRPART => return Err(Errno::EINVAL),
         raw::BLKDISCARD => {

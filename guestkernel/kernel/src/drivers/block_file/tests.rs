@@ -289,9 +289,143 @@ fn errors_of_the_host_reach_the_program() {
         fail();
         assert_eq!(rig.write(0, &[0; 512]), Err(error));
     }
-    rig.disk.with_model(|disk| disk.failures.extend([0, 1]));
-    let half = rig.read(0, 300_000).map(|bytes| bytes.len());
-    assert_eq!(half, Ok(256 << 10), "what was read before the error counts");
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_the_only_one() {
+    let rig = rig(|_| ());
+    // The run fails, then its first page by itself.
+    rig.disk.with_model(|disk| disk.failures.extend([1, 1]));
+    assert_eq!(rig.read(0, 8192), Err(Errno::EIO));
+    assert_eq!(rig.read(0, 8192).map(|bytes| bytes.len()), Ok(8192));
+    let end = SIZE - 4 * PAGE_SIZE;
+    rig.disk
+        .with_model(|disk| disk.failures.extend([1, 0, 1, 1]));
+    let half = rig.read(end, 4 * PAGE_SIZE).map(|bytes| bytes.len());
+    assert_eq!(half, Ok(PAGE_SIZE), "what was read before the error counts");
+}
+
+#[test]
+fn small_reads_in_a_row_are_few_requests() {
+    let rig = rig(|_| ());
+    let expected = rig.disk.with_model(|disk| disk.bytes.clone());
+    for position in (0..SIZE).step_by(512) {
+        assert_eq!(
+            rig.read(position, 512).unwrap(),
+            expected[position..][..512]
+        );
+    }
+    assert!(rig.kinds().len() <= 8);
+    // Now all of it is there.
+    assert!(rig.read(0, SIZE).unwrap() == expected);
+    assert!(rig.kinds().is_empty());
+}
+
+#[test]
+fn reads_here_and_there_read_what_they_ask_for() {
+    let rig = rig(|disk| disk.block_size = 4096);
+    for page in [200, 100, 50] {
+        let bytes = rig.read(page * PAGE_SIZE + 512, 8).unwrap();
+        assert_eq!(bytes, (8 * page as u64 + 1).to_le_bytes());
+    }
+    assert_eq!(rig.kinds(), [0; 3]);
+    let pages = || rig.file.cache.pages_held();
+    assert_eq!(pages(), 3);
+    assert_eq!(rig.ioctl(request::BLKFLSBUF, &[0]), Ok(0));
+    assert_eq!(pages(), 0);
+}
+
+#[test]
+fn the_cache_has_a_limit() {
+    const LARGE: usize = 16 << 20;
+    let rig = rig(|disk| *disk = SimulatedDisk::numbered(LARGE / 512));
+    let most = machine::memory_use().total / 32;
+    assert!(most < LARGE / PAGE_SIZE);
+    for position in (0..LARGE).step_by(1 << 20) {
+        rig.read(position, 1 << 20).unwrap();
+        assert!(rig.file.cache.pages_held() <= most);
+    }
+    // The end is there, the start is not.
+    rig.kinds();
+    rig.read(LARGE - 4096, 4096).unwrap();
+    assert!(rig.kinds().is_empty());
+    rig.read(0, 4096).unwrap();
+    assert!(!rig.kinds().is_empty());
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let rig = rig(|_| ());
+    let first = |position: usize| rig.read(position, 4).unwrap();
+    let all = rig.read(0, SIZE).unwrap();
+    rig.write(70_000, b"kern").unwrap();
+    assert_eq!(first(70_000), b"kern");
+    rig.space.write(rig.memory, b"user").unwrap();
+    rig.write_direct(512 * 9, &[(0, 512)]).unwrap();
+    assert_eq!(first(512 * 9), b"user");
+    rig.ioctl(request::BLKZEROOUT, &[512 * 300, 512]).unwrap();
+    assert_eq!(first(512 * 300), [0; 4]);
+    rig.ioctl(request::BLKDISCARD, &[512 * 400, 512]).unwrap();
+    assert_eq!(first(512 * 400), [0; 4]);
+    // Pages beside them are not read again.
+    rig.kinds();
+    assert_eq!(first(512 * 16), all[512 * 16..][..4]);
+    assert!(rig.kinds().is_empty());
+}
+
+#[test]
+fn readers_of_the_same_pages_wait_for_one_request() {
+    let rig = rig(|_| ());
+    rig.disk.pause(true);
+    let start = || {
+        let open = OpenFile::new(rig.file.clone(), OpenFlags::empty());
+        let buffer = IoBuffer::Kernel(vec![0; 100]);
+        let io = Io::new(Direction::Read, Some(1 << 16), buffer, IoFlags::empty());
+        (open, io)
+    };
+    let mut readers: Vec<_> = (0..4).map(|_| start()).collect();
+    let (open, mut impatient) = start();
+    impatient.flags = IoFlags::NOWAIT;
+    let mut context = Context::from_waker(core::task::Waker::noop());
+    for (open, io) in &mut readers {
+        assert!(open.poll_io(io, &mut context).is_pending());
+    }
+    let refused = open.poll_io(&mut impatient, &mut context);
+    assert_eq!(refused, Poll::Ready(Err(Errno::EAGAIN)));
+    readers.pop();
+    rig.disk.pause(false);
+    rig.disk.process();
+    for (open, io) in &mut readers {
+        assert_eq!(block_on(open.complete(io)), Ok(100));
+    }
+    assert_eq!(rig.kinds(), [0]);
+    let served = open.poll_io(&mut impatient, &mut context);
+    assert_eq!(served, Poll::Ready(Ok(100)));
+}
+
+#[test]
+fn a_write_that_nobody_waits_for_counts_when_the_device_is_done() {
+    for flags in [OpenFlags::empty(), OpenFlags::DIRECT] {
+        let rig = rig(|disk| disk.block_size = 4096);
+        rig.space.write(rig.memory, &[7; PAGE_SIZE]).unwrap();
+        let open = OpenFile::new(rig.file.clone(), flags | OpenFlags::READ_WRITE);
+        let buffer = IoBuffer::user(rig.space.clone(), rig.memory, PAGE_SIZE);
+        let mut io = Io::new(Direction::Write, Some(0), buffer, IoFlags::empty());
+        let mut context = Context::from_waker(core::task::Waker::noop());
+        rig.disk.pause(true);
+        assert!(open.poll_io(&mut io, &mut context).is_pending());
+        drop(io);
+        // The next write of a part of that block must see it.
+        let part = IoBuffer::Kernel(vec![8; 10]);
+        let mut part = Io::new(Direction::Write, Some(0), part, IoFlags::empty());
+        let second = OpenFile::new(rig.file.clone(), OpenFlags::READ_WRITE);
+        assert!(second.poll_io(&mut part, &mut context).is_pending());
+        rig.disk.pause(false);
+        rig.disk.process();
+        assert_eq!(block_on(second.complete(&mut part)), Ok(10));
+        let bytes = rig.read(0, 20).unwrap();
+        assert_eq!(bytes, [[8; 10], [7; 10]].concat(), "{flags:?}");
+    }
 }
 
 #[test]

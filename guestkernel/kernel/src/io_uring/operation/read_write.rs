@@ -320,7 +320,7 @@ impl Transfer {
     pub(super) fn can_cancel(&self) -> Result<()> {
         match self.io.in_flight {
             InFlight::Nothing => Ok(()),
-            InFlight::Block(_) | InFlight::Bounced(_) => Err(Errno::ENOENT),
+            _ => Err(Errno::ENOENT),
         }
     }
 
