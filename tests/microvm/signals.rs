@@ -46,7 +46,11 @@ fn sigquit_reports_what_the_vcpus_do_and_the_vm_goes_on() {
     let output = running.wait().expect_code(128 + libc::SIGTERM);
     let text = output.err();
     // Whichever CPU it is.
-    assert_eq!(text.matches(": running in the program").count(), 2, "{text}");
+    assert_eq!(
+        text.matches(": running in the program").count(),
+        2,
+        "{text}"
+    );
     for vcpu in ["vCPU 0: ", "vCPU 1: "] {
         assert_eq!(text.matches(vcpu).count(), 2, "{text}");
     }
