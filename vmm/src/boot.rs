@@ -52,7 +52,7 @@ pub enum BootError {
     #[error("{0}; build it with 'make' or name another with --rootfs")]
     Rootfs(#[from] io::Error),
     /// The root file system image is no regular file.
-    #[error("it is not a regular file")]
+    #[error("it is not a regular file; name an image with --rootfs")]
     NotAFile,
     /// The root file system image is something else.
     #[error("it is no cpio archive (newc); build it with 'make' or name another with --rootfs")]
@@ -208,7 +208,7 @@ fn write_modules(
 
 /// Opens the root file system image and looks at its first bytes; gives its size too.
 fn open_image(path: &Path) -> Result<(File, u64), BootError> {
-    let file = File::open(path)?;
+    let file = crate::kernel_image::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(BootError::NotAFile);

@@ -61,7 +61,7 @@ pub enum BuildError {
         cause: kvm_ioctls::Error,
     },
     /// More vCPUs than KVM has.
-    #[error("--cpus {wanted}: KVM on this host has at most {max}")]
+    #[error("--cpus {wanted}: KVM on this host has at most {max}; give fewer")]
     TooManyCpus {
         /// vCPUs asked for.
         wanted: u32,
@@ -69,7 +69,7 @@ pub enum BuildError {
         max: usize,
     },
     /// More disks than interrupt pins.
-    #[error("{wanted} disks: at most {max} can be attached")]
+    #[error("--disk: {wanted} disks are more than can be attached; give at most {max}")]
     TooManyDisks {
         /// Disks asked for.
         wanted: usize,

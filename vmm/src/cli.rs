@@ -1,5 +1,6 @@
 //! The command line: what it accepts, and what it makes of it.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -62,10 +63,10 @@ Examples:
 #[command(after_help = RUN_AFTER_HELP, override_usage = "ringlet run [OPTIONS] -- PROGRAM [ARG]...")]
 pub struct RunArgs {
     /// Number of virtual CPUs
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_cpus)]
     pub cpus: u32,
 
-    /// Guest memory: bytes, or with a suffix K, M or G (powers of 1024)
+    /// Guest memory: bytes, or with a suffix K, M, G or T (powers of 1024)
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     pub mem: u64,
 
@@ -168,13 +169,21 @@ pub fn environment(
     if let Some(term) = host(OsStr::new("TERM")).filter(|_| on_terminal) {
         variables.push(("TERM".into(), term));
     }
+    let mut places: HashMap<OsString, usize> = variables
+        .iter()
+        .enumerate()
+        .map(|(place, (name, _))| (name.clone(), place))
+        .collect();
     for arg in args {
         let Some(value) = arg.value.clone().or_else(|| host(&arg.name)) else {
             continue;
         };
-        match variables.iter_mut().find(|(name, _)| *name == arg.name) {
-            Some((_, old)) => *old = value,
-            None => variables.push((arg.name.clone(), value)),
+        match places.get(&arg.name) {
+            Some(place) => variables[*place].1 = value,
+            None => {
+                places.insert(arg.name.clone(), variables.len());
+                variables.push((arg.name.clone(), value));
+            }
         }
     }
     variables
@@ -194,6 +203,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
         "K" | "k" | "KiB" => 10,
         "M" | "m" | "MiB" => 20,
         "G" | "g" | "GiB" => 30,
+        "T" | "t" | "TiB" => 40,
         _ => return Err("give a size as in 512M or 2G".to_owned()),
     };
     number
@@ -201,6 +211,13 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .ok()
         .and_then(|number| number.checked_mul(1 << shift))
         .ok_or_else(|| "give a size as in 512M or 2G".to_owned())
+}
+
+fn parse_cpus(text: &str) -> Result<u32, &'static str> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("give a number from 1 on"),
+        Ok(count) => Ok(count),
+    }
 }
 
 fn parse_disk(text: OsString) -> Result<DiskConfig, &'static str> {
@@ -240,8 +257,12 @@ fn parse_shell(name: &str) -> Result<Shell, &'static str> {
     }
 }
 
-/// A command-line error as one line that says what to do.
-pub fn one_line(error: &clap::Error) -> String {
+/// A command-line error, of the subcommand if there is one, as one line that says what to do.
+pub fn one_line(error: &clap::Error, subcommand: Option<&OsStr>) -> String {
+    let help = match subcommand {
+        Some(name) if name == "completions" => "ringlet completions --help",
+        _ => "ringlet run --help",
+    };
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "no command is given; see 'ringlet --help'".to_owned();
     }
@@ -250,7 +271,7 @@ pub fn one_line(error: &clap::Error) -> String {
     let line: Vec<_> = first.split_whitespace().collect();
     let line = line.join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    format!("{line}; see 'ringlet run --help'")
+    format!("{line}; see '{help}'")
 }
 
 #[cfg(test)]
@@ -264,7 +285,7 @@ mod tests {
                 command: Command::Run(args),
             }) => Ok(*args),
             Ok(_) => Err("another command".to_owned()),
-            Err(error) => Err(one_line(&error)),
+            Err(error) => Err(one_line(&error, Some(OsStr::new("run")))),
         }
     }
 
@@ -309,7 +330,8 @@ mod tests {
             ("99999999999G", Err(())),
             ("", Err(())),
             ("M", Err(())),
-            ("1T", Err(())),
+            ("1T", Ok(1 << 40)),
+            ("1P", Err(())),
             ("-1", Err(())),
         ] {
             assert_eq!(parse_size(text).map_err(|_| ()), bytes, "{text}");

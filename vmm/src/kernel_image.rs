@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use linux_loader::elf;
@@ -19,16 +20,16 @@ pub enum KernelError {
     #[error("{0}; build it with 'make' or name another with --kernel")]
     Io(#[from] io::Error),
     /// Not a regular file.
-    #[error("it is not a regular file")]
+    #[error("it is not a regular file; name a guest kernel with --kernel")]
     NotAFile,
     /// Not an ELF file.
-    #[error("it is no ELF file")]
+    #[error("it is no ELF file; name a guest kernel with --kernel")]
     NotElf,
     /// Not 64-bit little-endian.
-    #[error("it is no 64-bit little-endian ELF file")]
+    #[error("it is no 64-bit little-endian ELF file; name a guest kernel with --kernel")]
     WrongClass,
     /// For another processor.
-    #[error("it is for {0}, not for x86-64")]
+    #[error("it is for {0}, not for x86-64; name a guest kernel with --kernel")]
     WrongMachine(String),
     /// The file ends before what its headers promise.
     #[error("it is truncated: {has} bytes, its headers ask for {needs}; build it again")]
@@ -39,13 +40,19 @@ pub enum KernelError {
         needs: u64,
     },
     /// The headers contradict each other.
-    #[error("its ELF headers make no sense: {0}")]
+    #[error("its ELF headers make no sense ({0}); build it again with 'make'")]
     BadHeaders(String),
     /// There is no PVH entry point.
-    #[error("it has no PVH note (XEN_ELFNOTE_PHYS32_ENTRY), so it cannot be booted directly")]
+    #[error(
+        "it has no PVH note (XEN_ELFNOTE_PHYS32_ENTRY), so it cannot be booted directly; name a \
+         guest kernel with --kernel"
+    )]
     NoPvhNote,
     /// It is linked where the boot information goes.
-    #[error("it is no kernel: it is linked for physical address {0:#x}, below 1 MiB")]
+    #[error(
+        "it is no kernel: it is linked for physical address {0:#x}, below 1 MiB; name a guest \
+         kernel with --kernel"
+    )]
     TooLow(u64),
     /// It is linked where there is no RAM for it.
     #[error("it needs guest memory from {start:#x} to {end:#x}; raise --mem")]
@@ -91,7 +98,7 @@ pub fn load(
     memory: &GuestMemoryMmap,
     ram_end: u64,
 ) -> Result<LoadedKernel, KernelError> {
-    let mut file = File::open(path)?;
+    let mut file = open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(KernelError::NotAFile);
@@ -117,6 +124,14 @@ pub fn load(
         )),
         _ => Err(KernelError::NoPvhNote),
     }
+}
+
+/// Opens a file to read it. A FIFO is opened too, without waiting for its other end.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
 }
 
 /// Checks the headers; gives the parts of the kernel, of which there is at least one.

@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser};
 use ringlet_abi::ProcessSpec;
 use ringlet_vmm::cli::{self, Cli, Command, RunArgs};
 use ringlet_vmm::images::{self, NoImage};
-use ringlet_vmm::outcome::STATUS_ERROR;
+use ringlet_vmm::outcome::{STATUS_ERROR, single_line};
 use ringlet_vmm::signals::Signals;
 use ringlet_vmm::terminal::{self, RawMode};
 use ringlet_vmm::vm::RunError;
@@ -35,7 +35,7 @@ fn main() {
     let cli = Cli::try_parse().unwrap_or_else(|error| report_usage(&error));
     let status = match cli.command {
         Command::Run(args) => run(&args, start).unwrap_or_else(|error| {
-            say(&error.to_string());
+            say(&single_line(&error.to_string()));
             STATUS_ERROR
         }),
         Command::Completions { shell } => {
@@ -102,7 +102,8 @@ fn config(args: &RunArgs) -> Result<Config, Error> {
 /// Help and version go to stdout; an error is one line.
 fn report_usage(error: &clap::Error) -> ! {
     if error.use_stderr() {
-        say(&cli::one_line(error));
+        let subcommand = std::env::args_os().nth(1);
+        say(&cli::one_line(error, subcommand.as_deref()));
         exit(STATUS_ERROR.into());
     }
     let _ = error.print();

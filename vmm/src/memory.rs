@@ -35,7 +35,7 @@ pub enum MemoryError {
         host: u64,
     },
     /// No whole number of pages.
-    #[error("{0} bytes of guest memory is no multiple of 4 KiB")]
+    #[error("{0} bytes of guest memory is no multiple of 4 KiB; give one, as in 512M")]
     Unaligned(u64),
     /// The host denies the address space.
     #[error("cannot map {} MiB of guest memory: {cause}; give less", .size >> 20)]

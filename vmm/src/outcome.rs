@@ -52,9 +52,12 @@ impl Outcome {
             Self::Exit(exit) => exit,
         };
         let program = config.process.args.first().map_or(&[][..], Vec::as_slice);
-        let program = String::from_utf8_lossy(program);
+        let program = match program {
+            b"" => "''".into(),
+            name => String::from_utf8_lossy(name),
+        };
         let (kernel, rootfs) = (show(&config.kernel), show(&config.rootfs));
-        Some(match exit {
+        let message = match exit {
             Exit::Exited(_) | Exit::Signaled(_) => return None,
             Exit::NotFound => format!("{program}: not found in the root file system {rootfs}"),
             Exit::NotExecutable(errno) => format!(
@@ -81,8 +84,21 @@ impl Outcome {
                 "the guest kernel {kernel} does not understand this ringlet; build both from \
                  one source with 'make'"
             ),
-        })
+        };
+        Some(single_line(&message))
     }
+}
+
+/// `message` with control characters, which the names in it may have, as escapes.
+pub fn single_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for character in message.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
 }
 
 fn show(path: &Path) -> String {
@@ -156,6 +172,11 @@ mod tests {
         ] {
             assert_eq!(outcome.status(), status, "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn names_do_not_break_lines() {
+        assert_eq!(single_line("é a\nb\u{1b}[0m"), "é a\\nb\\u{1b}[0m");
     }
 
     #[test]

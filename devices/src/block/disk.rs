@@ -21,13 +21,13 @@ pub enum Access {
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// It cannot be opened.
-    #[error("{0}")]
+    #[error("{0}; name a disk image or block device that can be read")]
     Open(io::Error),
     /// It cannot be opened for writing, though it exists.
     #[error("{0}; to attach it without writing, append ',ro'")]
     OpenForWriting(io::Error),
     /// A directory, FIFO, socket or character device.
-    #[error("it is a {0}, not a regular file or block device")]
+    #[error("it is a {0}; name a regular file or block device")]
     WrongKind(&'static str),
     /// It has no bytes.
     #[error("it is empty; make it larger, for example with 'truncate -s 64M'")]
@@ -36,7 +36,10 @@ pub enum DiskError {
     #[error("its size of {0} bytes is no multiple of 512; extend it with 'truncate -s %512'")]
     OddSize(u64),
     /// Somebody else has locked it.
-    #[error("it is already in use by another process (ringlet?); wait for it or attach a copy")]
+    #[error(
+        "it is already in use, by another ringlet or as another disk of this one; wait for it or \
+         attach a copy"
+    )]
     InUse,
     /// Its size or lock cannot be had.
     #[error("{0}")]

@@ -3,11 +3,12 @@
 //! A file's [`poll_io`](crate::fs::FileOps::poll_io) advances an [`Io`] without allocating. The
 //! system call awaits it with [`Io::complete`]; an io_uring request holds it in its slot.
 
-use crate::error::Result;
-use crate::fs::FileOps;
+use crate::error::{Errno, Result};
+use crate::fs::{FileOps, OpenFile};
 use crate::mm::IoBuffer;
 use bitflags::bitflags;
 use core::future::poll_fn;
+use linux_raw_sys::general as raw;
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +37,55 @@ bitflags! {
         const DIRECT = 1 << 5;
         /// The open file has checked it and filled in what its own flags imply.
         const STARTED = 1 << 6;
-        /// Write where it says although the file appends (`RWF_NOAPPEND`).
-        const NO_APPEND = 1 << 8;
         /// It starts at the open file's own position, and moves that.
         const OWN_POSITION = 1 << 7;
+        /// Write where it says although the file appends (`RWF_NOAPPEND`).
+        const NO_APPEND = 1 << 8;
+        /// Writing to nobody sends no SIGPIPE (`RWF_NOSIGNAL`).
+        const NO_SIGNAL = 1 << 9;
+    }
+}
+
+/// Those of `RWF_*` that linux-raw-sys does not have.
+const RWF_NOAPPEND: u32 = 0x20;
+const RWF_NOSIGNAL: u32 = 0x100;
+
+impl IoFlags {
+    /// What `RWF_*` mean for `file`.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` for what is not known or the file does not do, `EINVAL` for what contradicts
+    /// itself.
+    #[inline]
+    pub fn from_rwf(flags: u32, file: &OpenFile) -> Result<Self> {
+        if flags == 0 {
+            return Ok(Self::empty());
+        }
+        let mut left = flags;
+        let mut decoded = Self::empty();
+        for (bit, flag) in [
+            (raw::RWF_HIPRI, Self::HIGH_PRIORITY),
+            (raw::RWF_DSYNC, Self::DATA_SYNC),
+            (raw::RWF_SYNC, Self::SYNC),
+            (raw::RWF_NOWAIT, Self::NOWAIT),
+            (raw::RWF_APPEND, Self::APPEND),
+            (RWF_NOAPPEND, Self::NO_APPEND),
+            (RWF_NOSIGNAL, Self::NO_SIGNAL),
+        ] {
+            decoded.set(flag, flags & bit != 0);
+            left &= !bit;
+        }
+        if left != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if decoded.contains(Self::APPEND | Self::NO_APPEND) {
+            return Err(Errno::EINVAL);
+        }
+        if decoded.contains(Self::NOWAIT) && !file.ops.supports_nowait() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        Ok(decoded)
     }
 }
 

@@ -213,8 +213,8 @@ impl PageTable {
                 Frame::from_address(PhysAddr(old & ADDRESS))
             });
             let new = old & (ADDRESS | HELD) | bits(adjust(address, &frame));
-            entry.store(new, Ordering::Relaxed);
-            flush.note(old);
+            // Swapped, since a CPU may set ACCESSED meanwhile.
+            flush.note(entry.swap(new, Ordering::Relaxed));
         });
     }
 

@@ -5,20 +5,20 @@
 //! used ring is not trusted: nonsense makes the queue broken, for good, and its memory stays
 //! allocated until the device has been reset.
 
-use crate::dma::DmaSegments;
+mod chain;
+#[cfg(test)]
+mod tests;
+
+pub use chain::Payload;
+
 use crate::frame::{Frame, OutOfMemory};
 use crate::physical::PAGE_SIZE;
 use crate::virtio_mmio::{Registers, ring_features};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use chain::{ChainWriter, DESCRIPTOR, INDIRECT, Parts, Written};
 use core::sync::atomic::{Ordering, fence};
-
-/// Bytes of a descriptor (VIRTIO 1.2, 2.7.5).
-const DESCRIPTOR: usize = 16;
-const NEXT: u16 = 1;
-const DEVICE_WRITES: u16 = 2;
-const INDIRECT: u16 = 4;
 
 /// The available ring's flag that asks for no interrupts, and the used ring's that asks for no
 /// doorbells.
@@ -30,33 +30,6 @@ const AREA: usize = 128;
 const REPLY_AT: usize = 16;
 const TABLE_AT: usize = 32;
 const SMALL_TABLE: usize = (AREA - TABLE_AT) / DESCRIPTOR;
-
-/// Memory of a request besides header and reply, and which way its bytes go.
-#[derive(Debug, Default)]
-pub enum Payload {
-    /// There is none.
-    #[default]
-    Nothing,
-    /// The device reads it.
-    ToDevice(DmaSegments),
-    /// The device writes it.
-    FromDevice(DmaSegments),
-}
-
-impl Payload {
-    fn segments(&self) -> Option<(&DmaSegments, u16)> {
-        match self {
-            Self::Nothing => None,
-            Self::ToDevice(segments) => Some((segments, 0)),
-            Self::FromDevice(segments) => Some((segments, DEVICE_WRITES)),
-        }
-    }
-
-    /// The bytes in it.
-    pub fn total(&self) -> usize {
-        self.segments().map_or(0, |(segments, _)| segments.total())
-    }
-}
 
 /// Why a request was not added to a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -534,107 +507,3 @@ impl Drop for VirtQueue {
 fn is_passed(event: u16, old: u16, new: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
-
-/// What a chain consists of, as physical addresses.
-struct Parts<'a> {
-    header: (u64, u32),
-    payload: Option<(&'a DmaSegments, u16)>,
-    payload_limit: usize,
-    reply: (u64, u32),
-}
-
-impl Parts<'_> {
-    /// Descriptors for header and reply.
-    fn ends(&self) -> usize {
-        usize::from(self.header.1 > 0) + usize::from(self.reply.1 > 0)
-    }
-
-    fn most_descriptors(&self) -> usize {
-        let payload = self.payload.map_or(0, |(segments, _)| segments.most_runs());
-        self.ends() + payload
-    }
-
-    /// Descriptors that may be used.
-    fn limit(&self) -> usize {
-        self.ends() + self.payload_limit
-    }
-
-    /// Calls `push` with the address, length and flags of each descriptor.
-    fn write(&self, mut push: impl FnMut(u64, u32, u16)) {
-        if self.header.1 > 0 {
-            push(self.header.0, self.header.1, 0);
-        }
-        if let Some((segments, flags)) = self.payload {
-            segments.for_each_run(|address, length| push(address.0, length, flags));
-        }
-        if self.reply.1 > 0 {
-            push(self.reply.0, self.reply.1, DEVICE_WRITES);
-        }
-    }
-}
-
-/// A chain that was written.
-struct Written {
-    /// Descriptors of the ring in it.
-    length: u16,
-    /// The free list's first descriptor after those.
-    next: u16,
-}
-
-/// Writes a chain of descriptors, each when the next is known.
-struct ChainWriter<'a> {
-    table: &'a Frame,
-    at: usize,
-    limit: usize,
-    /// Descriptors asked for, those beyond the limit included.
-    pushed: usize,
-    /// The last descriptor.
-    index: u16,
-    /// Its second word, without `NEXT`.
-    last: u64,
-}
-
-impl<'a> ChainWriter<'a> {
-    fn new(table: &'a Frame, at: usize, first: u16, limit: usize) -> Self {
-        Self {
-            table,
-            at,
-            limit,
-            pushed: 0,
-            index: first,
-            last: 0,
-        }
-    }
-
-    fn word(&self, index: u16, word: usize) -> &core::sync::atomic::AtomicU64 {
-        let at = self.at + usize::from(index) * DESCRIPTOR + 8 * word;
-        self.table.atomic_u64(at)
-    }
-
-    #[inline]
-    fn push(&mut self, address: u64, length: u32, flags: u16, next: impl Fn(u16) -> u16) {
-        if self.pushed < self.limit {
-            if self.pushed > 0 {
-                let index = next(self.index);
-                let linked = self.last | u64::from(NEXT) << 32 | u64::from(index) << 48;
-                self.word(self.index, 1).store(linked, Ordering::Relaxed);
-                self.index = index;
-            }
-            self.word(self.index, 0).store(address, Ordering::Relaxed);
-            self.last = u64::from(length) | u64::from(flags) << 32;
-        }
-        self.pushed += 1;
-    }
-
-    /// The number of descriptors, now that there are no more.
-    fn finish(self) -> Result<u16, AddError> {
-        if self.pushed > self.limit {
-            return Err(AddError::TooManySegments);
-        }
-        self.word(self.index, 1).store(self.last, Ordering::Relaxed);
-        Ok(self.pushed as u16)
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -153,6 +153,17 @@ fn root_file_systems() {
             &[path, says],
         );
     }
+    // Nobody waits for the other end of a FIFO.
+    let fifo = dir.file("fifo", b"").display().to_string();
+    fs::remove_file(&fifo).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    for option in ["--rootfs", "--kernel"] {
+        let mut command = dir.ringlet(&exiting());
+        refused(command.args([option, &fifo]), &[&fifo, "regular file"]);
+    }
+    let mut command = dir.ringlet(&exiting());
+    refused(command.args(["--rootfs", "two\nlines"]), &["two\\nlines"]);
     let large = dir.file("large", b"070701");
     fs::File::options()
         .write(true)

@@ -119,9 +119,7 @@ impl AddressSpace {
     pub fn map(&self, request: MapRequest) -> Result<u64> {
         let populate = request.populate;
         let length = request.length;
-        let mut flush = Flush::new();
-        let start = self.mappings.lock().map(request, &mut flush)?;
-        drop(flush);
+        let start = self.change(|mappings, flush| mappings.map(request, flush))?;
         if populate {
             self.populate(start..start + length);
         }
@@ -130,20 +128,18 @@ impl AddressSpace {
 
     /// Maps the stack: `length` bytes below `top`, with room for nothing close below.
     pub(crate) fn map_stack(&self, top: u64, length: u64, access: Access) -> Result<()> {
-        let mut flush = Flush::new();
-        let mut mappings = self.mappings.lock();
-        let start = mappings.map(
-            MapRequest {
-                placement: Placement::FixedNoReplace(top - length),
-                no_reserve: true,
-                ..MapRequest::anonymous(length, access)
-            },
-            &mut flush,
-        )?;
-        if let Some(area) = mappings.areas.get_mut(&start) {
-            area.is_stack = true;
-        }
-        Ok(())
+        let request = MapRequest {
+            placement: Placement::FixedNoReplace(top - length),
+            no_reserve: true,
+            ..MapRequest::anonymous(length, access)
+        };
+        self.change(|mappings, flush| {
+            let start = mappings.map(request, flush)?;
+            if let Some(area) = mappings.areas.get_mut(&start) {
+                area.is_stack = true;
+            }
+            Ok(())
+        })
     }
 
     /// Unmaps all pages that `length` bytes from `address` on touch, as `munmap(2)` does.
@@ -157,11 +153,11 @@ impl AddressSpace {
         if range.is_empty() || range.end > TASK_SIZE {
             return Err(Errno::EINVAL);
         }
-        let mut flush = Flush::new();
-        let mut mappings = self.mappings.lock();
-        mappings.check_cuts(&range)?;
-        mappings.unmap(range, &mut flush);
-        Ok(())
+        self.change(|mappings, flush| {
+            mappings.check_cuts(&range)?;
+            mappings.unmap(range, flush);
+            Ok(())
+        })
     }
 
     /// Makes the heap start, empty, at `address`, a page's.
@@ -180,10 +176,16 @@ impl AddressSpace {
     /// Moves the break to `address` if that can be done, and returns where it is (`brk(2)`).
     /// `data_limit` is `RLIMIT_DATA`.
     pub fn set_break(&self, address: u64, data_limit: u64) -> u64 {
+        self.change(|mappings, flush| mappings.set_break(address, data_limit, flush))
+    }
+
+    /// Changes mappings. TLBs are flushed before anybody else can change them: until then another
+    /// CPU may show at an address what was mapped there before.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut Mappings, &mut Flush) -> R) -> R {
+        let mut mappings = self.mappings.lock();
+        // Dropped before the lock is.
         let mut flush = Flush::new();
-        self.mappings
-            .lock()
-            .set_break(address, data_limit, &mut flush)
+        change(&mut mappings, &mut flush)
     }
 }
 

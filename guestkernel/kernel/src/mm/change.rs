@@ -54,10 +54,7 @@ impl AddressSpace {
         let range = page_range(address, length)
             .filter(|range| range.end <= TASK_SIZE)
             .ok_or(Errno::ENOMEM)?;
-        let mut flush = Flush::new();
-        self.mappings
-            .lock()
-            .protect(range, normalised(access), &mut flush)
+        self.change(|mappings, flush| mappings.protect(range, normalised(access), flush))
     }
 
     /// Moves or resizes a mapping (`mremap(2)`) and returns where it is. The caller has checked
@@ -67,8 +64,7 @@ impl AddressSpace {
     ///
     /// `EINVAL`, `EFAULT` if the old range is not one mapping, `ENOMEM`.
     pub fn remap(&self, remap: Remap) -> Result<u64> {
-        let mut flush = Flush::new();
-        self.mappings.lock().remap(remap, &mut flush)
+        self.change(|mappings, flush| mappings.remap(remap, flush))
     }
 
     /// Takes an advice about `length` bytes from `address` on (`madvise(2)`).
@@ -81,8 +77,9 @@ impl AddressSpace {
         let range = page_range(address, length)
             .filter(|range| range.end <= TASK_SIZE)
             .ok_or(Errno::EINVAL)?;
-        let mut flush = Flush::new();
+        // Dropped in this order, as `change` does it.
         let mut mappings = self.mappings.lock();
+        let mut flush = Flush::new();
         let is_all_mapped = mappings.is_all_mapped(&range);
         match advice {
             Advice::Nothing => {}

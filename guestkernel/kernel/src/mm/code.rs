@@ -3,7 +3,7 @@
 use super::vma::PAGE;
 use super::{AddressSpace, MapRequest, Placement};
 use crate::error::{Errno, Result};
-use machine::{Access, Flush, Frame, PAGE_SIZE};
+use machine::{Access, Frame, PAGE_SIZE};
 
 /// How far below the code, and in which steps, room for more is looked for.
 const SEARCH_STEP: u64 = 16 * PAGE;
@@ -23,19 +23,19 @@ impl AddressSpace {
         if bytes.len() > PAGE_SIZE - offset {
             return Err(Errno::EINVAL);
         }
-        let mut flush = Flush::new();
-        let mut mappings = self.mappings.lock();
-        let (_, area) = mappings.area_at(page).ok_or(Errno::EFAULT)?;
-        let is_code = area.access == Access::READ | Access::EXECUTE;
-        if area.is_shared || !is_code {
-            return Err(Errno::EACCES);
-        }
-        let (frame, access) = mappings.table.lookup(page).ok_or(Errno::EFAULT)?;
-        let copy = Frame::uninitialised()?;
-        frame.copy_to(0, &copy, 0, PAGE_SIZE);
-        copy.write(offset, bytes);
-        mappings.table.replace(page, copy, access, &mut flush)?;
-        Ok(())
+        self.change(|mappings, flush| {
+            let (_, area) = mappings.area_at(page).ok_or(Errno::EFAULT)?;
+            let is_code = area.access == Access::READ | Access::EXECUTE;
+            if area.is_shared || !is_code {
+                return Err(Errno::EACCES);
+            }
+            let (frame, access) = mappings.table.lookup(page).ok_or(Errno::EFAULT)?;
+            let copy = Frame::uninitialised()?;
+            frame.copy_to(0, &copy, 0, PAGE_SIZE);
+            copy.write(offset, bytes);
+            mappings.table.replace(page, copy, access, flush)?;
+            Ok(())
+        })
     }
 
     /// Maps a page for code that jumps reach from the area of code around `address`.

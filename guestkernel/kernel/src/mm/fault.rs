@@ -156,10 +156,12 @@ impl AddressSpace {
             };
             // Without the lock, since the source may take its own.
             let frames = fault.frames()?;
-            let mut flush = Flush::new();
-            let mut mappings = self.mappings.lock();
-            if mappings.generation == fault.generation {
-                return mappings.map_source(&fault, frames, &mut flush);
+            let done = self.change(|mappings, flush| {
+                (mappings.generation == fault.generation)
+                    .then(|| mappings.map_source(&fault, frames, flush))
+            });
+            if let Some(result) = done {
+                return result;
             }
         }
     }

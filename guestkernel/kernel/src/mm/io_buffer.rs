@@ -1,21 +1,13 @@
 //! The memory side of a read or write: a program's bytes, a registered buffer, or the kernel's.
 
 use super::address_space::AddressSpace;
+use super::user_range::{UserRange, UserRanges};
 use super::vma::PAGE;
 use crate::error::{Errno, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use machine::{Access, DmaSegments, Frame, PAGE_SIZE, Segment};
 use smallvec::SmallVec;
-
-/// Bytes in a program's address space.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UserRange {
-    /// Address of the first byte.
-    pub address: u64,
-    /// Bytes.
-    pub length: usize,
-}
 
 /// Where the bytes of a read go, or those of a write come from.
 #[derive(Clone)]
@@ -25,7 +17,7 @@ pub enum IoBuffer {
         /// Whose.
         space: Arc<AddressSpace>,
         /// Which, in order.
-        ranges: SmallVec<[UserRange; 1]>,
+        ranges: UserRanges,
     },
     /// A part of a buffer registered with io_uring.
     Registered {
@@ -50,7 +42,7 @@ impl IoBuffer {
 
     /// Several pieces of program memory.
     #[inline]
-    pub fn vectored(space: Arc<AddressSpace>, ranges: SmallVec<[UserRange; 1]>) -> Self {
+    pub fn vectored(space: Arc<AddressSpace>, ranges: UserRanges) -> Self {
         Self::User { space, ranges }
     }
 

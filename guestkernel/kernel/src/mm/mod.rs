@@ -9,12 +9,14 @@ mod page_source;
 #[cfg(test)]
 mod tests;
 mod user_access;
+mod user_range;
 mod vma;
 
 pub use address_space::{AddressSpace, MMAP_MIN, TASK_SIZE};
 pub use change::{Advice, Remap};
 pub use fault::FaultError;
-pub use io_buffer::{IoBuffer, UserRange};
+pub use io_buffer::IoBuffer;
 pub use machine::{Access, Segment};
 pub use page_source::{PageSource, SharedMemory};
+pub use user_range::{MAX_COUNT, UserRange, UserRanges, read_iovecs};
 pub use vma::{Backing, MapRequest, PAGE, Placement};

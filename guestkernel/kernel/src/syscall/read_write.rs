@@ -4,15 +4,9 @@ use super::Args;
 use crate::error::{Errno, Result};
 use crate::fs::{self, OpenFile, OpenFlags};
 use crate::io::{Direction, Io, IoFlags};
-use crate::mm::{IoBuffer, TASK_SIZE, UserRange};
+use crate::mm::{IoBuffer, MAX_COUNT, UserRange, read_iovecs};
 use crate::process::{Signal, Thread};
 use linux_raw_sys::general as raw;
-use smallvec::SmallVec;
-
-/// The most bytes that one call moves (`MAX_RW_COUNT`).
-pub(super) const MAX_COUNT: usize = 0x7fff_f000;
-/// The most pieces of a vector (`UIO_MAXIOV`).
-const MAX_PIECES: u64 = 1024;
 
 /// Does a read or write. One that may wait for ever ends at a signal, and one to nobody sends
 /// SIGPIPE.
@@ -25,54 +19,24 @@ async fn transfer(thread: &Thread, file: &OpenFile, mut io: Io) -> Result<u64> {
             Err(error) => Err(error),
         },
     };
-    if io.direction == Direction::Write && result == Err(Errno::EPIPE) {
+    let is_broken = io.direction == Direction::Write && result == Err(Errno::EPIPE);
+    if is_broken && !io.flags.contains(IoFlags::NO_SIGNAL) {
         thread.process.signal_thread(thread.tid, Signal::SIGPIPE);
     }
     result.map(|count| count as u64)
 }
 
-/// A range of program memory as a read or write takes it: at most [`MAX_COUNT`] bytes are used.
+/// A range of program memory as a read or write takes it.
 fn buffer(thread: &Thread, address: u64, length: u64) -> Result<IoBuffer> {
-    check_range(address, length)?;
-    let length = (length as usize).min(MAX_COUNT);
-    Ok(IoBuffer::user(
-        thread.process.space.clone(),
-        address,
-        length,
-    ))
-}
-
-/// Fails with `EFAULT` for memory that is not the program's by its address alone.
-fn check_range(address: u64, length: u64) -> Result<()> {
-    match address.checked_add(length) {
-        Some(end) if end <= TASK_SIZE => Ok(()),
-        _ => Err(Errno::EFAULT),
-    }
+    let range = UserRange::new(address, length, MAX_COUNT)?;
+    let space = thread.process.space.clone();
+    Ok(IoBuffer::vectored(space, [range].into()))
 }
 
 /// The pieces that an array of `iovec`s names.
 fn vector(thread: &Thread, address: u64, count: u64) -> Result<IoBuffer> {
-    if count > MAX_PIECES {
-        return Err(Errno::EINVAL);
-    }
     let space = &thread.process.space;
-    let mut ranges: SmallVec<[UserRange; 1]> = SmallVec::new();
-    let mut total = 0;
-    for index in 0..count {
-        let at = address.wrapping_add(index * size_of::<raw::iovec>() as u64);
-        let base: u64 = space.read_value(at)?;
-        let length: u64 = space.read_value(at.wrapping_add(8))?;
-        if i64::try_from(length).is_err() {
-            return Err(Errno::EINVAL);
-        }
-        check_range(base, length)?;
-        let length = (length as usize).min(MAX_COUNT - total);
-        total += length;
-        ranges.push(UserRange {
-            address: base,
-            length,
-        });
-    }
+    let ranges = read_iovecs(space, address, count)?;
     Ok(IoBuffer::vectored(space.clone(), ranges))
 }
 
@@ -143,28 +107,8 @@ async fn vectored(
     if buffer.is_empty() && flags != 0 {
         return Ok(0);
     }
-    let flags = rw_flags(&file, flags)?;
+    let flags = IoFlags::from_rwf(flags, &file)?;
     transfer(thread, &file, Io::new(direction, position, buffer, flags)).await
-}
-
-/// What `RWF_*` ask for.
-fn rw_flags(file: &OpenFile, flags: u32) -> Result<IoFlags> {
-    let mut decoded = IoFlags::empty();
-    for (bit, flag) in [
-        (raw::RWF_HIPRI, IoFlags::HIGH_PRIORITY),
-        (raw::RWF_DSYNC, IoFlags::DATA_SYNC),
-        (raw::RWF_SYNC, IoFlags::SYNC),
-        (raw::RWF_NOWAIT, IoFlags::NOWAIT),
-        (raw::RWF_APPEND, IoFlags::APPEND),
-    ] {
-        decoded.set(flag, flags & bit != 0);
-    }
-    let known = raw::RWF_HIPRI | raw::RWF_DSYNC | raw::RWF_SYNC | raw::RWF_NOWAIT | raw::RWF_APPEND;
-    let is_nowait = decoded.contains(IoFlags::NOWAIT);
-    if flags & !known != 0 || is_nowait && !file.ops.supports_nowait() {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    Ok(decoded)
 }
 
 pub(super) async fn readv(thread: &mut Thread, args: Args) -> Result<u64> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::dma::DmaSegments;
 use crate::hosted::device::{Model, Sabotage, SimulatedDevice};
 use crate::{MmioRegion, PhysAddr, Segment, VirtioFound, VirtioTransport};
 

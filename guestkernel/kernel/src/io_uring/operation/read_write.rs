@@ -8,35 +8,15 @@ use crate::io::{Direction, InFlight, Io, IoFlags};
 use crate::io_uring::budget::Charge;
 use crate::io_uring::ring::State;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
-use crate::mm::{AddressSpace, IoBuffer, TASK_SIZE, UserRange};
+use crate::mm::{IoBuffer, MAX_COUNT, UserRange, UserRanges, read_iovecs};
 use crate::process::Process;
 use alloc::sync::Arc;
 use core::task::{Context, Poll};
-use linux_raw_sys::general as raw;
 use machine::{PAGE_SIZE, Segment};
-use smallvec::SmallVec;
-
-/// The most bytes of one read or write (`MAX_RW_COUNT`); more are cut off.
-const MAX_BYTES: usize = 0x7fff_f000;
-/// The most pieces of memory (`UIO_MAXIOV`).
-const MAX_PIECES: u32 = 1024;
-/// `RWF_NOSIGNAL` and `RWF_NOAPPEND`, which linux-raw-sys does not have.
-const RWF_NOAPPEND: u32 = 0x20;
-const RWF_NOSIGNAL: u32 = 0x100;
-
-const KNOWN_FLAGS: u32 = raw::RWF_HIPRI
-    | raw::RWF_DSYNC
-    | raw::RWF_SYNC
-    | raw::RWF_NOWAIT
-    | raw::RWF_APPEND
-    | RWF_NOAPPEND
-    | RWF_NOSIGNAL;
-
-type Ranges = SmallVec<[UserRange; 1]>;
 
 /// The memory side, as the SQE names it.
 enum Memory {
-    Program(Ranges, Charge),
+    Program(UserRanges, Charge),
     Registered {
         index: u16,
         address: u64,
@@ -97,11 +77,7 @@ fn plain(sqe: &Sqe, flags: RequestFlags, direction: Direction) -> Result<Operati
         if flags.contains(RequestFlags::BUFFER_SELECT) {
             return Ok(Memory::Selected);
         }
-        let range = UserRange {
-            address: sqe.address(),
-            length: (sqe.length() as usize).min(MAX_BYTES),
-        };
-        check_range(&range)?;
+        let range = UserRange::new(sqe.address(), sqe.length().into(), MAX_COUNT)?;
         let charge = charge(1, range.length)?;
         Ok(Memory::Program([range].into(), charge))
     })
@@ -120,7 +96,7 @@ fn vectored(
                 _ => Err(Errno::EINVAL),
             };
         }
-        let ranges = read_ranges(&process.space, sqe.address(), sqe.length())?;
+        let ranges = read_iovecs(&process.space, sqe.address(), sqe.length().into())?;
         let total = ranges.iter().map(|range| range.length).sum();
         let charge = charge(ranges.len(), total)?;
         Ok(Memory::Program(ranges, charge))
@@ -159,14 +135,6 @@ fn check_priority(priority: u16) -> Result<()> {
     }
 }
 
-#[inline]
-fn check_range(range: &UserRange) -> Result<()> {
-    match range.address.checked_add(range.length as u64) {
-        Some(end) if end <= TASK_SIZE => Ok(()),
-        _ => Err(Errno::EFAULT),
-    }
-}
-
 /// What a transfer of `length` bytes in so many pieces of program memory is charged beyond an
 /// ordinary request: its pieces, and its pages, which a device needs to know.
 #[inline]
@@ -176,33 +144,6 @@ fn charge(pieces: usize, length: usize) -> Result<Charge> {
         return Ok(Charge::NONE);
     }
     Charge::new(pieces * size_of::<UserRange>() + length / PAGE_SIZE * size_of::<Segment>())
-}
-
-/// Reads `count` iovecs of a program.
-fn read_ranges(space: &AddressSpace, address: u64, count: u32) -> Result<Ranges> {
-    if count > MAX_PIECES {
-        return Err(Errno::EINVAL);
-    }
-    let mut ranges = Ranges::with_capacity(count as usize);
-    let mut room = MAX_BYTES;
-    for index in 0..u64::from(count) {
-        let at = address.wrapping_add(index * size_of::<raw::iovec>() as u64);
-        let [base, length]: [u64; 2] =
-            [space.read_value(at)?, space.read_value(at.wrapping_add(8))?];
-        let length = usize::try_from(length).map_err(|_| Errno::EINVAL)?;
-        if length > isize::MAX as usize {
-            return Err(Errno::EINVAL);
-        }
-        let mut range = UserRange {
-            address: base,
-            length,
-        };
-        check_range(&range)?;
-        range.length = length.min(room);
-        room -= range.length;
-        ranges.push(range);
-    }
-    Ok(ranges)
 }
 
 impl State {
@@ -250,7 +191,6 @@ impl State {
         Ok(Transfer {
             expected: buffer.len(),
             charge,
-            signals: operation.flags & RWF_NOSIGNAL == 0,
             file,
             io: Io::new(operation.direction, position, buffer, io_flags),
         })
@@ -260,34 +200,12 @@ impl State {
 /// What `RWF_*` of an SQE mean for the file.
 #[inline]
 fn io_flags(flags: u32, file: &OpenFile) -> Result<IoFlags> {
-    if flags == 0 {
-        return Ok(IoFlags::empty());
-    }
-    if flags & !KNOWN_FLAGS != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    let appends_and_not = raw::RWF_APPEND | RWF_NOAPPEND;
-    if flags & appends_and_not == appends_and_not {
-        return Err(Errno::EINVAL);
-    }
-    if flags & raw::RWF_NOWAIT != 0 && !file.ops.supports_nowait() {
-        return Err(Errno::EOPNOTSUPP);
-    }
+    let decoded = IoFlags::from_rwf(flags, file)?;
     // Polling for completion needs a ring set up for it (IOPOLL).
-    if flags & raw::RWF_HIPRI != 0 {
-        return Err(Errno::EINVAL);
+    match decoded.contains(IoFlags::HIGH_PRIORITY) {
+        true => Err(Errno::EINVAL),
+        false => Ok(decoded),
     }
-    Ok([
-        (raw::RWF_DSYNC, IoFlags::DATA_SYNC),
-        (raw::RWF_SYNC, IoFlags::SYNC),
-        (raw::RWF_NOWAIT, IoFlags::NOWAIT),
-        (raw::RWF_APPEND, IoFlags::APPEND),
-        (RWF_NOAPPEND, IoFlags::NO_APPEND),
-    ]
-    .into_iter()
-    .filter(|(bit, _)| flags & bit != 0)
-    .map(|(_, flag)| flag)
-    .collect())
 }
 
 /// A read or write under way.
@@ -296,8 +214,6 @@ pub(in crate::io_uring) struct Transfer {
     file: Arc<OpenFile>,
     /// Bytes; fewer break a chain.
     expected: usize,
-    /// Writing to nobody sends SIGPIPE.
-    signals: bool,
     #[expect(dead_code, reason = "it is given back when the transfer is over")]
     charge: Charge,
 }
@@ -326,7 +242,7 @@ impl Transfer {
 
     /// Whether ending with `EPIPE` sends SIGPIPE.
     pub(super) fn signals_broken_pipe(&self) -> bool {
-        self.signals && self.io.direction == Direction::Write
+        self.io.direction == Direction::Write && !self.io.flags.contains(IoFlags::NO_SIGNAL)
     }
 
     pub(super) fn file(&self) -> &Arc<OpenFile> {
