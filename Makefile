@@ -7,6 +7,11 @@ SHELL := /bin/bash
 # Everything is built below target/, wherever the environment wants it.
 unexport CARGO_TARGET_DIR
 
+# What `make debug` runs.
+PROGRAM ?= /bin/uring-test
+QEMU := qemu-system-x86_64 -M microvm,acpi=off,pit=on,pic=on,rtc=on -accel tcg -cpu max -m 512M \
+    -nodefaults -no-user-config -no-reboot -display none -global virtio-mmio.force-legacy=false
+
 PREFIX ?= /usr/local
 DESTDIR ?=
 
@@ -56,6 +61,11 @@ rootfs: deps
 	$(OUT)/rootfs-builder --output $(OUT)/ringlet-rootfs.cpio --busybox $(BUSYBOX) \
 	    $(PROGRAMS:%=--program $(PROGRAMS_DIR)/%)
 
+# QEMU takes the place of KVM where that cannot be used.
+.PHONY: accelerator
+accelerator:
+	@tests/kvm 2>/dev/null || tests/deps qemu-system-x86_64=qemu-system-x86
+
 .PHONY: kvm
 kvm:
 	@tests/kvm
@@ -69,7 +79,7 @@ $(IMAGE):
 	@mv $@.new $@
 
 .PHONY: run
-run: kvm build $(IMAGE) ## hash a disk image in a microVM, and compare with the host's digest
+run: accelerator build $(IMAGE) ## hash a disk image in a microVM, and compare with the host's digest
 	@tests/demo $(OUT)/ringlet $(IMAGE)
 
 .PHONY: test
@@ -86,6 +96,16 @@ bench: kvm build $(IMAGE) ## compare host and guest; writes target/bench.json
 	cargo build --release --locked -p ringlet-tests --bin bench
 	$(OUT)/bench --ringlet $(OUT)/ringlet --program $(PROGRAMS_DIR)/uring-bench \
 	    --image $(IMAGE) --output target/bench.json
+
+.PHONY: debug
+debug: build ## boot the kernel under QEMU, which waits for gdb, and run PROGRAM
+	@tests/deps qemu-system-x86_64=qemu-system-x86 gdb=gdb
+	@echo "QEMU waits for: gdb $(OUT)/ringlet-kernel -ex 'target remote localhost:1234'"
+	@echo "Leave with Ctrl-A x."
+	$(QEMU) -s -S -chardev stdio,mux=on,id=terminal -serial chardev:terminal \
+	    -device virtio-serial-device -device virtconsole,chardev=terminal -device virtio-rng-device \
+	    -kernel $(OUT)/ringlet-kernel -initrd $(OUT)/ringlet-rootfs.cpio \
+	    -append "loglevel=info -- $(PROGRAM)"
 
 .PHONY: install
 install: build ## install to PREFIX (default /usr/local)

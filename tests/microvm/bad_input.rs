@@ -275,7 +275,7 @@ fn without_devices(script: &str) -> Ringlet {
     command
         .args(["--mount", "sh", "-c", &script, "sh"])
         .arg(Artifacts::get().ringlet());
-    Ringlet::command(command).args(["run", "--", "/bin/true"])
+    Ringlet::command(command).args(["run", "--accel", "kvm", "--", "/bin/true"])
 }
 
 #[test]
@@ -309,7 +309,8 @@ fn kvm_without_permission() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(dir.path(), mode).unwrap();
     let mut command = Command::new(ringlet);
-    command.uid(65534).gid(65534).arg("run");
+    command.uid(65534).gid(65534);
+    command.args(["run", "--accel", "kvm"]);
     Ringlet::command(command)
         .args(options)
         .args(["--", "/bin/true"])

@@ -24,6 +24,7 @@ fn help_names_every_option() {
         "--env",
         "--rootfs",
         "--kernel",
+        "--accel",
         "--mode",
         "--kernel-log",
         "--timeline",

@@ -137,7 +137,7 @@ fn a_spinning_program_is_interrupted_and_has_breakpoints() {
             "set $here = $rip",
             "break *$here",
             "continue",
-            "print $rip == $here",
+            "print/d $rip == $here",
             "kill",
         ],
     )
@@ -202,7 +202,6 @@ fn every_vcpu_is_a_thread() {
             "thread 2",
             "thread 1",
             "stepi",
-            "next",
             "delete",
             "continue",
         ],

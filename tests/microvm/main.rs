@@ -10,6 +10,7 @@ mod debugger;
 mod disks;
 mod exit_status;
 mod hostile_images;
+mod qemu;
 mod signals;
 mod stdio;
 mod terminal;

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ringlet_tests::{Artifacts, Disk, Ringlet};
+use ringlet_tests::{Artifacts, Disk, Ringlet, machine_options};
 
 /// Every byte value, and no regularity that a lost or doubled block could hide behind.
 fn noise(size: usize) -> Vec<u8> {
@@ -180,7 +180,9 @@ fn input_that_nobody_reads_does_not_matter() {
 #[test]
 fn a_reader_that_leaves_ends_the_writer() {
     let mut child = Command::new(Artifacts::get().ringlet())
-        .args(["run", "--", "/bin/yes"])
+        .arg("run")
+        .args(machine_options())
+        .args(["--", "/bin/yes"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -214,7 +216,9 @@ fn a_closed_error_stream_does_not_stop_the_program() {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", r#"exec "$@" 2>&-"#, "sh"]).arg(ringlet);
     let output = Ringlet::command(command)
-        .args(["run", "--", "/bin/sh", "-c", script])
+        .args(["run"])
+        .args(machine_options())
+        .args(["--", "/bin/sh", "-c", script])
         .output();
     assert_eq!(output.expect_code(0).out(), "kept\n");
 }
@@ -225,7 +229,9 @@ fn closed_input_is_empty() {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", r#"exec "$@" <&-"#, "sh"]).arg(ringlet);
     let output = Ringlet::command(command)
-        .args(["run", "--", "/bin/cat"])
+        .args(["run"])
+        .args(machine_options())
+        .args(["--", "/bin/cat"])
         .output();
     assert_eq!(output.expect_success().out(), "");
 }

@@ -14,6 +14,12 @@ use crate::Artifacts;
 /// How long a VM may take unless a test says otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// The options in `RINGLET_TEST_OPTIONS`: the machine that the tests are for.
+pub fn machine_options() -> Vec<String> {
+    let options = std::env::var("RINGLET_TEST_OPTIONS").unwrap_or_default();
+    options.split_whitespace().map(str::to_owned).collect()
+}
+
 /// A `ringlet` command under construction.
 pub struct Ringlet {
     command: Command,
@@ -40,12 +46,17 @@ impl Ringlet {
         Self::command(Command::new(Artifacts::get().ringlet())).args(arguments)
     }
 
-    /// `ringlet run` with these options, then the program and its arguments.
+    /// `ringlet run` with these options, then the program and its arguments. The options in
+    /// `RINGLET_TEST_OPTIONS`, by which the same tests run on other machines, come first.
     pub fn run<S: AsRef<OsStr>, T: AsRef<OsStr>>(
         options: impl IntoIterator<Item = S>,
         program: impl IntoIterator<Item = T>,
     ) -> Self {
-        Self::new(["run"]).args(options).args(["--"]).args(program)
+        Self::new(["run"])
+            .args(machine_options())
+            .args(options)
+            .args(["--"])
+            .args(program)
     }
 
     /// A `ringlet run` of the program without options.

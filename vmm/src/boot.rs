@@ -170,20 +170,7 @@ fn write_modules(
 ) -> Result<Vec<hvm_modlist_entry>, BootError> {
     let process = config.process.encode()?;
     let (image, image_size) = open_image(&config.rootfs)?;
-    let too_large = BootError::DoesNotFit {
-        image: image_size,
-        memory: config.memory,
-    };
-    let place = |end: u64, size: u64| {
-        let start = end.checked_sub(size)? / PAGE * PAGE;
-        (start >= kernel.end).then_some(start)
-    };
-    let low_end = config.memory.min(ringlet_abi::LOW_RAM_END);
-    let Some((initramfs, spec)) = place(low_end, image_size)
-        .and_then(|start| Some((start, place(start, process.len() as u64)?)))
-    else {
-        return Err(too_large);
-    };
+    let (initramfs, spec) = place_modules(config, kernel, image_size, process.len() as u64)?;
     memory::map_file(memory, GuestAddress(initramfs), &image, image_size as usize)?;
     memory.write_slice(&process, GuestAddress(spec))?;
 
@@ -206,8 +193,32 @@ fn write_modules(
     Ok(entries)
 }
 
+/// Where the image and the process description go, of these sizes.
+///
+/// # Errors
+///
+/// [`BootError::DoesNotFit`].
+pub(crate) fn place_modules(
+    config: &Config,
+    kernel: &LoadedKernel,
+    image: u64,
+    process: u64,
+) -> Result<(u64, u64), BootError> {
+    let place = |end: u64, size: u64| {
+        let start = end.checked_sub(size)? / PAGE * PAGE;
+        (start >= kernel.end).then_some(start)
+    };
+    let low_end = config.memory.min(ringlet_abi::LOW_RAM_END);
+    place(low_end, image)
+        .and_then(|start| Some((start, place(start, process)?)))
+        .ok_or(BootError::DoesNotFit {
+            image,
+            memory: config.memory,
+        })
+}
+
 /// Opens the root file system image and looks at its first bytes; gives its size too.
-fn open_image(path: &Path) -> Result<(File, u64), BootError> {
+pub(crate) fn open_image(path: &Path) -> Result<(File, u64), BootError> {
     let file = crate::kernel_image::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {

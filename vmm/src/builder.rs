@@ -1,4 +1,4 @@
-//! The steps that make a VM, in order. Nothing of the guest runs before the last one is done.
+//! The steps that make a KVM VM, in order. Nothing of the guest runs before the last one is done.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -7,8 +7,7 @@ use std::sync::{Arc, mpsc};
 
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_bindings::{
-    KVM_API_VERSION, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KvmIrqRouting,
-    kvm_irq_routing_entry,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KvmIrqRouting, kvm_irq_routing_entry,
 };
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use ringlet_abi::{CONTROL_BASE, VIRTIO_BASE, VIRTIO_IRQ, VIRTIO_MAX, VIRTIO_SIZE};
@@ -16,6 +15,7 @@ use ringlet_devices::block::{Block, Disk, DiskError, EngineKind};
 use ringlet_devices::console::{Console, ConsoleHandle, Size, Streams};
 use ringlet_devices::entropy::Entropy;
 use ringlet_devices::{Memory, MmioTransport, NOTIFY_OFFSET, VirtioDevice};
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::boot::{self, BootError};
@@ -28,13 +28,12 @@ use crate::debug::session::{self, Session};
 use crate::debug::trap::Tracer;
 use crate::debug::{Image, Server, port};
 use crate::kernel_image::{self, KernelError};
+use crate::lifecycle::EventLoop;
 use crate::memory::{self, MemoryError};
 use crate::outcome::Ending;
 use crate::timeline::{Stage, Timeline};
 use crate::vcpu::{Machine, Vcpu};
-use crate::vm::{Debugger, EventLoop, Vm};
-
-const KVM_PATH: &str = "/dev/kvm";
+use crate::vm::{Debugger, Vm};
 
 /// Pins of the IOAPIC.
 const IOAPIC_PINS: u32 = 24;
@@ -49,9 +48,6 @@ const FIXED_DEVICES: u32 = 2;
 /// Why a VM cannot be made. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// There is no KVM for this user.
-    #[error("{KVM_PATH}: {0}")]
-    NoKvm(String),
     /// KVM refuses a step.
     #[error("KVM: {step}: {cause}")]
     Kvm {
@@ -60,13 +56,15 @@ pub enum BuildError {
         /// Its error.
         cause: kvm_ioctls::Error,
     },
-    /// More vCPUs than KVM has.
-    #[error("--cpus {wanted}: KVM on this host has at most {max}; give fewer")]
+    /// More vCPUs than there can be.
+    #[error("--cpus {wanted}: {vmm} has at most {max}; give fewer")]
     TooManyCpus {
         /// vCPUs asked for.
         wanted: u32,
         /// The most there can be.
         max: usize,
+        /// Where.
+        vmm: &'static str,
     },
     /// More disks than interrupt pins.
     #[error("--disk: {wanted} disks are more than can be attached; give at most {max}")]
@@ -131,16 +129,15 @@ impl<T> Step<T> for Result<T, kvm_ioctls::Error> {
     }
 }
 
-/// Makes the VM that `config` describes. Its console is on this process's standard streams.
+/// Makes the VM that `config` describes, with `kvm`. Its console is on this process's standard streams.
 ///
 /// # Errors
 ///
 /// [`BuildError`].
-pub fn build(config: &Config, timeline: &Arc<Timeline>) -> Result<Vm, BuildError> {
-    let disks = open_disks(config)?;
+pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm, BuildError> {
+    let disks = open_disks(config, (VIRTIO_MAX - FIXED_DEVICES) as usize)?;
     let server = config.gdb.as_ref().map(Server::bind).transpose()?;
-    let kvm = open_kvm()?;
-    check_cpus(&kvm, config.cpus)?;
+    check_cpus(kvm, config.cpus)?;
     let memory = Memory::new(memory::map(config.memory)?);
     let vm = kvm.create_vm().step("create the VM")?;
     // Before anything that KVM does with a deferred SRCU callback, as registering a device on its
@@ -183,7 +180,7 @@ pub fn build(config: &Config, timeline: &Arc<Timeline>) -> Result<Vm, BuildError
     let debugger = server
         .map(|server| debugger(server, &machine))
         .transpose()?;
-    let cpuid = cpuid::supported(&kvm).step("supported CPUID")?;
+    let cpuid = cpuid::supported(kvm).step("supported CPUID")?;
     let mut vcpus = Vec::new();
     let mut ports = Vec::new();
     for index in 0..config.cpus {
@@ -230,8 +227,13 @@ fn debugger(server: Server, machine: &Machine) -> Result<Debugger, BuildError> {
     })
 }
 
-fn open_disks(config: &Config) -> Result<Vec<Disk>, BuildError> {
-    let (wanted, max) = (config.disks.len(), (VIRTIO_MAX - FIXED_DEVICES) as usize);
+/// Opens, checks and locks the disks, of which there may be `max`.
+///
+/// # Errors
+///
+/// [`BuildError::TooManyDisks`] and [`BuildError::Disk`].
+pub(crate) fn open_disks(config: &Config, max: usize) -> Result<Vec<Disk>, BuildError> {
+    let wanted = config.disks.len();
     if wanted > max {
         return Err(BuildError::TooManyDisks { wanted, max });
     }
@@ -247,32 +249,15 @@ fn open_disks(config: &Config) -> Result<Vec<Disk>, BuildError> {
         .collect()
 }
 
-fn open_kvm() -> Result<Kvm, BuildError> {
-    let kvm = Kvm::new().map_err(|error| {
-        let hint = match error.errno() {
-            libc::ENOENT | libc::ENODEV | libc::ENXIO => {
-                "; load the module kvm_intel or kvm_amd, and enable virtualization in the firmware \
-                 (in a VM: nested virtualization)"
-            }
-            libc::EACCES | libc::EPERM => "; run as root or as a member of the group 'kvm'",
-            _ => "",
-        };
-        let error = io::Error::from_raw_os_error(error.errno());
-        BuildError::NoKvm(format!("{error}{hint}"))
-    })?;
-    match kvm.get_api_version() {
-        version if version == KVM_API_VERSION as i32 => Ok(kvm),
-        version => Err(BuildError::NoKvm(format!(
-            "it has API version {version}; ringlet needs {KVM_API_VERSION}"
-        ))),
-    }
-}
-
 fn check_cpus(kvm: &Kvm, wanted: u32) -> Result<(), BuildError> {
     let max = kvm.get_max_vcpus();
     match wanted as usize <= max {
         true => Ok(()),
-        false => Err(BuildError::TooManyCpus { wanted, max }),
+        false => Err(BuildError::TooManyCpus {
+            wanted,
+            max,
+            vmm: "KVM on this host",
+        }),
     }
 }
 
@@ -371,7 +356,15 @@ fn subscribe(events: &mut EventLoop, subscriber: impl MutEventSubscriber + 'stat
     events.add_subscriber(Box::new(subscriber));
 }
 
-fn load_kernel(config: &Config, memory: &Memory) -> Result<kernel_image::LoadedKernel, BuildError> {
+/// Checks the kernel and loads it.
+///
+/// # Errors
+///
+/// [`BuildError::Kernel`].
+pub(crate) fn load_kernel(
+    config: &Config,
+    memory: &GuestMemoryMmap,
+) -> Result<kernel_image::LoadedKernel, BuildError> {
     let ram_end = config.memory.min(ringlet_abi::LOW_RAM_END);
     kernel_image::load(&config.kernel, memory, ram_end).map_err(|cause| BuildError::Kernel {
         path: config.kernel.clone(),
@@ -380,7 +373,7 @@ fn load_kernel(config: &Config, memory: &Memory) -> Result<kernel_image::LoadedK
 }
 
 /// Says which file it is about, where it is about the image.
-fn name_rootfs(config: &Config, cause: BootError) -> BuildError {
+pub(crate) fn name_rootfs(config: &Config, cause: BootError) -> BuildError {
     match cause {
         BootError::Rootfs(_)
         | BootError::NotAFile

@@ -88,6 +88,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "ELF")]
     pub kernel: Option<PathBuf>,
 
+    /// What the virtual CPUs run on
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub accel: Accel,
+
     /// How kernel and program share the processor
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub mode: Mode,
@@ -114,6 +118,17 @@ pub struct RunArgs {
         value_parser = OsStringValueParser::new()
     )]
     pub command: Vec<OsString>,
+}
+
+/// `--accel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// KVM, or QEMU's translator where there is none
+    Auto,
+    /// KVM
+    Kvm,
+    /// QEMU's translator (TCG): slower, needs no KVM
+    Tcg,
 }
 
 /// `--mode`.

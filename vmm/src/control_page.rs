@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringlet_abi::control::{self, Exit, Mark, ModeChoice};
+use ringlet_abi::control::{self, Mark, ModeChoice};
 
 use crate::bus::MmioDevice;
 use crate::outcome::{Ending, Outcome};
@@ -31,13 +31,7 @@ impl MmioDevice for ControlPage {
             return;
         };
         match offset {
-            control::EXIT => self.ending.end(match Exit::decode(value) {
-                Some(exit) => Outcome::Exit(exit),
-                None => Outcome::Crash(format!(
-                    "the guest kernel ended with {value:#x}, which means nothing; build kernel \
-                     and ringlet from one source with 'make'"
-                )),
-            }),
+            control::EXIT => self.ending.end(Outcome::of_exit(value)),
             control::MARK => {
                 if let Some(mark) = Mark::from_number(value) {
                     self.timeline.reach(mark.into());

@@ -1,8 +1,10 @@
-//! Ringlet's VMM: builds a KVM microVM from a [`Config`] and runs it to its end.
+//! Ringlet's VMM: builds a microVM from a [`Config`] and runs it to its end.
 //!
-//! [`builder`] lists the steps that make a VM; [`Vm::run`] is its life; [`Outcome`] is how it ended.
-//! The command line ([`cli`]) is the only part that speaks to a person.
+//! [`builder`] lists the steps that make a KVM VM; [`Vm`] is its life. Where there is no KVM
+//! ([`accel`]), [`qemu`] has QEMU do the same. [`lifecycle`] is what both have in common, and
+//! [`Outcome`] is how a VM ended. The command line ([`cli`]) is the only part that speaks to a person.
 
+pub mod accel;
 pub mod boot;
 pub mod builder;
 pub mod bus;
@@ -14,9 +16,11 @@ pub mod crash;
 pub mod debug;
 pub mod images;
 pub mod kernel_image;
+pub mod lifecycle;
 pub mod logger;
 pub mod memory;
 pub mod outcome;
+pub mod qemu;
 pub mod serial;
 pub mod signals;
 pub mod terminal;

@@ -7,19 +7,22 @@ use std::time::Instant;
 
 use clap::{CommandFactory, Parser};
 use ringlet_abi::ProcessSpec;
+use ringlet_vmm::accel::{Accelerator, NoAccelerator};
 use ringlet_vmm::cli::{self, Cli, Command, RunArgs};
 use ringlet_vmm::images::{self, NoImage};
+use ringlet_vmm::lifecycle::{RunError, VirtualMachine};
 use ringlet_vmm::outcome::{STATUS_ERROR, single_line};
 use ringlet_vmm::signals::Signals;
 use ringlet_vmm::terminal::{self, RawMode};
-use ringlet_vmm::vm::RunError;
-use ringlet_vmm::{BuildError, Config, Timeline, logger};
+use ringlet_vmm::{BuildError, Config, Timeline, logger, qemu};
 
 /// Any error of Ringlet itself, as the user sees it.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
     Image(#[from] NoImage),
+    #[error(transparent)]
+    Accelerator(#[from] NoAccelerator),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
@@ -53,7 +56,7 @@ fn run(args: &RunArgs, start: Instant) -> Result<u8, Error> {
     let config = config(args)?;
     let signals = Signals::block()?;
     // The process ends right after the VM, and gives its parts back faster than destructors do.
-    let mut vm = ManuallyDrop::new(ringlet_vmm::build(&config, &timeline)?);
+    let mut vm = ManuallyDrop::new(build(args, &config, &timeline)?);
     if let Some(address) = vm.debugger_address() {
         say(&format!(
             "waiting for a debugger: gdb -ex 'target remote {address}'"
@@ -70,6 +73,27 @@ fn run(args: &RunArgs, start: Instant) -> Result<u8, Error> {
         say(&message);
     }
     Ok(outcome.status())
+}
+
+/// Makes the VM, and says so if it is not what one would expect.
+fn build(
+    args: &RunArgs,
+    config: &Config,
+    timeline: &Arc<Timeline>,
+) -> Result<Box<dyn VirtualMachine>, Error> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    match Accelerator::choose(args.accel, &path)? {
+        Accelerator::Kvm(kvm) => Ok(Box::new(ringlet_vmm::build(config, &kvm, timeline)?)),
+        Accelerator::Tcg { qemu, instead_of } => {
+            let vm = qemu::build(config, qemu, timeline)?;
+            if let Some(cause) = instead_of {
+                say(&format!(
+                    "{cause}; QEMU emulates the processor, which is slower"
+                ));
+            }
+            Ok(Box::new(vm))
+        }
+    }
 }
 
 fn config(args: &RunArgs) -> Result<Config, Error> {

@@ -30,6 +30,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What the kernel means by the value of an exit.
+    pub fn of_exit(value: u32) -> Self {
+        match Exit::decode(value) {
+            Some(exit) => Self::Exit(exit),
+            None => Self::Crash(format!(
+                "the guest kernel ended with {value:#x}, which means nothing; build kernel and \
+                 ringlet from one source with 'make'"
+            )),
+        }
+    }
+
     /// The exit status of `ringlet run`.
     pub fn status(&self) -> u8 {
         match self {
@@ -76,8 +87,8 @@ impl Outcome {
                 config.memory >> 20
             ),
             Exit::BadMode => format!(
-                "the guest kernel cannot run in mode '{}' here, since this KVM emulates CPL 0; use \
-                 --mode auto",
+                "the guest kernel cannot run in mode '{}' here, since CPL 0 is emulated; use --mode \
+                 auto",
                 config.mode
             ),
             Exit::BadBoot => format!(

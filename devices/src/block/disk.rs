@@ -106,6 +106,11 @@ impl Disk {
         self.access
     }
 
+    /// The open and locked file, for others to use: duplicates of its descriptor share the lock.
+    pub fn file(&self) -> &File {
+        &self.buffered
+    }
+
     /// Size in sectors of 512 bytes.
     pub fn sectors(&self) -> u64 {
         self.size / SECTOR
@@ -114,11 +119,6 @@ impl Disk {
     /// Whether aligned requests bypass the host's page cache.
     pub fn is_direct(&self) -> bool {
         self.direct.is_some()
-    }
-
-    /// The descriptor that goes through the host's page cache.
-    pub(crate) fn buffered(&self) -> &File {
-        &self.buffered
     }
 
     /// The descriptor with O_DIRECT, if a request at byte `offset` with these buffers is aligned

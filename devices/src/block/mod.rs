@@ -21,6 +21,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 pub use disk::{Access, Disk, DiskError};
 pub use engine::EngineKind;
+pub use uring::has_io_uring;
 
 use crate::device::read_config_bytes;
 use crate::{Activation, VirtioDevice, Worker};

@@ -16,6 +16,11 @@ const ENTRIES: u32 = 2 * QUEUE_SIZE as u32;
 const DOORBELL: u64 = 1 << 16;
 const STOP: u64 = DOORBELL + 1;
 
+/// Whether the host lets this process use io_uring.
+pub fn has_io_uring() -> bool {
+    IoUring::new(1).is_ok()
+}
+
 /// One ring for one worker thread, which must be the one that made it.
 pub(crate) struct Uring {
     ring: IoUring,

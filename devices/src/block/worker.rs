@@ -269,7 +269,7 @@ impl<E: Engine> Server<E> {
     fn start(&mut self, index: u16) -> Result<(), QueueError> {
         let slot = &self.slots[usize::from(index)];
         let offset = slot.offset;
-        let fd = self.disk.buffered().as_raw_fd();
+        let fd = self.disk.file().as_raw_fd();
         let data_fd = match self.disk.direct_for(offset, &slot.iovecs) {
             Some(file) if !slot.buffered => file.as_raw_fd(),
             _ => fd,

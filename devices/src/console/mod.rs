@@ -8,6 +8,7 @@
 //! The control queues (`control`) are served in the VMM's event loop.
 
 mod control;
+pub mod host;
 mod input;
 mod output;
 

@@ -3,11 +3,11 @@
 //! A chain is given back when all of it is written, so a slow reader holds up the program that
 //! writes, and nothing piles up here.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use crate::chain::{advance, to_iovecs};
+use super::host;
+use crate::chain::to_iovecs;
 use crate::poll::Spin;
 use crate::{Buffers, QueueError, Stop, Virtqueue, poll};
 
@@ -37,7 +37,8 @@ fn copy(
         to_iovecs(queue.memory(), &buffers.readable, &mut iovecs)
             .ok_or(QueueError::Request("a buffer left guest memory"))?;
         if at_end.is_some() {
-            match write_all(fd, &mut iovecs, stop) {
+            // SAFETY: the vectors point into guest memory, which the queue keeps mapped.
+            match unsafe { host::write_vectored(fd.as_fd(), &mut iovecs, stop) } {
                 Ok(()) => (),
                 Err(_) if stop.requested() => return Ok(()),
                 Err(error) => {
@@ -78,38 +79,4 @@ fn wait_for_buffer(
         queue.disable_notification()?;
     }
     Ok(false)
-}
-
-/// Writes all that `iovecs` point at.
-///
-/// # Errors
-///
-/// The host's; EINTR when told to stop.
-fn write_all(fd: &OwnedFd, iovecs: &mut Vec<libc::iovec>, stop: &Stop) -> io::Result<()> {
-    while !iovecs.is_empty() {
-        // SAFETY: the vectors point into guest memory, which the queue keeps mapped.
-        let count =
-            unsafe { libc::writev(fd.as_raw_fd(), iovecs.as_ptr(), iovecs.len() as libc::c_int) };
-        if let Ok(count) = usize::try_from(count) {
-            advance(iovecs, count);
-            continue;
-        }
-        let error = io::Error::last_os_error();
-        match error.kind() {
-            io::ErrorKind::Interrupted if !stop.requested() => (),
-            // Somebody who shares the descriptor made it non-blocking.
-            io::ErrorKind::WouldBlock => {
-                let events = [
-                    (fd.as_raw_fd(), libc::POLLOUT),
-                    (stop.event().as_raw_fd(), 0),
-                ];
-                poll::wait(events, -1)?;
-                if stop.requested() {
-                    return Err(error);
-                }
-            }
-            _ => return Err(error),
-        }
-    }
-    Ok(())
 }

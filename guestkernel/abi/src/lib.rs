@@ -3,12 +3,13 @@
 //! The kernel is loaded by PVH (the `hvm_start_info` of Xen's public headers): `rbx` holds the
 //! physical address of the start info; modules carry the initramfs and the [`ProcessSpec`], told
 //! apart by the module's own command line ([`MODULE_INITRAMFS`], [`MODULE_PROCESS`]). Under
-//! another VMM there may be one module without a command line: it is the initramfs, and the
-//! process is taken from the kernel's command line.
+//! another VMM there may be one module without a command line: it is the initramfs, perhaps with the
+//! process behind it ([`Footer`]); else the process is taken from the kernel's command line.
 //!
 //! The kernel command line holds one `virtio_mmio.device=SIZE@BASE:IRQ` for each device, and
 //! `ringlet.control=BASE` where the control page exists, `ringlet.cpus=N` where there are several,
-//! `loglevel=LEVEL` and `mode=MODE`.
+//! [`console::FIRST_PORT`], `loglevel=LEVEL` and `mode=MODE`; what follows a word `--` is the
+//! program and its arguments, where nothing else names it.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -16,7 +17,7 @@ extern crate alloc;
 
 mod process;
 
-pub use process::{ProcessSpec, ProcessSpecError, StreamSet, TerminalSize};
+pub use process::{Footer, ProcessSpec, ProcessSpecError, StreamSet, TerminalSize};
 
 /// Guest RAM lies below this address and, what does not fit, from [`HIGH_RAM_BASE`] on.
 pub const LOW_RAM_END: u64 = 0xc000_0000;
@@ -181,6 +182,14 @@ pub mod control {
 pub mod console {
     /// Ports, by number and by the name that `VIRTIO_CONSOLE_PORT_NAME` gives.
     pub const PORTS: [(u32, &str); 3] = [(0, "stdin"), (1, "stdout"), (2, "stderr")];
+
+    /// On the command line, without a control page: another VMM's device has such ports too, and
+    /// this is what their numbers are counted from. Without it port 0 serves all three streams.
+    ///
+    /// There the kernel writes one byte to the port of standard input when a program first wants
+    /// input: a process between the port and the real input does not know that by itself, and
+    /// should not read before.
+    pub const FIRST_PORT: &str = "ringlet.ports";
 }
 
 /// The virtio-blk device: one addition to the standard's, which has no status for a full host.

@@ -2,12 +2,17 @@
 //!
 //! Seven `u32`: magic, version, streams that are terminals, columns, rows, argument count,
 //! environment count; then the arguments and the environment as NUL-terminated strings.
+//!
+//! A VMM that can pass one boot module only (QEMU) passes the initramfs and, from the next page
+//! boundary on, the description behind it; the module ends with a [`Footer`].
 
 use alloc::vec::Vec;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"RLPS");
 const VERSION: u32 = 1;
 const WORDS: usize = 7;
+/// Where a description behind an initramfs starts is a multiple of this.
+const PAGE: u64 = 4096;
 
 /// A set of standard streams: bit N is file descriptor N.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,10 +157,66 @@ impl ProcessSpec {
     }
 }
 
+/// The end of a boot module that holds an initramfs and, behind it, a [`ProcessSpec`]: the
+/// initramfs's length as a `u64` and eight bytes by which the footer is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footer {
+    /// Bytes of the initramfs.
+    pub initramfs: u64,
+}
+
+impl Footer {
+    /// Bytes of a footer.
+    pub const SIZE: usize = 16;
+    const MAGIC: [u8; 8] = *b"\0RLPSEND";
+
+    /// Where the description starts in the module.
+    pub fn process(self) -> u64 {
+        self.initramfs.next_multiple_of(PAGE)
+    }
+
+    /// The bytes of the footer.
+    pub fn encode(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let (length, magic) = bytes.split_at_mut(8);
+        length.copy_from_slice(&self.initramfs.to_le_bytes());
+        magic.copy_from_slice(&Self::MAGIC);
+        bytes
+    }
+
+    /// The footer of a module of `length` bytes that ends with `bytes`, if it is one.
+    pub fn decode(bytes: [u8; Self::SIZE], length: u64) -> Option<Self> {
+        let ([initramfs, magic], []) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        let footer = Self {
+            initramfs: u64::from_le_bytes(*initramfs),
+        };
+        let room = length.checked_sub(Self::SIZE as u64)?;
+        let fits = footer.initramfs.checked_next_multiple_of(PAGE)? <= room;
+        (*magic == Self::MAGIC && fits).then_some(footer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::vec;
+
+    #[test]
+    fn a_footer_names_what_is_before_it() {
+        let footer = Footer { initramfs: 5000 };
+        assert_eq!(footer.process(), 8192);
+        let bytes = footer.encode();
+        assert_eq!(Footer::decode(bytes, 8192 + 16), Some(footer));
+        assert_eq!(Footer::decode(bytes, 8192 + 15), None);
+        assert_eq!(Footer::decode(bytes, 3), None);
+        let far = Footer {
+            initramfs: u64::MAX,
+        };
+        assert_eq!(Footer::decode(far.encode(), u64::MAX), None);
+        assert_eq!(Footer::decode([0; Footer::SIZE], 1 << 20), None);
+    }
 
     fn spec() -> ProcessSpec {
         ProcessSpec {

@@ -17,10 +17,11 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use linux_raw_sys::general::AT_FDCWD;
 use machine::{BootInfo, BootModule, Mode, PAGE_SIZE, power};
 use ringlet_abi::control::{Exit, Mark, ModeChoice};
-use ringlet_abi::{MODULE_INITRAMFS, MODULE_PROCESS, ProcessSpec};
+use ringlet_abi::{Footer, MODULE_INITRAMFS, MODULE_PROCESS, ProcessSpec};
 
 /// Device numbers of `/dev/vda` and so on: the major that Linux usually gives them, and 16 minors
 /// for a disk and its partitions.
@@ -70,6 +71,14 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     executor::start_cpus(cpus.unwrap_or(1));
     check_mode(&command_line, boot_loop_cycles)?;
     let devices = drivers::probe(&command_line);
+    let Some(console) = &devices.console else {
+        error!(
+            "no console: the command line announces no virtio-mmio device that is one (QEMU: \
+             -M microvm,acpi=off -global virtio-mmio.force-legacy=false -device \
+             virtio-serial-device ...; -M q35 has no virtio-mmio)"
+        );
+        return Err(Exit::BadBoot);
+    };
     let (archives, spec) = sort_modules(&command_line, modules)?;
     let namespace = Namespace::new();
     for archive in archives {
@@ -81,28 +90,21 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
             }
         })?;
     }
-    let streams = devices
-        .console
-        .as_ref()
-        .map(|console| StandardStreams::new(console, spec.terminals, spec.size));
-    add_devices(&namespace, &devices.blocks, streams.as_ref()).map_err(|errno| {
+    let streams = StandardStreams::new(console, spec.terminals, spec.size);
+    add_devices(&namespace, &devices.blocks, &streams).map_err(|errno| {
         error!("/dev: {errno:?}");
         Exit::BadRootfs
     })?;
     power::mark(Mark::KernelReady);
 
     let files = Arc::new(FdTable::new());
-    if let Some(streams) = &streams {
-        // An empty table has room for them.
-        let opened = streams.open(&files);
-        opened.map_err(|_| Exit::OutOfMemory)?;
-    }
-    let process = start(files, FsContext::new(namespace), spec, streams.as_ref())?;
+    // An empty table has room for them.
+    let opened = streams.open(&files);
+    opened.map_err(|_| Exit::OutOfMemory)?;
+    let process = start(files, FsContext::new(namespace), spec, &streams)?;
     let status = executor::block_on(process.ended());
     debug!("{status:?}");
-    if let Some(console) = &devices.console {
-        executor::block_on(console.flush());
-    }
+    executor::block_on(console.flush());
     power::mark(Mark::ProgramExited);
     Ok(match status {
         ExitStatus::Exited(status) => Exit::Exited(status),
@@ -115,7 +117,7 @@ fn start(
     files: Arc<FdTable>,
     fs: Arc<FsContext>,
     spec: ProcessSpec,
-    streams: Option<&StandardStreams>,
+    streams: &StandardStreams,
 ) -> Result<Arc<Process>, Exit> {
     let view = View {
         files: &files,
@@ -152,9 +154,7 @@ fn start(
         error!("/proc: {errno:?}");
         Exit::BadRootfs
     })?;
-    if let Some(streams) = streams {
-        streams.set_process(&process);
-    }
+    streams.set_process(&process);
     let thread = Thread::new(process.clone(), program.context, program.name)
         .map_err(|_| Exit::OutOfMemory)?;
     power::mark(Mark::ProgramEntered);
@@ -170,14 +170,13 @@ fn sort_modules(
 ) -> Result<(Vec<BootModule>, ProcessSpec), Exit> {
     let mut archives = Vec::new();
     let mut spec = None;
-    for module in modules {
+    for mut module in modules {
         if module.name == MODULE_PROCESS.as_bytes() {
-            let decoded = ProcessSpec::decode(&contents(&module)).map_err(|problem| {
-                error!("process description: {problem}");
-                Exit::BadBoot
-            })?;
-            spec = Some(decoded);
+            spec = Some(decode_spec(&contents(&module, 0..module.length))?);
         } else if module.name.is_empty() || module.name == MODULE_INITRAMFS.as_bytes() {
+            if let Some(appended) = take_appended(&mut module) {
+                spec = Some(decode_spec(&appended)?);
+            }
             archives.push(module);
         } else {
             warn!(
@@ -193,19 +192,49 @@ fn sort_modules(
     Ok((archives, spec))
 }
 
-fn contents(module: &BootModule) -> Vec<u8> {
-    let mut bytes = alloc::vec![0; module.length.min(module.frames.len() * PAGE_SIZE)];
-    for (page, frame) in bytes.chunks_mut(PAGE_SIZE).zip(&module.frames) {
-        frame.read(0, page);
+fn decode_spec(bytes: &[u8]) -> Result<ProcessSpec, Exit> {
+    ProcessSpec::decode(bytes).map_err(|problem| {
+        error!("process description: {problem}");
+        Exit::BadBoot
+    })
+}
+
+/// Cuts off the process description behind an initramfs, if there is one, and gives its bytes.
+fn take_appended(module: &mut BootModule) -> Option<Vec<u8>> {
+    let end = module.length.checked_sub(Footer::SIZE)?;
+    let footer = contents(module, end..module.length).try_into().ok()?;
+    let footer = Footer::decode(footer, module.length as u64)?;
+    let bytes = contents(module, footer.process() as usize..end);
+    module.length = footer.initramfs as usize;
+    module.frames.truncate(module.length.div_ceil(PAGE_SIZE));
+    Some(bytes)
+}
+
+/// The bytes of `range`, as far as there are frames for them.
+fn contents(module: &BootModule, range: Range<usize>) -> Vec<u8> {
+    let end = range.end.min(module.frames.len() * PAGE_SIZE);
+    let mut bytes = alloc::vec![0; end.saturating_sub(range.start)];
+    let mut at = range.start;
+    let mut rest = &mut bytes[..];
+    while !rest.is_empty() {
+        let offset = at % PAGE_SIZE;
+        let (part, after) = rest.split_at_mut((PAGE_SIZE - offset).min(rest.len()));
+        module.frames[at / PAGE_SIZE].read(offset, part);
+        at += part.len();
+        rest = after;
     }
     bytes
 }
 
 /// What a command line says to run: the words after `--`, under VMMs that pass no description.
+/// QEMU appends its devices to whatever the user gives.
 fn spec_of(command_line: &str) -> Option<ProcessSpec> {
     let mut words = command_line.split_ascii_whitespace();
     words.find(|word| *word == "--")?;
-    let args: Vec<_> = words.map(|word| word.as_bytes().to_vec()).collect();
+    let args: Vec<_> = words
+        .filter(|word| !word.starts_with(drivers::DEVICE_PARAMETER))
+        .map(|word| word.as_bytes().to_vec())
+        .collect();
     (!args.is_empty()).then(|| ProcessSpec {
         args,
         ..ProcessSpec::default()
@@ -216,12 +245,10 @@ fn spec_of(command_line: &str) -> Option<ProcessSpec> {
 fn add_devices(
     namespace: &Arc<Namespace>,
     blocks: &[Arc<BlockDevice>],
-    streams: Option<&StandardStreams>,
+    streams: &StandardStreams,
 ) -> crate::error::Result<()> {
     let directory = DeviceDirectory::mount(namespace.clone())?;
-    if let Some(streams) = streams {
-        streams.add_devices(&directory)?;
-    }
+    streams.add_devices(&directory)?;
     for (letter, (index, block)) in ('a'..='z').zip((0..).zip(blocks)) {
         let number = DeviceNumber::new(BLOCK_MAJOR, index * BLOCK_MINORS);
         let file = Arc::new(BlockFile::new(block.clone(), number));
@@ -236,6 +263,8 @@ mod tests {
     use super::*;
     use alloc::boxed::Box;
     use linux_raw_sys::general as raw;
+    use machine::hosted::device::SimulatedDevice;
+    use machine::hosted::models::SimulatedConsole;
     use machine::hosted::set_program;
     use machine::{Frame, Trap};
 
@@ -253,6 +282,12 @@ mod tests {
     }
 
     fn boot(command_line: &str, modules: Vec<BootModule>) -> Exit {
+        let (_, console) = SimulatedDevice::attach(SimulatedConsole::single());
+        let device = format!("virtio_mmio.device=4K@{console:#x}:5");
+        boot_without_console(&format!("{command_line} {device}"), modules)
+    }
+
+    fn boot_without_console(command_line: &str, modules: Vec<BootModule>) -> Exit {
         let info = BootInfo {
             command_line: command_line.into(),
             modules,
@@ -327,6 +362,15 @@ mod tests {
         assert_eq!(boot("", modules), Exit::Exited(42));
         let modules = vec_of([module("", &archive("program", &image))]);
         assert_eq!(boot("quiet -- /program", modules), Exit::Exited(42));
+        let footer = Footer {
+            initramfs: archive("program", &image).len() as u64,
+        };
+        let mut both = archive("program", &image);
+        both.resize(footer.process() as usize, 0);
+        both.extend(spec(&["/program"]));
+        both.extend(footer.encode());
+        let modules = vec_of([module("", &both)]);
+        assert_eq!(boot("quiet -- /none", modules), Exit::Exited(42));
     }
 
     fn vec_of<const N: usize>(modules: [BootModule; N]) -> Vec<BootModule> {
@@ -359,5 +403,15 @@ mod tests {
             exit(vec_of([rootfs(), module(MODULE_PROCESS, b"junk")])),
             Exit::BadBoot
         );
+        let modules = vec_of([rootfs(), process("/text")]);
+        assert_eq!(boot_without_console("", modules), Exit::BadBoot);
+    }
+
+    #[test]
+    fn the_devices_that_a_vmm_appends_are_no_arguments() {
+        let line = "a=b -- /bin/x y virtio_mmio.device=512@0xfeb00e00:12";
+        let words = spec_of(line).unwrap().args;
+        assert_eq!(words, [b"/bin/x".to_vec(), b"y".to_vec()]);
+        assert_eq!(spec_of("-- virtio_mmio.device=512@0xfeb00e00:12"), None);
     }
 }

@@ -54,6 +54,15 @@ pub struct Server {
     listener: Listener,
 }
 
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.listener {
+            Listener::Tcp(socket) => socket.as_fd(),
+            Listener::Unix(socket, _) => socket.as_fd(),
+        }
+    }
+}
+
 impl Server {
     /// Listens at `address`.
     ///

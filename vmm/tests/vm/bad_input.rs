@@ -245,6 +245,7 @@ fn no_kvm() {
             command.env(name, value);
         }
     }
+    command.args(["--accel", "kvm"]);
     refused(&mut command, &["/dev/kvm", "No such file", "kvm_intel"]);
 }
 

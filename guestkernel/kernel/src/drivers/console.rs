@@ -1,6 +1,7 @@
 //! The virtio console device (VIRTIO 1.2, 5.3): a port for each standard stream.
 //!
-//! Ringlet's VMM has three named ports; any other has one, which then serves all three streams.
+//! Ringlet's VMM has three named ports, and so has QEMU where ringlet starts it; any other has one,
+//! which then serves all three streams.
 
 mod control;
 mod input;
@@ -62,7 +63,10 @@ pub enum Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsoleKind {
     /// Ringlet's, with the ports of [`ringlet_abi::console`].
-    Streams,
+    Ringlet,
+    /// Another's with such ports, whose numbers are counted from this one, and which is told when
+    /// input is first wanted ([`ringlet_abi::console::FIRST_PORT`]).
+    From(u32),
     /// Another's, of which one port is used.
     Single,
 }
@@ -87,28 +91,35 @@ impl Console {
         line: InterruptLine,
         kind: ConsoleKind,
     ) -> Result<Arc<Self>, VirtioError> {
-        let wanted = match kind {
-            ConsoleKind::Streams => console::F::SIZE | console::F::MULTIPORT,
-            ConsoleKind::Single => console::F::SIZE,
+        let (wanted, first) = match kind {
+            ConsoleKind::Ringlet => (console::F::SIZE | console::F::MULTIPORT, 0),
+            ConsoleKind::From(first) => (console::F::SIZE | console::F::MULTIPORT, first),
+            ConsoleKind::Single => (console::F::SIZE, 0),
         };
         let mut setup = found.negotiate(wanted.bits().to_ne() as u64)?;
         let multiport = console::F::MULTIPORT.bits().to_ne() as u64;
         let has_streams = setup.features() & multiport != 0
-            && setup.config(config::PORTS) as usize >= PORTS.len();
-        let mut input = |id| setup.queue(rx_queue(id), QUEUE_SIZE).map(Input::new);
+            && setup
+                .config(config::PORTS)
+                .checked_sub(first)
+                .is_some_and(|count| count as usize >= PORTS.len());
         let (streams, control);
         if has_streams {
-            let [stdin, stdout, stderr] = PORTS;
-            let stdin = ConsolePort::new(stdin.1, Some(input(stdin.0)?), None);
+            let [stdin, stdout, stderr] = PORTS.map(|(number, name)| (first + number, name));
+            let mut input = Input::new(setup.queue(rx_queue(stdin.0), QUEUE_SIZE)?);
+            if matches!(kind, ConsoleKind::From(_)) {
+                input.announce_demand(setup.queue(tx_queue(stdin.0), QUEUE_SIZE)?);
+            }
+            let stdin = ConsolePort::new(stdin.1, Some(input), None);
             let mut output = |id| setup.queue(tx_queue(id), QUEUE_SIZE).map(Output::new);
             let stdout = ConsolePort::new(stdout.1, None, Some(output(stdout.0)?));
             let stderr = ConsolePort::new(stderr.1, None, Some(output(stderr.0)?));
             let rx = setup.queue(CONTROL_RX, QUEUE_SIZE)?;
             let tx = setup.queue(CONTROL_TX, QUEUE_SIZE)?;
-            control = Some(Control::new(rx, tx));
+            control = Some(Control::new(rx, tx, first));
             streams = [stdin, stdout, stderr].map(Arc::new);
         } else {
-            let input = input(0)?;
+            let input = setup.queue(rx_queue(0), QUEUE_SIZE).map(Input::new)?;
             let output = setup.queue(tx_queue(0), QUEUE_SIZE).map(Output::new)?;
             let port = ConsolePort::new("console", Some(input), Some(output));
             port.set_open(true);

@@ -11,6 +11,7 @@ mod random;
 pub use batch::Batch;
 pub use random::fill_random;
 
+use crate::command_line::parameter;
 use crate::executor::add_device;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -19,6 +20,7 @@ use console::{Console, ConsoleKind};
 use entropy::EntropyDevice;
 use interrupt::{InterruptLine, Trigger};
 use machine::{MmioError, MmioRegion, PhysAddr, VirtioError, VirtioFound};
+use ringlet_abi::console::FIRST_PORT;
 use virtio_spec::Id;
 
 /// The devices that were found.
@@ -29,6 +31,9 @@ pub struct Devices {
     /// The console.
     pub console: Option<Arc<Console>>,
 }
+
+/// Announces a device on the command line, as Linux wants it: `virtio_mmio.device=SIZE@BASE:IRQ`.
+pub(crate) const DEVICE_PARAMETER: &str = "virtio_mmio.device=";
 
 /// Where the command line says that a virtio-mmio device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +53,40 @@ enum ProbeError {
     Block(#[from] BlockError),
 }
 
-/// Starts the devices that `command_line` names as Linux wants them named:
-/// `virtio_mmio.device=SIZE@BASE:IRQ`. What makes no sense is logged and left out.
+/// What the devices of the VMM have in common.
+#[derive(Clone, Copy)]
+struct Vmm {
+    trigger: Trigger,
+    console: ConsoleKind,
+}
+
+impl Vmm {
+    fn of(command_line: &str) -> Self {
+        if parameter(command_line, "ringlet.control").is_some() {
+            return Self {
+                trigger: Trigger::Edge,
+                console: ConsoleKind::Ringlet,
+            };
+        }
+        let first = parameter(command_line, FIRST_PORT).and_then(|first| first.parse().ok());
+        Self {
+            trigger: Trigger::Level,
+            console: first.map_or(ConsoleKind::Single, ConsoleKind::From),
+        }
+    }
+}
+
+/// Starts the devices that `command_line` names ([`DEVICE_PARAMETER`]). What makes no sense is logged and left out.
 pub fn probe(command_line: &str) -> Devices {
     let options = || command_line.split_ascii_whitespace();
-    let is_ringlet = options().any(|option| option.starts_with("ringlet.control="));
+    let vmm = Vmm::of(command_line);
     let mut devices = Devices::default();
     for option in options() {
-        let Some(text) = option.strip_prefix("virtio_mmio.device=") else {
+        let Some(text) = option.strip_prefix(DEVICE_PARAMETER) else {
             continue;
         };
         let started = match parse_place(text) {
-            Some(place) => start(place, is_ringlet, &mut devices),
+            Some(place) => start(place, vmm, &mut devices),
             None => {
                 log::warn!("{option}: not SIZE@BASE:IRQ");
                 continue;
@@ -72,16 +99,12 @@ pub fn probe(command_line: &str) -> Devices {
     devices
 }
 
-fn start(place: Place, is_ringlet: bool, devices: &mut Devices) -> Result<(), ProbeError> {
+fn start(place: Place, vmm: Vmm, devices: &mut Devices) -> Result<(), ProbeError> {
     let region = MmioRegion::claim(PhysAddr(place.base), place.length)?;
     let Some(found) = VirtioFound::probe(region)? else {
         return Ok(());
     };
-    let (trigger, console) = match is_ringlet {
-        true => (Trigger::Edge, ConsoleKind::Streams),
-        false => (Trigger::Level, ConsoleKind::Single),
-    };
-    let line = || InterruptLine::enable(place.irq, trigger);
+    let line = || InterruptLine::enable(place.irq, vmm.trigger);
     match u8::try_from(found.device_id()).map(Id::from) {
         Ok(Id::Block) => {
             let block = BlockDevice::start(found, line())?;
@@ -90,7 +113,7 @@ fn start(place: Place, is_ringlet: bool, devices: &mut Devices) -> Result<(), Pr
             devices.blocks.push(block);
         }
         Ok(Id::Console) if devices.console.is_none() => {
-            let console = Console::start(found, line(), console)?;
+            let console = Console::start(found, line(), vmm.console)?;
             batch::register(console.clone());
             add_device(console.clone());
             devices.console = Some(console);

@@ -10,7 +10,7 @@ use crate::error::{Errno, Result};
 use crate::heap;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
 use machine::{Access, Flush, PageTable, Space};
@@ -36,6 +36,7 @@ const AREA_COST: usize = 4096;
 
 /// The memory of a program.
 pub struct AddressSpace {
+    me: Weak<Self>,
     pub(super) mappings: Mutex<Mappings>,
     /// Ends the program that the memory belongs to.
     pub(super) on_exhaustion: Once<Box<dyn Fn() + Send + Sync>>,
@@ -68,7 +69,8 @@ impl AddressSpace {
     /// `ENOMEM`.
     pub fn new() -> Result<Arc<Self>> {
         let table = PageTable::new()?;
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             root: table.space(),
             on_exhaustion: Once::new(),
             mappings: Mutex::new(Mappings {
@@ -119,6 +121,11 @@ impl AddressSpace {
     pub fn map(&self, request: MapRequest) -> Result<u64> {
         let populate = request.populate;
         let length = request.length;
+        if let Backing::Source { source, .. } = &request.backing
+            && let Some(mappers) = source.mappers()
+        {
+            mappers.add(&self.me);
+        }
         let start = self.change(|mappings, flush| mappings.map(request, flush))?;
         if populate {
             self.populate(start..start + length);

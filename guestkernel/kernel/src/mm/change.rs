@@ -1,8 +1,10 @@
 //! Changing what is mapped: `mprotect(2)`, `mremap(2)`, `madvise(2)`, `mincore(2)`.
 
 use super::address_space::{AddressSpace, Mappings, TASK_SIZE, page_range, round_up};
+use super::page_source::PageSource;
 use super::vma::{Backing, MapRequest, PAGE, Placement, Vma, normalised};
 use crate::error::{Errno, Result};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use machine::{Access, Flush};
@@ -103,6 +105,41 @@ impl AddressSpace {
         } else {
             Err(Errno::ENOMEM)
         }
+    }
+
+    /// Takes the pages of `source` with the numbers `gone` out. Copies that private mappings have
+    /// stay unless `with_copies`.
+    pub(super) fn forget(&self, source: &dyn PageSource, gone: Range<u64>, with_copies: bool) {
+        // Dropped in this order, as `change` does it.
+        let mut mappings = self.mappings.lock();
+        let mut flush = Flush::new();
+        let shows = |start: u64, area: &Vma| {
+            let Backing::Source {
+                source: shown,
+                first_page,
+            } = &area.backing
+            else {
+                return None;
+            };
+            if !core::ptr::addr_eq(Arc::as_ptr(shown), source) || !(area.is_shared || with_copies) {
+                return None;
+            }
+            let address = |page: u64| {
+                let offset = page.saturating_sub(*first_page).saturating_mul(PAGE);
+                start.saturating_add(offset).min(area.end)
+            };
+            Some(address(gone.start)..address(gone.end))
+        };
+        let areas = mappings.areas.iter();
+        let ranges: Vec<_> = areas
+            .filter_map(|(start, area)| shows(*start, area))
+            .filter(|range| range.start < range.end)
+            .collect();
+        for range in ranges {
+            mappings.unmap_pages(range, &mut flush);
+        }
+        // Whoever has got one of the pages to map it asks again.
+        mappings.generation += 1;
     }
 
     fn fill_in_all(&self, range: Range<u64>, for_write: bool) -> Result<()> {

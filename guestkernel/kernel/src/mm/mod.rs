@@ -17,6 +17,6 @@ pub use change::{Advice, Remap};
 pub use fault::FaultError;
 pub use io_buffer::IoBuffer;
 pub use machine::{Access, Segment};
-pub use page_source::{PageSource, SharedMemory};
+pub use page_source::{Mappers, PageSource, SharedMemory};
 pub use user_range::{MAX_COUNT, UserRange, UserRanges, read_iovecs};
 pub use vma::{Backing, MapRequest, PAGE, Placement};

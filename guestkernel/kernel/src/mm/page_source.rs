@@ -1,9 +1,12 @@
 //! What a mapping shows: the contents of a file, the pages of a ring, memory that is shared.
 
+use super::address_space::AddressSpace;
 use super::fault::take;
 use crate::error::Result;
 use crate::heap;
 use alloc::collections::BTreeMap;
+use alloc::sync::Weak;
+use alloc::vec::Vec;
 use machine::Frame;
 use spin::Mutex;
 
@@ -32,9 +35,39 @@ pub trait PageSource: Send + Sync {
         Ok(())
     }
 
+    /// Who maps it, if pages can leave it.
+    fn mappers(&self) -> Option<&Mappers> {
+        None
+    }
+
     /// Whether pages are cheap to get, so that it pays to map more than a program has asked for.
     fn is_resident(&self) -> bool {
         true
+    }
+}
+
+/// The address spaces that map a source, so that a page that leaves it leaves them too.
+#[derive(Debug, Default)]
+pub struct Mappers(Mutex<Vec<Weak<AddressSpace>>>);
+
+impl Mappers {
+    /// Adds `space`, once.
+    pub(super) fn add(&self, space: &Weak<AddressSpace>) {
+        let mut spaces = self.0.lock();
+        if !spaces.iter().any(|other| other.ptr_eq(space)) {
+            spaces.retain(|other| other.strong_count() > 0);
+            spaces.push(space.clone());
+        }
+    }
+
+    /// Takes the pages of `source` from number `first` to before `end` out of all mappings, for
+    /// which they are new at the next access. Copies that private mappings have go too if
+    /// `with_copies`.
+    pub fn forget(&self, source: &dyn PageSource, (first, end): (u64, u64), with_copies: bool) {
+        let spaces = self.0.lock().clone();
+        for space in spaces.iter().filter_map(Weak::upgrade) {
+            space.forget(source, first..end, with_copies);
+        }
     }
 }
 

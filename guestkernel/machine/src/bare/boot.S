@@ -87,7 +87,8 @@ high:
     mov eax, 0x40000001
     cpuid
 2:  mov dword ptr [rip + boot_kvm_features], eax
-    mov r8d, 2                                          // is CPL 0 emulated? The second time counts
+    mov r8d, 5                                          // is CPL 0 emulated? It is not if it was
+                                                        // fast once: a host may interrupt us
 2:  rdtsc
     mov esi, eax
     mov ecx, 8
@@ -95,8 +96,11 @@ high:
     jnz 3b
     rdtsc
     sub eax, esi
+    cmp eax, {emulated_cycles}
+    jb 4f
     dec r8d
     jnz 2b
+4:
     mov dword ptr [rip + boot_loop_cycles], eax
     mov rdx, cr4
     mov [rip + boot_control4], rdx

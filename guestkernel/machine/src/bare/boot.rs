@@ -13,7 +13,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use ringlet_abi::control::Exit;
+use ringlet_abi::control::{Exit, Mark};
 
 /// `struct hvm_start_info`.
 #[repr(C)]
@@ -170,6 +170,7 @@ extern "C" fn machine_start(start_info: u64) -> ! {
     let info: StartInfo = unsafe { read(start_info) };
     if !string_contains(info.command_line, CONTROL_PARAMETER) {
         power::use_serial_port();
+        power::mark(Mark::KernelEntered);
     }
     if info.magic != START_MAGIC || info.version < 1 {
         power::exit(Exit::BadBoot);

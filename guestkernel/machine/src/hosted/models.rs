@@ -152,9 +152,11 @@ impl Model for SimulatedDisk {
 #[derive(Debug, Default)]
 pub struct SimulatedConsole {
     has_one_port: bool,
+    /// The number of the first of three ports.
+    first: u32,
     /// What the driver can read, in pieces.
     pub input: VecDeque<Vec<u8>>,
-    /// What it has written, by port.
+    /// What it has written, by port from the first on.
     pub output: [Vec<u8>; 3],
     /// Whether output is left in the queue.
     pub is_stuck: bool,
@@ -178,6 +180,24 @@ impl SimulatedConsole {
         }
     }
 
+    /// A console with three ports from number `first` on, whose names end with a NUL, as QEMU's.
+    pub fn starting_at(first: u32) -> Self {
+        Self {
+            first,
+            ..Self::default()
+        }
+    }
+
+    /// The stream of the queues' port, counted from the first; `None` for the control queues.
+    fn stream(&self, queue: u32) -> Option<usize> {
+        let port = match queue {
+            0 | 1 => 0,
+            2 | 3 => return None,
+            queue => queue / 2 - 1,
+        };
+        Some(port.checked_sub(self.first)? as usize)
+    }
+
     /// Adds a control message.
     pub fn say(&mut self, port: u32, event: u16, value: u16, text: &[u8]) {
         let mut message = port.to_le_bytes().to_vec();
@@ -194,10 +214,13 @@ impl SimulatedConsole {
         self.messages.push((port, event, value));
         match (event, value) {
             // DEVICE_READY is answered by PORT_ADD, PORT_READY by PORT_NAME and PORT_OPEN.
-            (0, 1) => (0..3).for_each(|port| self.say(port, 1, 1, b"")),
+            (0, 1) => {
+                (self.first..self.first + 3).for_each(|port| self.say(port, 1, 1, b""));
+            }
             (3, 1) => {
-                let name = ringlet_abi::console::PORTS[port as usize].1;
-                self.say(port, 7, 1, name.as_bytes());
+                let name = ringlet_abi::console::PORTS[(port - self.first) as usize].1;
+                let end: &[u8] = if self.first == 0 { b"" } else { b"\0" };
+                self.say(port, 7, 1, &[name.as_bytes(), end].concat());
                 self.say(port, 6, 1, b"");
             }
             _ => {}
@@ -218,33 +241,36 @@ impl Model for SimulatedConsole {
     fn config(&self, offset: u64) -> u32 {
         match offset {
             0 => 25 << 16 | 80,
-            4 => 3,
+            4 => self.first + 3,
             _ => 0,
         }
     }
 
     fn queue_size(&self, index: u32) -> u16 {
-        let queues = if self.has_one_port { 2 } else { 8 };
+        let queues = if self.has_one_port {
+            2
+        } else {
+            2 * (self.first + 3) + 2
+        };
         if index < queues { 64 } else { 0 }
     }
 
     fn serve(&mut self, index: u32, readable: &[u8], writable: usize) -> Option<Vec<u8>> {
-        match index {
-            0 => {
+        match (index, self.stream(index)) {
+            (_, Some(0)) if index.is_multiple_of(2) => {
                 let mut piece = self.input.pop_front()?;
                 if piece.len() > writable {
                     self.input.push_front(piece.split_off(writable));
                 }
                 Some(piece)
             }
-            2 => self.control.pop_front(),
-            3 => {
+            (2, _) => self.control.pop_front(),
+            (3, _) => {
                 self.hear(readable);
                 Some(Vec::new())
             }
-            1 | 5 | 7 if !self.is_stuck => {
-                // Ports 0, 1 and 2.
-                self.output[index as usize / 3].extend(readable);
+            (_, Some(stream)) if !index.is_multiple_of(2) && !self.is_stuck => {
+                self.output[stream].extend(readable);
                 Some(Vec::new())
             }
             _ => None,

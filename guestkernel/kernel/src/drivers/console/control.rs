@@ -24,11 +24,13 @@ pub(super) struct PortOpen {
 pub(super) struct Control {
     rx: VirtQueue,
     tx: VirtQueue,
+    /// What the numbers of [`PORTS`] are counted from.
+    first: u32,
 }
 
 impl Control {
-    pub(super) fn new(rx: VirtQueue, tx: VirtQueue) -> Self {
-        Self { rx, tx }
+    pub(super) fn new(rx: VirtQueue, tx: VirtQueue, first: u32) -> Self {
+        Self { rx, tx, first }
     }
 
     /// Says that the driver is ready, upon which the device announces its ports.
@@ -97,7 +99,9 @@ impl Control {
         let id = u32::from_le_bytes([i0, i1, i2, i3]);
         let value = u16::from_le_bytes([v0, v1]);
         let event = Event::try_from(u16::from_le_bytes([e0, e1])).ok()?;
-        let stream = PORTS.iter().position(|(known, _)| *known == id);
+        let stream = PORTS
+            .iter()
+            .position(|(number, _)| self.first + number == id);
         match (event, stream) {
             (Event::DeviceAdd, Some(_)) => {
                 self.send(id, Event::PortReady, 1);
@@ -110,7 +114,8 @@ impl Control {
             }
             (Event::PortName, Some(stream)) => {
                 let name = PORTS[stream].1;
-                if text != name.as_bytes() {
+                // QEMU ends the name with a NUL.
+                if text.strip_suffix(b"\0").unwrap_or(text) != name.as_bytes() {
                     log::warn!("virtio-console: port {id} has another name than {name}");
                 }
                 None

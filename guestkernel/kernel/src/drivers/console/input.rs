@@ -22,6 +22,8 @@ pub(super) struct Input {
     queue: VirtQueue,
     ready: VecDeque<Chunk>,
     has_buffers: bool,
+    /// The way back to the host, which is told of the first wish for input where there is one.
+    demand: Option<VirtQueue>,
 }
 
 impl Input {
@@ -30,7 +32,13 @@ impl Input {
             queue,
             ready: VecDeque::with_capacity(BUFFERS),
             has_buffers: false,
+            demand: None,
         }
+    }
+
+    /// Has a byte sent through `queue` when input is first wanted.
+    pub(super) fn announce_demand(&mut self, queue: VirtQueue) {
+        self.demand = Some(queue);
     }
 
     /// Gives the device its first buffers. Not before somebody wants input: what the host's end
@@ -52,6 +60,11 @@ impl Input {
             self.has_buffers = true;
         }
         self.queue.kick();
+        if let Some(queue) = &mut self.demand
+            && queue.add(0, &[1], Payload::Nothing, 0).is_ok()
+        {
+            queue.kick();
+        }
         Ok(())
     }
 

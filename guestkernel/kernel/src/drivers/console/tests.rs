@@ -24,7 +24,7 @@ fn start(model: SimulatedConsole, kind: ConsoleKind) -> (Simulated, Arc<Console>
 
 /// A console after the handshake.
 fn ready() -> (Simulated, Arc<Console>) {
-    let (device, console) = start(SimulatedConsole::new(), ConsoleKind::Streams);
+    let (device, console) = start(SimulatedConsole::new(), ConsoleKind::Ringlet);
     exchange(&device, &console);
     (device, console)
 }
@@ -55,7 +55,7 @@ fn flush(port: &ConsolePort) -> Poll<()> {
 
 #[test]
 fn the_handshake_announces_each_port() {
-    let (device, console) = start(SimulatedConsole::new(), ConsoleKind::Streams);
+    let (device, console) = start(SimulatedConsole::new(), ConsoleKind::Ringlet);
     let stdout = console.port(Stream::Output);
     assert!(write(stdout, b"early").is_pending());
     exchange(&device, &console);
@@ -204,6 +204,18 @@ fn nobody_reads_output_any_longer() {
 }
 
 #[test]
+fn output_that_nobody_takes_is_not_waited_for() {
+    let (device, console) = ready();
+    let stdout = console.port(Stream::Output);
+    device.with_model(|model| model.is_stuck = true);
+    assert_eq!(write(stdout, b"x"), Poll::Ready(Ok(1)));
+    assert!(flush(stdout).is_pending());
+    device.with_model(|model| model.say(1, PORT_OPEN, 0, b""));
+    exchange(&device, &console);
+    assert!(flush(stdout).is_ready());
+}
+
+#[test]
 fn control_messages_that_make_no_sense_are_ignored() {
     let (device, console) = ready();
     device.with_model(|model| {
@@ -228,7 +240,7 @@ fn control_messages_that_make_no_sense_are_ignored() {
 
 #[test]
 fn a_console_with_one_port_serves_all_streams() {
-    for kind in [ConsoleKind::Single, ConsoleKind::Streams] {
+    for kind in [ConsoleKind::Single, ConsoleKind::Ringlet] {
         let (device, console) = start(SimulatedConsole::single(), kind);
         for stream in [Stream::Output, Stream::Error] {
             assert_eq!(write(console.port(stream), b"hi"), Poll::Ready(Ok(2)));
@@ -243,6 +255,31 @@ fn a_console_with_one_port_serves_all_streams() {
         exchange(&device, &console);
         assert_eq!(read(stdin, 9), Poll::Ready(Ok(b"in".to_vec())));
     }
+}
+
+#[test]
+fn ports_may_be_counted_from_another_number_and_hear_of_demand() {
+    let (device, console) = start(SimulatedConsole::starting_at(1), ConsoleKind::From(1));
+    exchange(&device, &console);
+    assert_eq!(
+        write(console.port(Stream::Error), b"err"),
+        Poll::Ready(Ok(3))
+    );
+    exchange(&device, &console);
+    device.with_model(|model| {
+        assert!(model.messages.contains(&(3, PORT_OPEN, 1)));
+        assert_eq!(model.output, [vec![], vec![], b"err".to_vec()]);
+        model.input.push_back(b"in".to_vec());
+    });
+    let stdin = console.port(Stream::Input);
+    assert!(read(stdin, 9).is_pending() && read(stdin, 9).is_pending());
+    exchange(&device, &console);
+    device.with_model(|model| assert_eq!(model.output[0].len(), 1, "asked for once"));
+    assert_eq!(read(stdin, 9), Poll::Ready(Ok(b"in".to_vec())));
+    assert_eq!(write(stdin, b"x"), Poll::Ready(Err(Errno::EBADF)));
+    // A device without such a port is one with one port.
+    let (_, console) = start(SimulatedConsole::new(), ConsoleKind::From(1));
+    assert_eq!(console.port(Stream::Output).name(), "console");
 }
 
 #[test]

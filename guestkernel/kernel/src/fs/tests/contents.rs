@@ -194,6 +194,58 @@ fn a_shared_mapping_is_the_file_and_a_private_one_is_not() {
 }
 
 #[test]
+fn pages_that_leave_a_file_leave_its_mappings() {
+    let (_fs, file) = file();
+    write(&file, Some(0), &[1; 4 * 4096]).unwrap();
+    let space = AddressSpace::new().unwrap();
+    let map = |first: u64, is_shared| {
+        let source = file.ops.clone().page_source().unwrap();
+        let access = Access::READ | Access::WRITE;
+        let mut request = MapRequest::shared(source, first, (4 - first) * PAGE, access);
+        request.is_shared = is_shared;
+        let start = space.map(request).unwrap();
+        // Filled in from the second page of the file on.
+        for page in 1..4 {
+            let address = start + (page - first) * PAGE;
+            assert_eq!(space.read_value::<u8>(address), Ok(1));
+            space.write(address + 1, &[2]).unwrap();
+        }
+        // Where the file's first page would be.
+        start.wrapping_sub(first * PAGE)
+    };
+    let (shared, private, part) = (map(0, true), map(0, false), map(1, true));
+    let byte = |start: u64, page: u64| space.read_value::<u8>(start + page * PAGE + 1);
+    block_on(file.allocate(
+        raw::FALLOC_FL_PUNCH_HOLE | raw::FALLOC_FL_KEEP_SIZE,
+        PAGE as i64 - 1,
+        PAGE as i64 + 2,
+    ))
+    .unwrap();
+    let bytes = |start| [1, 2, 3].map(|page| byte(start, page));
+    assert_eq!(bytes(shared), [Ok(0), Ok(2), Ok(2)]);
+    assert_eq!(bytes(part), [Ok(0), Ok(2), Ok(2)]);
+    assert_eq!(
+        bytes(private),
+        [Ok(2); 3],
+        "copies stay where a hole is made"
+    );
+    block_on(file.truncate(3 * PAGE)).unwrap();
+    let gone = Err(Errno::EFAULT);
+    for start in [shared, private, part] {
+        assert_eq!(byte(start, 3), gone);
+        assert!(byte(start, 2).is_ok());
+    }
+    block_on(file.truncate(0)).unwrap();
+    block_on(file.truncate(4 * PAGE)).unwrap();
+    for start in [shared, private, part] {
+        assert_eq!(bytes(start), [Ok(0); 3]);
+    }
+    // What is stored there is in the file again.
+    space.write(part + PAGE, b"new").unwrap();
+    assert_eq!(read(&file, Some(PAGE), 3).unwrap(), b"new");
+}
+
+#[test]
 fn a_bad_pointer_ends_a_transfer_where_it_is() {
     let (_fs, file) = file();
     write(&file, Some(0), &[5; 3 * 4096]).unwrap();

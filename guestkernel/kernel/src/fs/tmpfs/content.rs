@@ -8,7 +8,7 @@ use super::space::{Charge, Space};
 use crate::error::{Errno, Result};
 use crate::heap;
 use crate::io::{Io, IoFlags};
-use crate::mm::PAGE;
+use crate::mm::{Mappers, PAGE};
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
 use machine::{Frame, PAGE_SIZE};
@@ -24,7 +24,10 @@ fn charge_page(space: &Space) -> Result<Charge<'_>> {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Content(Mutex<Data>);
+pub(super) struct Content {
+    data: Mutex<Data>,
+    mappers: Mappers,
+}
 
 #[derive(Debug, Default)]
 struct Data {
@@ -33,20 +36,25 @@ struct Data {
 }
 
 impl Content {
+    /// Who maps it.
+    pub(super) fn mappers(&self) -> &Mappers {
+        &self.mappers
+    }
+
     /// Bytes.
     pub(super) fn size(&self) -> u64 {
-        self.0.lock().size
+        self.data.lock().size
     }
 
     /// Pages that take storage.
     pub(super) fn page_count(&self) -> u64 {
-        self.0.lock().pages.count()
+        self.data.lock().pages.count()
     }
 
     /// Makes `pages`, which `space` has been charged for, the whole of the file. Bytes of the
     /// last page beyond `size` are zeros.
     pub(super) fn adopt(&self, pages: impl Iterator<Item = Frame>, size: u64) {
-        let mut data = self.0.lock();
+        let mut data = self.data.lock();
         for (index, page) in pages.enumerate() {
             data.pages.insert(index as u64, page);
         }
@@ -61,7 +69,7 @@ impl Content {
             let at = start + done as u64;
             let offset = (at % PAGE) as usize;
             let (page, count) = {
-                let data = self.0.lock();
+                let data = self.data.lock();
                 let left = data.size.saturating_sub(at);
                 let count = (left.min(PAGE) as usize)
                     .min(PAGE_SIZE - offset)
@@ -130,10 +138,10 @@ impl Content {
         space: &Space,
     ) -> Result<usize> {
         let end = |copied: usize| index * PAGE + (offset + copied) as u64;
-        let page = self.0.lock().pages.get(index).cloned();
+        let page = self.data.lock().pages.get(index).cloned();
         if let Some(page) = page {
             let copied = io.buffer.take_to_frame(done, &page, offset, count)?;
-            let mut data = self.0.lock();
+            let mut data = self.data.lock();
             data.size = data.size.max(end(copied));
             return Ok(copied);
         }
@@ -147,7 +155,7 @@ impl Content {
         if count == PAGE_SIZE {
             page.fill(copied..PAGE_SIZE, 0);
         }
-        let mut data = self.0.lock();
+        let mut data = self.data.lock();
         match data.pages.get(index) {
             Some(other) => page.copy_to(offset, other, offset, copied),
             None => {
@@ -161,7 +169,7 @@ impl Content {
 
     /// The page for a mapping, made if there is a hole.
     pub(super) fn page(&self, index: u64, space: &Space) -> Result<Frame> {
-        let mut data = self.0.lock();
+        let mut data = self.data.lock();
         if index >= data.size.div_ceil(PAGE) {
             return Err(Errno::EFAULT);
         }
@@ -176,7 +184,7 @@ impl Content {
     }
 
     pub(super) fn set_size(&self, size: u64, space: &Space) {
-        let mut data = self.0.lock();
+        let mut data = self.data.lock();
         if size < data.size {
             let first_gone = size.div_ceil(PAGE);
             let removed = data.pages.remove(first_gone, u64::MAX);
@@ -202,7 +210,7 @@ impl Content {
             0 | raw::FALLOC_FL_KEEP_SIZE => {
                 self.reserve(offset / PAGE, end.div_ceil(PAGE), space)?;
                 if mode == 0 {
-                    let mut data = self.0.lock();
+                    let mut data = self.data.lock();
                     data.size = data.size.max(end);
                 }
                 Ok(())
@@ -222,7 +230,7 @@ impl Content {
         }
         let mut made = Vec::new();
         for index in first..end {
-            let mut data = self.0.lock();
+            let mut data = self.data.lock();
             if data.pages.get(index).is_some() {
                 continue;
             }
@@ -246,7 +254,7 @@ impl Content {
     }
 
     fn punch(&self, start: u64, end: u64, space: &Space) {
-        let mut data = self.0.lock();
+        let mut data = self.data.lock();
         let first_whole = start.div_ceil(PAGE);
         let end_whole = end / PAGE;
         let zero = |index: u64, from: u64, to: u64| {
@@ -267,7 +275,7 @@ impl Content {
 
     /// The next byte not before `from` that is in a hole or not; `ENXIO` if there is none.
     pub(super) fn seek_hole(&self, from: u64, hole: bool) -> Result<u64> {
-        let data = self.0.lock();
+        let data = self.data.lock();
         if from >= data.size {
             return Err(Errno::ENXIO);
         }

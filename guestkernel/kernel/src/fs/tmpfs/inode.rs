@@ -11,7 +11,7 @@ use crate::fs::{
 };
 use crate::heap;
 use crate::io::{Direction, Io};
-use crate::mm::{PAGE, PageSource};
+use crate::mm::{Mappers, PAGE, PageSource};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -492,6 +492,8 @@ impl FileOps for TmpfsInode {
                 return Err(Errno::EINVAL);
             }
             content.set_size(size, &self.fs.pages);
+            let gone = (size.div_ceil(PAGE), u64::MAX);
+            content.mappers().forget(self, gone, true);
             self.touch(Timestamp::now());
             Ok(())
         }))
@@ -502,6 +504,10 @@ impl FileOps for TmpfsInode {
             return Errno::EISDIR.into();
         };
         let result = content.allocate(mode, offset, length, &self.fs.pages);
+        if mode & raw::FALLOC_FL_PUNCH_HOLE != 0 && result.is_ok() {
+            let gone = (offset.div_ceil(PAGE), (offset + length) / PAGE);
+            content.mappers().forget(self, gone, false);
+        }
         Answer::ready(result.inspect(|()| self.touch(Timestamp::now())))
     }
 
@@ -515,6 +521,10 @@ impl FileOps for TmpfsInode {
 }
 
 impl PageSource for TmpfsInode {
+    fn mappers(&self) -> Option<&Mappers> {
+        self.content().ok().map(Content::mappers)
+    }
+
     fn page(&self, index: u64, for_write: bool) -> Result<Frame> {
         let page = self.content()?.page(index, &self.fs.pages)?;
         if for_write {

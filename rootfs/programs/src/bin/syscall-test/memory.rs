@@ -28,6 +28,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     mmap_a_file_privately,
     mmap_a_file_at_an_offset,
     mmap_a_file_beyond_its_end,
+    mmap_a_file_that_is_truncated,
     mmap_a_file_errors,
     mmap_outlives_the_descriptor,
     munmap_removes,
@@ -294,6 +295,27 @@ fn mmap_a_file_beyond_its_end() -> Outcome {
     sys!(SYS_munmap, start, 2 * PAGE)?;
     // The program would get SIGBUS.
     expect_eq!((inside, beyond), (Ok(1), FAULT));
+    Ok(())
+}
+
+fn mmap_a_file_that_is_truncated() -> Outcome {
+    let fd = create(c"f", &[1; 2 * PAGE])?;
+    let shared = sys!(SYS_mmap, 0, 2 * PAGE, READ_WRITE, MAP_SHARED, &fd, 0)? as *mut u8;
+    let private = map_file(&fd, 2 * PAGE, READ_WRITE, 0)?;
+    let second = |start: *mut u8| start.wrapping_add(PAGE);
+    set(second(shared), b'x');
+    set(second(private), b'y');
+    sys!(SYS_ftruncate, &fd, PAGE)?;
+    let prober = Prober::new()?;
+    let gone = [shared, private].map(|start| prober.read(second(start)));
+    sys!(SYS_ftruncate, &fd, 2 * PAGE)?;
+    let new = [shared, private].map(|start| get(second(start)));
+    set(second(shared), b'z');
+    let file = contents(&fd)?;
+    sys!(SYS_munmap, shared, 2 * PAGE)?;
+    sys!(SYS_munmap, private, 2 * PAGE)?;
+    expect_eq!(gone, [FAULT; 2]);
+    expect_eq!((new, file[PAGE]), ([0; 2], b'z'));
     Ok(())
 }
 

@@ -1,9 +1,13 @@
 //! Reading, writing, seeking and truncating files.
 
 use guest_programs::check::{Check, Outcome};
-use guest_programs::sys::{contents, create, open};
+use guest_programs::sys::{Errno, contents, create, open};
 use guest_programs::{checks, expect, expect_eq, fails, sys};
-use libc::{O_RDONLY, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET, iovec};
+use libc::{
+    O_APPEND, O_RDONLY, O_RDWR, RWF_APPEND, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET,
+    iovec,
+};
+use std::os::fd::OwnedFd;
 
 pub(crate) const CHECKS: &[Check] = checks![
     read_moves_the_position,
@@ -21,6 +25,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     vectors_have_limits,
     preadv_and_pwritev,
     preadv2_position,
+    pwritev2_appends_or_not,
     large_transfer,
     lseek_whences,
     lseek_errors,
@@ -213,6 +218,24 @@ fn preadv2_position() -> Outcome {
         0,
         1 << 30
     );
+    Ok(())
+}
+
+fn pwritev2_appends_or_not() -> Outcome {
+    const NO_APPEND: i32 = 0x20;
+    let fd = create(c"f", b"abc")?;
+    let appending = open(c"f", O_RDWR | O_APPEND)?;
+    let mut bytes = *b"x";
+    let vectors = [vector(&mut bytes)];
+    let write = |fd: &OwnedFd, flags: i32| sys!(SYS_pwritev2, fd, vectors.as_ptr(), 1, 0, 0, flags);
+    expect_eq!(write(&fd, RWF_APPEND), Ok(1));
+    expect_eq!(contents(&fd)?, b"abcx");
+    expect_eq!(write(&appending, 0), Ok(1));
+    expect_eq!(contents(&fd)?, b"abcxx");
+    expect_eq!(write(&appending, NO_APPEND), Ok(1));
+    expect_eq!(contents(&fd)?, b"xbcxx");
+    expect_eq!(write(&fd, NO_APPEND | RWF_APPEND), Err(Errno(libc::EINVAL)));
+    expect_eq!(write(&fd, 1 << 20), Err(Errno(libc::EOPNOTSUPP)));
     Ok(())
 }
 

@@ -1,0 +1,238 @@
+//! What is the same for every guest, whoever runs it: signals to Ringlet, the terminal, and the wait
+//! for the guest's end.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use event_manager::{
+    EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
+};
+use ringlet_abi::TerminalSize;
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::outcome::{Ending, Outcome};
+use crate::signals::{Request, Signals};
+use crate::terminal::{self, RawMode};
+
+/// A timeout of the event loop: none.
+const FOREVER: i32 = -1;
+
+/// The event loop of a VM.
+pub type EventLoop = EventManager<Box<dyn MutEventSubscriber>>;
+
+/// Why a VM cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The host denies a thread, descriptor or process.
+    #[error("cannot run the VM: {0}")]
+    Host(#[from] io::Error),
+    /// The event loop fails.
+    #[error("cannot run the VM: {0}")]
+    Events(#[from] event_manager::Error),
+}
+
+/// A VM that is complete and has not run yet.
+pub trait VirtualMachine {
+    /// Where a debugger can connect, if one may: the guest waits for it.
+    fn debugger_address(&self) -> Option<String>;
+
+    /// Runs the guest to its end. What it wrote before it ended is written out by then, unless a
+    /// signal cut that short.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    fn run(&mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError>;
+}
+
+/// A guest that runs, as signals reach it.
+pub trait Guest {
+    /// Its output is written out when this is readable.
+    fn drained(&self) -> &EventFd;
+
+    /// The terminal has another size.
+    fn resize(&self, size: TerminalSize);
+
+    /// What its CPUs are doing, for the user.
+    fn report(&self) -> String;
+
+    /// This process is about to be stopped: what runs outside of it must stop too.
+    fn pause(&self) {}
+
+    /// This process goes on.
+    fn resume(&self) {}
+}
+
+/// What the event loop has seen.
+#[derive(Default)]
+struct Flags {
+    drained: Cell<bool>,
+    signal: Cell<Option<u8>>,
+}
+
+/// The life of a guest, in an event loop.
+pub struct Lifecycle<'a> {
+    events: &'a mut EventLoop,
+    ending: Arc<Ending>,
+    flags: Rc<Flags>,
+    subscriber: SubscriberId,
+}
+
+impl<'a> Lifecycle<'a> {
+    /// Serves signals from now on.
+    pub fn start(
+        events: &'a mut EventLoop,
+        guest: impl Guest + 'static,
+        ending: &Arc<Ending>,
+        signals: Signals,
+        raw: Option<RawMode>,
+    ) -> Self {
+        let flags = Rc::new(Flags::default());
+        let subscriber = events.add_subscriber(Box::new(Subscriber {
+            guest,
+            ending: Arc::clone(ending),
+            signals,
+            raw,
+            flags: Rc::clone(&flags),
+        }));
+        Self {
+            events,
+            ending: Arc::clone(ending),
+            flags,
+            subscriber,
+        }
+    }
+
+    /// Waits until it is said how the guest ends.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    pub fn await_end(&mut self) -> Result<Outcome, RunError> {
+        loop {
+            match self.ending.outcome() {
+                Some(outcome) => return Ok(outcome),
+                None => self.turn(FOREVER)?,
+            }
+        }
+    }
+
+    /// Waits until the guest's output is written out, or a signal has come.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    pub fn await_drained(&mut self) -> Result<(), RunError> {
+        while !self.flags.drained.get() && !self.is_interrupted() {
+            self.turn(FOREVER)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a signal has come that ends Ringlet.
+    pub fn is_interrupted(&self) -> bool {
+        self.flags.signal.get().is_some()
+    }
+
+    /// Waits for events, for so many milliseconds at most, and serves them.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    pub fn turn(&mut self, timeout: i32) -> Result<(), RunError> {
+        match self.events.run_with_timeout(timeout) {
+            Ok(_) => Ok(()),
+            Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => Ok(()),
+            Err(error) => Err(RunError::Events(error)),
+        }
+    }
+
+    /// Gives the terminal and the signals back. A signal that came counts more than `outcome`.
+    pub fn finish(self, outcome: Outcome) -> Outcome {
+        drop(self.events.remove_subscriber(self.subscriber));
+        match self.flags.signal.get() {
+            Some(signal) => Outcome::Signal(signal),
+            None => outcome,
+        }
+    }
+}
+
+/// Serves the events that are about the VM itself.
+struct Subscriber<G> {
+    guest: G,
+    ending: Arc<Ending>,
+    signals: Signals,
+    raw: Option<RawMode>,
+    flags: Rc<Flags>,
+}
+
+impl<G: Guest> Subscriber<G> {
+    fn handle_signals(&self) {
+        loop {
+            match self.signals.next() {
+                Ok(Some(request)) => self.handle_signal(request),
+                Ok(None) => return,
+                Err(error) => return log::error!("signals: {error}"),
+            }
+        }
+    }
+
+    fn handle_signal(&self, request: Request) {
+        match request {
+            Request::End(signal) => {
+                self.flags.signal.set(Some(signal));
+                self.ending.end(Outcome::Signal(signal));
+            }
+            Request::Report => terminal::write_stderr(self.guest.report().as_bytes()),
+            Request::Suspend => self.suspend(),
+            Request::Resume => self.resume(),
+            Request::Resize => self.guest.resize(terminal::size()),
+        }
+    }
+
+    /// Stops the process as SIGTSTP does where nobody handles it.
+    fn suspend(&self) {
+        self.guest.pause();
+        if let Some(raw) = &self.raw {
+            raw.suspend();
+        }
+        // SAFETY: raise has no memory arguments. It returns when the process is continued.
+        unsafe { libc::raise(libc::SIGSTOP) };
+        self.guest.resume();
+    }
+
+    /// Takes the terminal, perhaps as a job that came to the foreground.
+    fn resume(&self) {
+        if let Some(raw) = &self.raw
+            && let Err(error) = raw.resume()
+        {
+            log::warn!("terminal: {error}");
+        }
+    }
+}
+
+impl<G: Guest> MutEventSubscriber for Subscriber<G> {
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        // EAGAIN says that an event has not come.
+        let _ = self.ending.event().read();
+        if self.guest.drained().read().is_ok() {
+            self.flags.drained.set(true);
+        }
+        self.handle_signals();
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        for events in [
+            Events::new(self.ending.event(), EventSet::IN),
+            Events::new(self.guest.drained(), EventSet::IN),
+            Events::new(&self.signals, EventSet::IN),
+        ] {
+            if let Err(error) = ops.add(events) {
+                log::error!("event loop: {error}");
+            }
+        }
+    }
+}

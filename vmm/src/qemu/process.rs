@@ -1,0 +1,172 @@
+//! QEMU's process: started so that it ends with Ringlet, signalled, and asked why it ended.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// A process of QEMU. Dropping it kills it and waits for its end.
+pub(super) struct Process {
+    pid: libc::pid_t,
+    /// What it has written to its standard output and error.
+    messages: File,
+}
+
+/// An empty file in memory.
+///
+/// # Errors
+///
+/// Those of memfd_create(2).
+pub(super) fn memory_file(name: &CStr) -> io::Result<File> {
+    // SAFETY: the name is a C string.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    match fd {
+        // SAFETY: the descriptor is new and nobody else's.
+        0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+impl Process {
+    /// Starts `command`, which inherits the descriptors `passed` under their numbers. It is killed
+    /// when the calling thread ends, and signals of the terminal do not reach it.
+    ///
+    /// # Errors
+    ///
+    /// Those of memfd_create(2), fork(2) and execve(2).
+    pub(super) fn start(command: &mut Command, passed: &[OwnedFd]) -> io::Result<Self> {
+        let messages = memory_file(c"qemu-messages")?;
+        let numbers: Vec<RawFd> = passed.iter().map(AsRawFd::as_raw_fd).collect();
+        // SAFETY: getpid has no arguments.
+        let parent = unsafe { libc::getpid() };
+        let prepare = move || {
+            for number in &numbers {
+                // SAFETY: fcntl has no memory arguments with this command.
+                check(unsafe { libc::fcntl(*number, libc::F_SETFD, 0) })?;
+            }
+            // SAFETY: prctl has no memory arguments with this option.
+            check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+            // SAFETY: getppid has no arguments. A parent that died before the prctl sends nothing.
+            match unsafe { libc::getppid() } == parent {
+                true => Ok(()),
+                false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            }
+        };
+        command
+            .stdin(memory_file(c"qemu-no-input")?)
+            .stdout(messages.try_clone()?)
+            .stderr(messages.try_clone()?)
+            .process_group(0);
+        // SAFETY: the closure makes system calls only, and allocates nothing.
+        let child = unsafe { command.pre_exec(prepare) }.spawn()?;
+        Ok(Self {
+            pid: child.id() as libc::pid_t,
+            messages,
+        })
+    }
+
+    /// Sends a signal, if the process still runs.
+    pub(super) fn signal(&self, signal: libc::c_int) {
+        // SAFETY: kill has no memory arguments; the process is not reaped before `drop`.
+        unsafe { libc::kill(self.pid, signal) };
+    }
+
+    /// Ends the process at once, and waits until it has ended.
+    pub(super) fn kill(&self) {
+        self.signal(libc::SIGKILL);
+        self.await_end(libc::WNOWAIT);
+    }
+
+    /// Waits for the process's end, which it has not been told, and says what came of it.
+    pub(super) fn describe_end(&self) -> String {
+        let (code, status) = self.await_end(libc::WNOWAIT);
+        let mut text = String::new();
+        // The descriptor is shared with QEMU, but that has ended.
+        let read = (&self.messages)
+            .rewind()
+            .and_then(|()| (&self.messages).read_to_string(&mut text));
+        if let Err(error) = read {
+            log::debug!("QEMU's messages: {error}");
+        }
+        log::debug!("QEMU ended ({code}, {status}): {text}");
+        match (code, status) {
+            (libc::CLD_EXITED, 0) => {
+                "the guest reset its processor and did not say why: the guest \
+                                      kernel's tables or stack are bad (see --gdb)"
+                    .to_owned()
+            }
+            (libc::CLD_EXITED, status) => {
+                let reason = text.lines().last().unwrap_or("it does not say why");
+                let prefix = "qemu-system-x86_64: ";
+                let reason = reason.strip_prefix(prefix).unwrap_or(reason);
+                format!("QEMU cannot run the guest: {reason} (status {status})")
+            }
+            (_, signal) => format!("QEMU was ended by signal {signal}"),
+        }
+    }
+
+    /// Waits for the end: `si_code` and `si_status` of waitid(2).
+    fn await_end(&self, flags: libc::c_int) -> (libc::c_int, libc::c_int) {
+        // SAFETY: all-zero bytes are a valid siginfo_t: it is integers and pointers only.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let flags = libc::WEXITED | flags;
+        loop {
+            // SAFETY: waitid writes the siginfo_t.
+            let result =
+                unsafe { libc::waitid(libc::P_PID, self.pid as u32, &raw mut info, flags) };
+            let error = io::Error::last_os_error();
+            if result == 0 || error.kind() != io::ErrorKind::Interrupted {
+                // SAFETY: waitid has filled in the fields of a child's signal, or they are zero.
+                return (info.si_code, unsafe { info.si_status() });
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.await_end(0);
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_told() {
+        let mut command = Command::new("/bin/sh");
+        let script = "echo one >&2; echo 'qemu-system-x86_64: no such device' >&2; exit 1";
+        let process = Process::start(command.args(["-c", script]), &[]).unwrap();
+        let told = process.describe_end();
+        assert!(told.contains(": no such device (status 1)"), "{told}");
+        let process = Process::start(&mut Command::new("/bin/true"), &[]).unwrap();
+        assert!(process.describe_end().contains("reset"));
+        let process = Process::start(Command::new("/bin/sleep").arg("100"), &[]).unwrap();
+        process.kill();
+        assert!(process.describe_end().contains("signal 9"));
+    }
+
+    #[test]
+    fn only_what_is_passed_is_inherited() {
+        let (kept, passed) = (File::open("/").unwrap(), File::open("/").unwrap());
+        let script = format!(
+            "test -d /proc/self/fd/{} && ! test -e /proc/self/fd/{}",
+            passed.as_raw_fd(),
+            kept.as_raw_fd()
+        );
+        let mut command = Command::new("/bin/sh");
+        let process = Process::start(command.args(["-c", &script]), &[passed.into()]).unwrap();
+        assert!(process.describe_end().contains("reset"));
+    }
+}
