@@ -73,6 +73,10 @@ fn pthreads_of_a_dynamic_program() {
 
 #[test]
 fn any_thread_can_end_the_program() {
-    let output = Ringlet::program(["thread-test", "--exit-from-thread"]).output();
-    assert_eq!(output.code(), 42, "{}", output.err());
+    for cpus in ["1", "2"] {
+        for how in ["--exit-among-waiting", "--exit-beside-spinning"] {
+            let output = Ringlet::run(["--cpus", cpus], ["thread-test", how]).output();
+            assert_eq!(output.code(), 42, "{how} on {cpus}: {}", output.err());
+        }
+    }
 }

@@ -218,10 +218,16 @@ impl State {
         }
     }
 
+    /// CQEs that the program was shown, without those of timeouts. Of these some may have fired
+    /// that it was not shown yet, so that the difference can be negative.
+    pub(super) fn posted_by_others(&self) -> i64 {
+        let fired = self.timeouts_fired.load(Ordering::Relaxed);
+        self.completions.published() as i64 - fired as i64
+    }
+
     #[cold]
     fn end_satisfied_timeouts(&mut self) {
-        let fired = self.timeouts_fired.load(Ordering::Relaxed);
-        let posted = self.completions.published() - fired;
+        let posted = self.posted_by_others();
         let satisfied: Vec<u32> = self
             .slots
             .all_running()

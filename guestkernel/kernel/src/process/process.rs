@@ -133,6 +133,9 @@ impl Process {
         self.exit.lock().get_or_insert(status);
         self.is_ending.store(true, Ordering::Release);
         self.wake();
+        for thread in self.threads.lock().alive.values() {
+            thread.interrupt();
+        }
     }
 
     /// Whether its threads must stop.

@@ -5,7 +5,7 @@ mod threads;
 use super::exec::{find, load};
 use super::*;
 use crate::error::{Errno, Result};
-use crate::executor::block_on;
+use crate::executor::{self, block_on};
 use crate::fs::{FdTable, FsContext, Namespace, View};
 use crate::mm::{Access, AddressSpace, MapRequest, PAGE, PageSource};
 use alloc::boxed::Box;
@@ -315,10 +315,9 @@ fn a_program_is_looked_for_in_path() {
 /// Runs a first thread until its process has ended.
 fn run_to_end(thread: Thread) -> ExitStatus {
     let process = thread.process.clone();
-    block_on(async {
-        thread.run().await;
-        process.ended().await
-    })
+    let allowed = thread.state.affinity.clone();
+    executor::spawn_thread(thread.run(), allowed);
+    block_on(process.ended())
 }
 
 /// A process whose program is `program`, which is given the address of a page that it may use.

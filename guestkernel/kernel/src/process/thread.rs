@@ -211,7 +211,7 @@ impl Thread {
                 self.entered_in = turn;
                 self.sequences.disturb();
             }
-            if slice.must_yield() {
+            if slice.must_yield() || !self.state.may_stay() {
                 executor::yield_now().await;
             } else if executor::prepare_program(slice) {
                 executor::poll();

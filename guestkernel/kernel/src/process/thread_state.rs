@@ -2,7 +2,7 @@
 
 use crate::executor::{Slice, all_cpus};
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use machine::clock;
 use spin::Mutex;
 
@@ -17,14 +17,25 @@ pub struct ThreadState {
     pub robust_list: AtomicU64,
     /// The CPUs that it may use (`sched_setaffinity(2)`), CPU N as bit N.
     pub affinity: Arc<AtomicU64>,
-    /// Nanoseconds of CPU time before the current time on a CPU.
-    used: AtomicU64,
-    /// Since when it has been on a CPU, on the monotonic clock; 0 if it is not.
-    running_since: AtomicU64,
+    time: Mutex<CpuTime>,
+    /// The CPU that it is on, or [`NOWHERE`].
+    cpu: AtomicU32,
     /// How often it has got a CPU, and the end of its time slice on it.
     turns: AtomicU64,
     slice_end: AtomicU64,
 }
+
+/// The CPU time of a thread.
+#[derive(Clone, Copy, Debug, Default)]
+struct CpuTime {
+    /// Nanoseconds before the current turn.
+    used: u64,
+    /// Since when it has been on a CPU, on the monotonic clock.
+    running_since: Option<u64>,
+}
+
+/// No CPU has that number.
+const NOWHERE: u32 = u32::MAX;
 
 /// A turn on a CPU: while one exists, the thread has it.
 pub(super) struct Turn<'a>(&'a ThreadState);
@@ -40,8 +51,8 @@ impl ThreadState {
             name: Mutex::new(name),
             robust_list: AtomicU64::new(0),
             affinity: Arc::new(AtomicU64::new(affinity)),
-            used: AtomicU64::new(0),
-            running_since: AtomicU64::new(0),
+            time: Mutex::default(),
+            cpu: AtomicU32::new(NOWHERE),
             turns: AtomicU64::new(0),
             slice_end: AtomicU64::new(0),
         }
@@ -50,11 +61,33 @@ impl ThreadState {
     /// The thread gets a CPU, and a slice of its time.
     pub(super) fn begin_turn(&self) -> Turn<'_> {
         let now = clock::monotonic();
-        self.running_since.store(now.max(1), Ordering::Relaxed);
+        self.time.lock().running_since = Some(now);
         self.turns.fetch_add(1, Ordering::Relaxed);
         let slice = Slice::starting(now);
         self.slice_end.store(slice.end(), Ordering::Relaxed);
+        self.cpu.store(machine::current_cpu(), Ordering::Relaxed);
+        // Either the thread sees what others want of it, or they see where it is.
+        fence(Ordering::SeqCst);
         Turn(self)
+    }
+
+    /// Has the thread look what has changed, that it ends or may not stay on its CPU, before it
+    /// goes on with its program.
+    pub fn interrupt(&self) {
+        fence(Ordering::SeqCst);
+        let cpu = self.cpu.load(Ordering::Relaxed);
+        if cpu != NOWHERE && cpu != machine::current_cpu() {
+            machine::kick(cpu);
+        }
+    }
+
+    /// Whether it may be on the CPU that it is on.
+    #[inline]
+    pub(super) fn may_stay(&self) -> bool {
+        let allowed = self.affinity.load(Ordering::Relaxed);
+        let cpu = machine::current_cpu();
+        // A set holds 64 CPUs; others are nobody's to choose.
+        cpu >= u64::BITS || allowed >> cpu & 1 != 0
     }
 
     /// The number of the current turn, from 1, and its time slice.
@@ -66,19 +99,27 @@ impl ThreadState {
 
     /// Nanoseconds of CPU time that it has used.
     pub fn cpu_time(&self) -> u64 {
-        let used = self.used.load(Ordering::Relaxed);
-        match self.running_since.load(Ordering::Relaxed) {
-            0 => used,
-            since => used + clock::monotonic().saturating_sub(since),
-        }
+        self.time.lock().now()
+    }
+}
+
+impl CpuTime {
+    fn now(&self) -> u64 {
+        let turn = self
+            .running_since
+            .map_or(0, |since| clock::monotonic().saturating_sub(since));
+        self.used + turn
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let used = self.0.cpu_time();
-        self.0.running_since.store(0, Ordering::Relaxed);
-        self.0.used.store(used, Ordering::Relaxed);
+        let mut time = self.0.time.lock();
+        *time = CpuTime {
+            used: time.now(),
+            running_since: None,
+        };
+        self.0.cpu.store(NOWHERE, Ordering::Relaxed);
     }
 }
 

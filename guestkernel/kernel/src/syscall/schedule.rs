@@ -31,7 +31,7 @@ pub(super) fn sched_getaffinity(thread: &mut Thread, args: Args) -> Result<u64> 
     Ok(SET_SIZE as u64)
 }
 
-pub(super) async fn sched_setaffinity(thread: &mut Thread, args: Args) -> Result<u64> {
+pub(super) fn sched_setaffinity(thread: &mut Thread, args: Args) -> Result<u64> {
     let mut set = [0; SET_SIZE];
     let length = args.size(1).min(SET_SIZE);
     thread.process.space.read(args.get(2), &mut set[..length])?;
@@ -40,9 +40,8 @@ pub(super) async fn sched_setaffinity(thread: &mut Thread, args: Args) -> Result
         0 => Err(Errno::EINVAL),
         set => {
             target.affinity.store(set, Ordering::Relaxed);
-            if target.tid == thread.tid && set >> machine::current_cpu() & 1 == 0 {
-                executor::yield_now().await;
-            }
+            // This thread itself goes elsewhere, if need be, before its program goes on.
+            target.interrupt();
             Ok(0)
         }
     }

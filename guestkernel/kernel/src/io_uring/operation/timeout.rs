@@ -65,7 +65,7 @@ pub(in crate::io_uring) struct Timeout {
     /// Firings left of a repeated one; 0 for no end.
     repeats: u32,
     /// The number of CQEs posted at which it ends with 0.
-    until_posted: Option<u64>,
+    until_posted: Option<i64>,
     /// Counts the timeouts that fired on this ring.
     fired: Arc<AtomicU64>,
 }
@@ -87,9 +87,8 @@ impl State {
         };
         let is_repeated = flags & raw::IORING_TIMEOUT_MULTISHOT != 0;
         let until_posted = (count > 0 && !is_repeated).then(|| {
-            let timeouts = self.timeouts_fired.load(Ordering::Relaxed);
             // Those posted in this batch count as posted after it, as on Linux.
-            self.completions.published() - timeouts + u64::from(count)
+            self.posted_by_others() + i64::from(count)
         });
         self.counting_timeouts += usize::from(until_posted.is_some());
         Started::Pending(Work::Timeout(Timeout {
@@ -129,7 +128,7 @@ impl Timeout {
     }
 
     /// Whether `posted` CQEs, without those of timeouts, are enough to end it.
-    pub(in crate::io_uring) fn is_satisfied_by(&self, posted: u64) -> bool {
+    pub(in crate::io_uring) fn is_satisfied_by(&self, posted: i64) -> bool {
         self.until_posted.is_some_and(|until| posted >= until)
     }
 }

@@ -10,15 +10,19 @@ mod schedule;
 mod threads;
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// The option that has another thread than the first end the program, and its status.
-const EXIT_OPTION: &str = "--exit-from-thread";
+/// Options that have another thread than the first end the program: one among many that wait, or
+/// one beside a first thread that computes; and the status.
+const EXIT_AMONG_WAITING: &str = "--exit-among-waiting";
+const EXIT_BESIDE_SPINNING: &str = "--exit-beside-spinning";
 const EXIT_STATUS: i32 = 42;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(EXIT_OPTION) {
-        exit_from_thread();
+    match std::env::args().nth(1).as_deref() {
+        Some(EXIT_AMONG_WAITING) => exit_among_waiting(),
+        Some(EXIT_BESIDE_SPINNING) => exit_beside_spinning(),
+        _ => {}
     }
     guest_programs::check::main(
         "thread-test",
@@ -34,8 +38,20 @@ fn main() -> ExitCode {
     )
 }
 
+/// Ends the program from a thread that has computed for a while, as the first does without end.
+fn exit_beside_spinning() -> ! {
+    std::thread::spawn(|| {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(50) {}
+        std::process::exit(EXIT_STATUS);
+    });
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
 /// Ends the program from one of several threads: others sleep, spin, and wait for each other.
-fn exit_from_thread() -> ! {
+fn exit_among_waiting() -> ! {
     let lock = std::sync::Mutex::new(());
     let guard = lock.lock();
     std::thread::scope(|scope| -> ! {

@@ -14,6 +14,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     spinning_threads_share_a_cpu,
     yielding_lets_others_run,
     affinity_is_per_thread,
+    a_running_thread_moves_where_it_must,
     affinity_errors,
     cpu_time_is_counted_per_thread,
     rusage_of_a_thread,
@@ -195,6 +196,55 @@ fn affinity_is_per_thread() -> Outcome {
     expect_eq!(sys!(SYS_getcpu, &raw mut cpu, &raw mut node, 0), Ok(0));
     expect!(own[cpu as usize / 64] & 1 << (cpu % 64) != 0);
     Ok(())
+}
+
+fn a_running_thread_moves_where_it_must() -> Outcome {
+    let mut all = [0_u64; 16];
+    sys!(
+        SYS_sched_getaffinity,
+        0,
+        size_of_val(&all),
+        all.as_mut_ptr()
+    )?;
+    let cpus = (0..1024).filter(|cpu| all[cpu / 64] & 1 << (cpu % 64) != 0);
+    let stop = AtomicBool::new(false);
+    let (tid, seen) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            tid.store(sys!(SYS_gettid).unwrap_or(0) as u64, Ordering::SeqCst);
+            while !stop.load(Ordering::Relaxed) {
+                // SAFETY: it touches nothing; the C library knows the CPU without a system call.
+                seen.store(unsafe { libc::sched_getcpu() } as u64, Ordering::SeqCst);
+            }
+        });
+        let check = || {
+            while tid.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+            for _ in 0..5 {
+                for cpu in cpus.clone().take(4) {
+                    let mut one = [0_u64; 16];
+                    one[cpu / 64] = 1 << (cpu % 64);
+                    let target = tid.load(Ordering::SeqCst) as i64;
+                    sys!(
+                        SYS_sched_setaffinity,
+                        target,
+                        size_of_val(&one),
+                        one.as_ptr()
+                    )?;
+                    let start = Instant::now();
+                    while seen.load(Ordering::SeqCst) != cpu as u64 {
+                        expect!(start.elapsed() < Duration::from_secs(2));
+                        thread::sleep(Duration::from_micros(100));
+                    }
+                }
+            }
+            Ok(())
+        };
+        let outcome = check();
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    })
 }
 
 fn affinity_errors() -> Outcome {
