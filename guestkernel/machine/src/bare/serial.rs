@@ -1,5 +1,5 @@
-//! The serial port: the kernel's log and panics. A call costs one trap and one exit to the VMM,
-//! however long the text.
+//! The serial port: the kernel's log and panics. A call costs one trap, and an exit to the VMM
+//! for each byte where KVM emulates CPL 0.
 
 use super::privileged;
 use ringlet_abi::SERIAL_PORT;
