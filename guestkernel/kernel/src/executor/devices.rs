@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use spin::RwLock;
+use machine::lock::RwLock;
 
 /// A device that completes requests.
 pub trait Device: Send + Sync {

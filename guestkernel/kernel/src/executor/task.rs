@@ -9,7 +9,7 @@ use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::{Context, Poll, Waker};
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Where a task is queued.
 enum Kind {

@@ -4,7 +4,7 @@ use crate::executor::{Slice, all_cpus};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use machine::clock;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// The part of a thread that is not its own alone.
 #[derive(Debug)]
