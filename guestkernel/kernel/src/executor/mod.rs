@@ -108,6 +108,7 @@ pub fn poll() -> bool {
 
 /// As [`poll`], then runs one thread.
 fn step() -> bool {
+    machine::progress();
     let progress = poll();
     match pinned(machine::current_cpu())
         .pop()
