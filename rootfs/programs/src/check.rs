@@ -8,6 +8,8 @@ use std::fmt::Debug;
 use std::panic::Location;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::sys::Errno;
 
@@ -49,6 +51,40 @@ pub struct Check {
     pub needs_disk: bool,
     /// The check.
     pub run: fn(&Context) -> Outcome,
+}
+
+/// How long [`comes_true`] waits, and [`in_some_try`] goes on.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for `condition`, which another thread or the kernel brings about: whether it came true in
+/// time that is enough on a machine that is busy otherwise, too.
+pub fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() > PATIENCE {
+            return false;
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Repeats a check of how long something takes until it passes: others who use the machine may make
+/// it take longer, but not each time.
+///
+/// # Errors
+///
+/// The last [`Failure`], if it never passes.
+pub fn in_some_try(mut check: impl FnMut() -> Outcome) -> Outcome {
+    let start = Instant::now();
+    loop {
+        match check() {
+            Err(_) if start.elapsed() < PATIENCE => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// A table of checks, named as their functions are; those after `disk:` need a disk.
