@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use spin::RwLock;
+use machine::lock::RwLock;
 
 /// A device that is told of new requests.
 pub(super) trait Doorbell: Send + Sync {

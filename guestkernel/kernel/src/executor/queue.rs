@@ -4,7 +4,7 @@ use super::Runnable;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// A queue.
 pub(super) struct Queue {

@@ -6,7 +6,7 @@ use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll, Waker};
 use machine::clock;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Wakers by deadline and a number that tells timers of the same deadline apart.
 static TIMERS: Mutex<BTreeMap<(u64, u64), Waker>> = Mutex::new(BTreeMap::new());

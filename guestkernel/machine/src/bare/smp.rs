@@ -9,7 +9,9 @@ use super::per_cpu::{LeaveBy, PerCpu, Stacks};
 use super::{PANIC_STACK_SIZE, STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged};
 use crate::PhysAddr;
 use crate::physical::pointer;
+use crate::stall::{self, Patience};
 use alloc::vec;
+use core::arch::asm;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use spin::Once;
@@ -142,8 +144,23 @@ extern "C" fn machine_start_cpu() -> ! {
     }
 }
 
+/// Mixes the number of this CPU into bits 48 to 63 of an address.
+#[inline]
+pub(crate) fn mix_cpu_into(address: u64) -> u64 {
+    let mut mixed = address;
+    // SAFETY: GS belongs to the kernel, and the field never changes.
+    unsafe {
+        asm!("xor {}, gs:[{mark}]", inout(reg) mixed, mark = const per_cpu::offset::LOCK_MARK,
+             options(nostack, readonly, pure));
+    }
+    mixed
+}
+
+/// Lets others run while this CPU waits: it need not, they have CPUs of their own.
+pub(crate) fn relax() {}
+
 /// The blocks of all CPUs but this one.
-fn others() -> impl Iterator<Item = (u32, &'static PerCpu)> {
+pub(super) fn others() -> impl Iterator<Item = (u32, &'static PerCpu)> {
     let own = current_cpu();
     (0..cpu_count())
         .filter(move |number| *number != own)
@@ -180,11 +197,18 @@ pub(crate) fn flush_tlb() {
             interrupt::send_kick(number);
         }
     }
-    for (_, cpu) in others() {
+    for (number, cpu) in others() {
+        let mut patience = Patience::new();
         while cpu.in_program.load(Ordering::Acquire) != 0
             && cpu.latched.load(Ordering::Acquire) & FLUSH != 0
         {
-            core::hint::spin_loop();
+            if patience.spin() {
+                stall::report(format_args!(
+                    "CPU {} has waited {} s for CPU {number} to flush its TLB",
+                    current_cpu(),
+                    patience.seconds()
+                ));
+            }
         }
     }
 }
