@@ -20,6 +20,8 @@ pub(crate) const CHECKS: &[Check] = checks![
 ];
 
 const SLEEPERS: usize = 8;
+/// How long a thread computes at most without a system call.
+const SPIN: Duration = Duration::from_millis(300);
 /// What a busy host may keep a virtual CPU from.
 const LATEST: Duration = Duration::from_secs(5);
 
@@ -111,11 +113,14 @@ fn times_come_beside_spinning_threads() -> Outcome {
         &[
             ("sleeper", SLEEPERS, &sleeper),
             ("spinner", crew::cpus(), &|worker: &mut Worker<'_>| {
+                let mut spins = 1000;
                 while worker.goes_on() {
                     // No system call for a while, at times for longer than a time slice.
-                    for _ in 0..worker.random.below(40_000_000) {
-                        std::hint::spin_loop();
-                    }
+                    let spun = 1 + worker.random.below(spins);
+                    let start = Instant::now();
+                    (0..spun).for_each(|_| std::hint::spin_loop());
+                    let each = start.elapsed() / spun as u32;
+                    spins = (SPIN.as_nanos() / each.as_nanos().max(1)) as u64;
                 }
                 Ok(())
             }),
