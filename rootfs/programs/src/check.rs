@@ -20,7 +20,7 @@ pub struct Context {
 }
 
 /// Why a check failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure(String);
 
 /// How a check ended.
@@ -32,6 +32,12 @@ impl Failure {
     pub fn new(why: impl Into<String>) -> Self {
         let line = Location::caller().line();
         Self(format!("{} (line {line})", why.into()))
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -183,7 +189,17 @@ struct Options {
     dir: PathBuf,
 }
 
-fn options(program: &str) -> Result<Option<Options>, lexopt::Error> {
+/// An option of a program's own, which takes a value.
+pub struct OwnOption<'a> {
+    /// Its name, without the dashes.
+    pub name: &'static str,
+    /// Its line of the help.
+    pub help: &'static str,
+    /// Takes the value.
+    pub take: &'a mut dyn FnMut(OsString) -> Result<(), lexopt::Error>,
+}
+
+fn options(program: &str, own: &mut [OwnOption<'_>]) -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut options = Options {
         filters: Vec::new(),
@@ -201,7 +217,15 @@ fn options(program: &str) -> Result<Option<Options>, lexopt::Error> {
             Long("list") => options.list = true,
             Long("help") | Short('h') => {
                 print!("Usage: {program} [OPTION]... [FILTER]...\n\n{OPTIONS}");
+                own.iter().for_each(|option| println!("{}", option.help));
                 return Ok(None);
+            }
+            Long(name) if own.iter().any(|option| option.name == name) => {
+                let name = name.to_owned();
+                let value = parser.value()?;
+                if let Some(option) = own.iter_mut().find(|option| option.name == name) {
+                    (option.take)(value)?;
+                }
             }
             Value(filter) => options.filters.push(filter.string()?),
             other => return Err(other.unexpected()),
@@ -212,7 +236,12 @@ fn options(program: &str) -> Result<Option<Options>, lexopt::Error> {
 
 /// The `main` of a test program: parses the command line and runs the checks.
 pub fn main(program: &str, groups: &[&[Check]]) -> ExitCode {
-    let options = match options(program) {
+    main_with(program, &mut [], groups)
+}
+
+/// As [`main`], for a program that has options of its own.
+pub fn main_with(program: &str, own: &mut [OwnOption<'_>], groups: &[&[Check]]) -> ExitCode {
+    let options = match options(program, own) {
         Ok(Some(options)) => options,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
