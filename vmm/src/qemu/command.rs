@@ -3,14 +3,13 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
 use ringlet_abi::console::{FIRST_PORT, PORTS};
-use ringlet_devices::block::{self, Access, Disk};
+use ringlet_devices::block;
 
 use super::process::Process;
 use crate::config::Config;
@@ -29,8 +28,8 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// A machine with memory, CPUs, kernel and `initrd`, and no devices yet.
-    pub(super) fn new(config: &Config, initrd: File) -> Self {
+    /// A machine with CPUs, kernel, `initrd` and `memory`, and no devices yet.
+    pub(super) fn new(config: &Config, initrd: File, memory: File) -> Self {
         let mut launch = Self {
             arguments: Vec::new(),
             passed: Vec::new(),
@@ -40,8 +39,16 @@ impl Launch {
             launch.arguments.push(flag.into());
         }
         let initrd = launch.pass(initrd.into());
+        let memory = launch.pass(memory.into());
         for (option, value) in [
-            ("-machine", MACHINE.to_owned()),
+            (
+                "-object",
+                format!(
+                    "memory-backend-file,id=ram,size={}B,mem-path={memory},share=on",
+                    config.memory
+                ),
+            ),
+            ("-machine", format!("{MACHINE},memory-backend=ram")),
             ("-accel", "tcg".to_owned()),
             ("-cpu", "max".to_owned()),
             ("-smp", config.cpus.to_string()),
@@ -52,8 +59,8 @@ impl Launch {
             (
                 "-append",
                 format!(
-                    "{FIRST_PORT}={FIRST} loglevel={} mode={}",
-                    config.kernel_log, config.mode
+                    "{FIRST_PORT}={FIRST} ringlet.cpus={} loglevel={} mode={}",
+                    config.cpus, config.kernel_log, config.mode
                 ),
             ),
         ] {
@@ -106,45 +113,20 @@ impl Launch {
         self.option("-device", "virtio-rng-device");
     }
 
-    /// Adds `disk`, by its descriptor: its lock holds as long as QEMU lives.
-    ///
-    /// # Errors
-    ///
-    /// Those of dup(2) and fstat(2).
-    pub(super) fn add_disk(&mut self, disk: &Disk) -> io::Result<()> {
+    /// Adds a disk that is served at the other end of `socket`.
+    pub(super) fn add_disk(&mut self, socket: UnixStream) {
         let index = self.disks;
         self.disks += 1;
-        let file = disk.file();
-        let driver = match file.metadata()?.file_type().is_block_device() {
-            true => "host_device",
-            false => "file",
-        };
-        let on = |wanted| if wanted { "on" } else { "off" };
-        let fd = file.as_fd().try_clone_to_owned()?;
-        self.option("-add-fd", format!("fd={},set={index}", fd.as_raw_fd()));
-        self.passed.push(fd);
-        let engine = match block::has_io_uring() {
-            true => "io_uring",
-            false => "threads",
-        };
-        self.option(
-            "-blockdev",
-            format!(
-                "driver={driver},node-name=disk{index},filename=/dev/fdset/{index},locking=off,\
-                 aio={engine},cache.direct={},read-only={},discard=unmap",
-                on(disk.is_direct()),
-                on(disk.access() == Access::ReadOnly),
-            ),
-        );
-        // Unless told, QEMU stops the guest when the host's disk is full.
+        let fd = socket.as_raw_fd();
+        self.passed.push(socket.into());
+        self.option("-chardev", format!("socket,id=disk{index},fd={fd}"));
         self.option(
             "-device",
             format!(
-                "virtio-blk-device,drive=disk{index},serial=ringlet-disk{index},werror=report,\
-                 rerror=report"
+                "vhost-user-blk,chardev=disk{index},queue-size={}",
+                block::QUEUE_SIZE
             ),
         );
-        Ok(())
     }
 
     /// Waits for a debugger at `socket`, which listens.

@@ -20,8 +20,9 @@ use std::sync::Arc;
 
 use event_manager::EventManager;
 use ringlet_abi::TerminalSize;
-use ringlet_devices::Worker;
-use ringlet_devices::block::Disk;
+use ringlet_abi::block::FEATURE_NOSPC;
+use ringlet_devices::block::{Block, EngineKind};
+use ringlet_devices::{VhostUser, Worker};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot;
@@ -38,11 +39,6 @@ use command::Launch;
 use process::Process;
 use pump::Drained;
 
-/// Virtual CPUs that the machine type has at most.
-const MAX_CPUS: usize = 288;
-/// Its virtio-mmio devices on the one I/O APIC, less console and entropy.
-const MAX_DISKS: usize = 6;
-
 /// A guest that QEMU is about to run.
 pub struct QemuVm {
     qemu: PathBuf,
@@ -52,8 +48,8 @@ pub struct QemuVm {
     serial: Option<PipeReader>,
     timeline: Arc<Timeline>,
     server: Option<Server>,
-    /// The locks.
-    _disks: Vec<Disk>,
+    /// What serves the disks.
+    _disks: Vec<Worker>,
 }
 
 /// Prepares the guest that `config` describes for QEMU, whose command is `qemu`.
@@ -66,23 +62,23 @@ pub fn build(
     qemu: PathBuf,
     timeline: &Arc<Timeline>,
 ) -> Result<QemuVm, BuildError> {
-    let disks = builder::open_disks(config, MAX_DISKS)?;
+    let disks = builder::open_disks(config)?;
     let server = config.gdb.as_ref().map(Server::bind).transpose()?;
-    if config.cpus as usize > MAX_CPUS {
-        return Err(BuildError::TooManyCpus {
-            wanted: config.cpus,
-            max: MAX_CPUS,
-            vmm: "QEMU's microvm",
-        });
-    }
+    builder::check_cpus_of_kernel(config.cpus)?;
     let initrd = check_images(config)?;
 
-    let mut launch = Launch::new(config, initrd);
+    let (_, ram) = memory::map_shared(config.memory)?;
+    let mut launch = Launch::new(config, initrd, ram);
     let serial = launch.add_serial_port()?;
     let ports = launch.add_console()?;
     launch.add_entropy();
-    for disk in &disks {
-        launch.add_disk(disk)?;
+    let mut workers = Vec::new();
+    for (index, disk) in disks.into_iter().enumerate() {
+        let (ours, theirs) = UnixStream::pair()?;
+        launch.add_disk(theirs);
+        let block = Block::new(&builder::disk_name(index), disk, EngineKind::Auto);
+        // QEMU passes on the features that it knows, and not this one.
+        workers.push(VhostUser::serve(block, 1 << FEATURE_NOSPC, ours)?);
     }
     if let Some(server) = &server {
         launch.add_debugger(server.as_fd())?;
@@ -94,7 +90,7 @@ pub fn build(
         serial: Some(serial),
         timeline: Arc::clone(timeline),
         server,
-        _disks: disks,
+        _disks: workers,
     })
 }
 

@@ -1,32 +1,18 @@
 //! QEMU's process: started so that it ends with Ringlet, signalled, and asked why it ended.
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+use crate::memory::memory_file;
 
 /// A process of QEMU. Dropping it kills it and waits for its end.
 pub(super) struct Process {
     pid: libc::pid_t,
     /// What it has written to its standard output and error.
     messages: File,
-}
-
-/// An empty file in memory.
-///
-/// # Errors
-///
-/// Those of memfd_create(2).
-pub(super) fn memory_file(name: &CStr) -> io::Result<File> {
-    // SAFETY: the name is a C string.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
-    match fd {
-        // SAFETY: the descriptor is new and nobody else's.
-        0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 impl Process {
