@@ -220,6 +220,24 @@ fn every_vcpu_is_a_thread() {
 }
 
 #[test]
+fn a_cpu_that_is_held_while_it_starts_is_waited_for() {
+    let debuggee = Debuggee::start(&["--cpus", "2"], &["/bin/nproc"]);
+    debug(
+        &debuggee,
+        &[
+            "break machine_start_cpu",
+            "continue",
+            "shell sleep 0.5",
+            "delete",
+            "continue",
+        ],
+        &["machine_start_cpu", "exited normally"],
+    );
+    let output = debuggee.vm.wait().expect_code(0);
+    assert_eq!(output.out(), "2\n");
+}
+
+#[test]
 fn over_tcp_too() {
     let mut vm = Ringlet::run(["--gdb", "0"], SHELL).start();
     let text = vm.stderr.wait_for(b"'\n");
