@@ -35,7 +35,7 @@ impl Launch {
             passed: Vec::new(),
             disks: 0,
         };
-        for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+        for flag in ["-nodefaults", "-no-user-config"] {
             launch.arguments.push(flag.into());
         }
         let initrd = launch.pass(initrd.into());
@@ -54,6 +54,8 @@ impl Launch {
             ("-smp", config.cpus.to_string()),
             ("-m", format!("size={}B", config.memory)),
             ("-display", "none".to_owned()),
+            // A guest that resets itself stays as it is, to be looked at.
+            ("-action", "reboot=shutdown,shutdown=pause".to_owned()),
             ("-global", "virtio-mmio.force-legacy=false".to_owned()),
             ("-initrd", initrd),
             (
@@ -127,6 +129,20 @@ impl Launch {
                 block::QUEUE_SIZE
             ),
         );
+    }
+
+    /// Adds a connection to the monitor, whose other end this gives.
+    ///
+    /// # Errors
+    ///
+    /// Those of socketpair(2).
+    pub(super) fn add_monitor(&mut self, name: &str) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let fd = theirs.as_raw_fd();
+        self.passed.push(theirs.into());
+        self.option("-chardev", format!("socket,id={name},fd={fd}"));
+        self.option("-mon", format!("chardev={name},mode=control"));
+        Ok(ours)
     }
 
     /// Waits for a debugger at `socket`, which listens.

@@ -78,11 +78,7 @@ impl Process {
         }
         log::debug!("QEMU ended ({code}, {status}): {text}");
         match (code, status) {
-            (libc::CLD_EXITED, 0) => {
-                "the guest reset its processor and did not say why: the guest \
-                                      kernel's tables or stack are bad (see --gdb)"
-                    .to_owned()
-            }
+            (libc::CLD_EXITED, 0) => "QEMU ended and does not say why".to_owned(),
             (libc::CLD_EXITED, status) => {
                 let reason = text.lines().last().unwrap_or("it does not say why");
                 let prefix = "qemu-system-x86_64: ";
@@ -137,7 +133,7 @@ mod tests {
         let told = process.describe_end();
         assert!(told.contains(": no such device (status 1)"), "{told}");
         let process = Process::start(&mut Command::new("/bin/true"), &[]).unwrap();
-        assert!(process.describe_end().contains("reset"));
+        assert!(process.describe_end().contains("QEMU ended"));
         let process = Process::start(Command::new("/bin/sleep").arg("100"), &[]).unwrap();
         process.kill();
         assert!(process.describe_end().contains("signal 9"));
@@ -153,6 +149,6 @@ mod tests {
         );
         let mut command = Command::new("/bin/sh");
         let process = Process::start(command.args(["-c", &script]), &[passed.into()]).unwrap();
-        assert!(process.describe_end().contains("reset"));
+        assert!(process.describe_end().contains("QEMU ended"));
     }
 }
