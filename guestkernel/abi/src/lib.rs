@@ -19,6 +19,9 @@ mod process;
 
 pub use process::{Footer, ProcessSpec, ProcessSpecError, StreamSet, TerminalSize};
 
+/// CPUs that the kernel can have.
+pub const MAX_CPUS: usize = 64;
+
 /// Guest RAM lies below this address and, what does not fit, from [`HIGH_RAM_BASE`] on.
 pub const LOW_RAM_END: u64 = 0xc000_0000;
 /// Where RAM continues above the 32-bit hole.

@@ -3,14 +3,13 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
 use ringlet_abi::console::{FIRST_PORT, PORTS};
-use ringlet_devices::block::{self, Access, Disk};
+use ringlet_devices::block;
 
 use super::process::Process;
 use crate::config::Config;
@@ -29,24 +28,34 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// A machine with memory, CPUs, kernel and `initrd`, and no devices yet.
-    pub(super) fn new(config: &Config, initrd: File) -> Self {
+    /// A machine with CPUs, kernel, `initrd` and `memory`, and no devices yet.
+    pub(super) fn new(config: &Config, initrd: File, memory: File) -> Self {
         let mut launch = Self {
             arguments: Vec::new(),
             passed: Vec::new(),
             disks: 0,
         };
-        for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+        for flag in ["-nodefaults", "-no-user-config"] {
             launch.arguments.push(flag.into());
         }
         let initrd = launch.pass(initrd.into());
+        let memory = launch.pass(memory.into());
         for (option, value) in [
-            ("-machine", MACHINE.to_owned()),
+            (
+                "-object",
+                format!(
+                    "memory-backend-file,id=ram,size={}B,mem-path={memory},share=on",
+                    config.memory
+                ),
+            ),
+            ("-machine", format!("{MACHINE},memory-backend=ram")),
             ("-accel", "tcg".to_owned()),
             ("-cpu", "max".to_owned()),
             ("-smp", config.cpus.to_string()),
             ("-m", format!("size={}B", config.memory)),
             ("-display", "none".to_owned()),
+            // A guest that resets itself stays as it is, to be looked at.
+            ("-action", "reboot=shutdown,shutdown=pause".to_owned()),
             ("-global", "virtio-mmio.force-legacy=false".to_owned()),
             ("-initrd", initrd),
             (
@@ -106,45 +115,34 @@ impl Launch {
         self.option("-device", "virtio-rng-device");
     }
 
-    /// Adds `disk`, by its descriptor: its lock holds as long as QEMU lives.
-    ///
-    /// # Errors
-    ///
-    /// Those of dup(2) and fstat(2).
-    pub(super) fn add_disk(&mut self, disk: &Disk) -> io::Result<()> {
+    /// Adds a disk that is served at the other end of `socket`.
+    pub(super) fn add_disk(&mut self, socket: UnixStream) {
         let index = self.disks;
         self.disks += 1;
-        let file = disk.file();
-        let driver = match file.metadata()?.file_type().is_block_device() {
-            true => "host_device",
-            false => "file",
-        };
-        let on = |wanted| if wanted { "on" } else { "off" };
-        let fd = file.as_fd().try_clone_to_owned()?;
-        self.option("-add-fd", format!("fd={},set={index}", fd.as_raw_fd()));
-        self.passed.push(fd);
-        let engine = match block::has_io_uring() {
-            true => "io_uring",
-            false => "threads",
-        };
-        self.option(
-            "-blockdev",
-            format!(
-                "driver={driver},node-name=disk{index},filename=/dev/fdset/{index},locking=off,\
-                 aio={engine},cache.direct={},read-only={},discard=unmap",
-                on(disk.is_direct()),
-                on(disk.access() == Access::ReadOnly),
-            ),
-        );
-        // Unless told, QEMU stops the guest when the host's disk is full.
+        let fd = socket.as_raw_fd();
+        self.passed.push(socket.into());
+        self.option("-chardev", format!("socket,id=disk{index},fd={fd}"));
         self.option(
             "-device",
             format!(
-                "virtio-blk-device,drive=disk{index},serial=ringlet-disk{index},werror=report,\
-                 rerror=report"
+                "vhost-user-blk,chardev=disk{index},queue-size={}",
+                block::QUEUE_SIZE
             ),
         );
-        Ok(())
+    }
+
+    /// Adds a connection to the monitor, whose other end this gives.
+    ///
+    /// # Errors
+    ///
+    /// Those of socketpair(2).
+    pub(super) fn add_monitor(&mut self, name: &str) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let fd = theirs.as_raw_fd();
+        self.passed.push(theirs.into());
+        self.option("-chardev", format!("socket,id={name},fd={fd}"));
+        self.option("-mon", format!("chardev={name},mode=control"));
+        Ok(ours)
     }
 
     /// Waits for a debugger at `socket`, which listens.

@@ -7,7 +7,7 @@
 use crate::sync::{AtomicU8, Ordering, fence};
 
 /// CPUs that are told apart.
-const MAX_CPUS: usize = 64;
+const MAX_CPUS: usize = ringlet_abi::MAX_CPUS;
 
 /// It runs the kernel, or a program until its time slice is over: it will look at the queues.
 const BUSY: u8 = 0;
