@@ -176,8 +176,7 @@ fn start(
     let thread = Thread::new(process.clone(), program.context, program.name)
         .map_err(|_| Exit::OutOfMemory)?;
     power::mark(Mark::ProgramEntered);
-    let affinity = thread.affinity();
-    executor::spawn_thread(thread.run(), affinity);
+    executor::spawn_thread(thread.state.clone(), thread.run());
     Ok(process)
 }
 

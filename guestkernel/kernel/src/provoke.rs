@@ -12,12 +12,17 @@ use machine::lock::Mutex;
 pub(crate) fn provoke(what: &str, patience: Duration) {
     let span = 4 * patience.as_nanos() as u64;
     match what {
-        "stall" => executor::spawn(async move { spin(span) }),
+        "stall" => executor::spawn("provoked", async move { spin(span) }),
         "lock" => {
-            executor::spawn(async move { hold(span) });
-            executor::spawn(async move { wait_for_holder() });
+            executor::spawn("provoked", async move { hold(span) });
+            executor::spawn("provoked", async move { wait_for_holder() });
         }
-        "shootdown" => executor::spawn(async move { machine::provoke::ignore_flushes(span) }),
+        "shootdown" => {
+            executor::spawn(
+                "provoked",
+                async move { machine::provoke::ignore_flushes(span) },
+            )
+        }
         "overflow" => {
             recurse(1);
         }

@@ -47,7 +47,7 @@ impl StandardStreams {
                     let output = Output::new(shown.map(port));
                     if stream == Stream::Input {
                         let input = port(Stream::Input);
-                        executor::spawn(tty.clone().run(input, output.clone()));
+                        executor::spawn("terminal", tty.clone().run(input, output.clone()));
                     }
                     Arc::new(TtyFile::new(tty.clone(), output))
                 }

@@ -12,8 +12,9 @@ pub(super) mod tests;
 use super::batch::{self, Doorbell};
 use super::interrupt::InterruptLine;
 use crate::error::{Errno, Result};
-use crate::executor::Device;
+use crate::executor::{Device, Listed};
 use alloc::sync::Arc;
+use core::fmt;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
@@ -379,6 +380,13 @@ impl BlockDevice {
 impl Doorbell for BlockDevice {
     fn kick(&self) {
         BlockDevice::kick(self);
+    }
+}
+
+impl Listed for BlockDevice {
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requests = self.unfinished.load(Ordering::Relaxed);
+        write!(out, "virtio-blk: {requests} requests")
     }
 }
 

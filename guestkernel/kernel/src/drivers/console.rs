@@ -12,10 +12,11 @@ mod tests;
 
 use super::batch::Doorbell;
 use super::interrupt::InterruptLine;
-use crate::executor::Device;
+use crate::executor::{Device, Listed};
 use crate::fs::ByteStream;
 use alloc::sync::Arc;
 use control::{Control, PortOpen};
+use core::fmt;
 use input::Input;
 use machine::lock::Mutex;
 use machine::{QueueBroken, VirtioError, VirtioFound, VirtioTransport};
@@ -192,6 +193,15 @@ impl Console {
 impl Doorbell for Console {
     fn kick(&self) {
         self.streams.iter().for_each(|port| port.kick());
+    }
+}
+
+impl Listed for Console {
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.in_flight() {
+            true => write!(out, "virtio-console: output under way"),
+            false => write!(out, "virtio-console: no output under way"),
+        }
     }
 }
 

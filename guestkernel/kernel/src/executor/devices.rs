@@ -1,13 +1,16 @@
 //! Devices as the executor sees them: something to poll, and to arm before the CPU does
 //! something else.
 
-use alloc::sync::Arc;
-use alloc::vec::Vec;
+use super::registry::{Listed, Listing, list};
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use core::iter::successors;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use machine::lock::RwLock;
+use machine::lock::Mutex;
+use spin::Once;
 
 /// A device that completes requests.
-pub trait Device: Send + Sync {
+pub trait Device: Listed {
     /// Takes what the device has completed and wakes those who wait for it; true if there was
     /// anything.
     fn poll(&self) -> bool;
@@ -21,32 +24,57 @@ pub trait Device: Send + Sync {
     fn arm(&self) -> bool;
 }
 
-static DEVICES: RwLock<Vec<Arc<dyn Device>>> = RwLock::new(Vec::new());
+/// A device, and those that were added after it.
+struct Node {
+    device: Arc<dyn Device>,
+    _listing: Listing,
+    next: Next,
+}
+
+type Next = Once<Box<Node>>;
+
+/// The first device. They are only ever added, so that CPUs that poll go through the list without
+/// writing to it: a lock, even one for readers, would move from CPU to CPU with each poll.
+static FIRST: Next = Once::new();
+/// Held while one is added.
+static ADDING: Mutex<()> = Mutex::new(());
 static URGENT: AtomicUsize = AtomicUsize::new(0);
 
 /// Has the executor poll `device` from now on.
 pub fn add_device(device: Arc<dyn Device>) {
-    DEVICES.write().push(device);
+    let _adding = ADDING.lock();
+    let listed: Weak<dyn Device> = Arc::downgrade(&device);
+    let end = nodes().last().map_or(&FIRST, |last| &last.next);
+    end.call_once(|| {
+        Box::new(Node {
+            device,
+            _listing: list(listed),
+            next: Once::new(),
+        })
+    });
+}
+
+fn nodes() -> impl Iterator<Item = &'static Node> {
+    let get = |next: &'static Next| next.get().map(|node| &**node);
+    successors(get(&FIRST), move |node| get(&node.next))
+}
+
+fn devices() -> impl Iterator<Item = &'static dyn Device> {
+    nodes().map(|node| &*node.device)
 }
 
 /// Takes what devices have completed; false if nothing was.
 pub fn poll_devices() -> bool {
-    let devices = DEVICES.read();
-    devices
-        .iter()
-        .fold(false, |progress, device| progress | device.poll())
+    devices().fold(false, |progress, device| progress | device.poll())
 }
 
 pub(super) fn in_flight() -> bool {
-    DEVICES.read().iter().any(|device| device.in_flight())
+    devices().any(Device::in_flight)
 }
 
 /// Asks all devices for interrupts; true if one has completed something already.
 pub(super) fn arm() -> bool {
-    let devices = DEVICES.read();
-    devices
-        .iter()
-        .fold(false, |pending, device| pending | device.arm())
+    devices().fold(false, |pending, device| pending | device.arm())
 }
 
 /// Held while something must make progress even if the program never enters the kernel: a CQE

@@ -9,13 +9,15 @@ mod devices;
 mod idle;
 mod program;
 mod queue;
+mod registry;
 mod task;
 mod task_state;
 mod timer;
 
 pub use devices::{Device, Urgent, add_device, poll_devices};
 pub use program::{Slice, prepare_program};
-pub use task::{block_on, spawn, spawn_thread, yield_now};
+pub use registry::{Listed, Listing, for_each_listed, list, report};
+pub use task::{Scheduled, block_on, spawn, spawn_thread, yield_now};
 pub use timer::{Sleep, sleep_until};
 
 use alloc::sync::Arc;

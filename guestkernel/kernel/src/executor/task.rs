@@ -1,27 +1,41 @@
 //! Futures as tasks.
 
+use super::registry::{self, Listed, Listing};
 use super::task_state::TaskState;
 use super::{Runnable, schedule, schedule_thread, step};
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
+use core::fmt;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::task::{Context, Poll, Waker};
 use machine::lock::Mutex;
 
+/// What the executor has to know of a thread.
+pub trait Scheduled: Send + Sync {
+    /// The CPUs that it may use, CPU N as bit N.
+    fn affinity(&self) -> u64;
+
+    /// Says which thread it is and what it does, as [`Listed::describe`].
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result;
+}
+
 /// Where a task is queued.
 enum Kind {
-    /// With the kernel's own work.
-    Kernel,
-    /// With threads, for the CPUs of a set that may change.
-    Thread(Arc<AtomicU64>),
+    /// With the kernel's own work. It has a name.
+    Kernel(&'static str),
+    /// With threads.
+    Thread(Arc<dyn Scheduled>),
 }
 
 struct Task {
     state: TaskState,
     kind: Kind,
+    /// The CPU that it ran on last, or was made on.
+    cpu: AtomicU32,
+    _listing: Listing,
     /// `None` once the future is done. Only who runs the task takes the lock.
     future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
 }
@@ -29,12 +43,23 @@ struct Task {
 impl Task {
     fn queue(self: Arc<Self>) {
         match &self.kind {
-            Kind::Kernel => schedule(self),
-            Kind::Thread(allowed) => {
-                let allowed = allowed.load(Ordering::Relaxed);
+            Kind::Kernel(_) => schedule(self),
+            Kind::Thread(thread) => {
+                let allowed = thread.affinity();
                 schedule_thread(self, allowed);
             }
         }
+    }
+}
+
+impl Listed for Task {
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Kernel(name) => write!(out, "task {name}")?,
+            Kind::Thread(thread) => thread.describe(out)?,
+        }
+        let cpu = self.cpu.load(Ordering::Relaxed);
+        write!(out, ": {}, CPU {cpu}", self.state.name())
     }
 }
 
@@ -53,6 +78,7 @@ impl Wake for Task {
 impl Runnable for Task {
     fn run(self: Arc<Self>) {
         self.state.start();
+        self.cpu.store(machine::current_cpu(), Ordering::Relaxed);
         let waker = Waker::from(self.clone());
         let mut slot = self.future.lock();
         let Some(future) = slot.as_mut() else {
@@ -75,24 +101,26 @@ impl Runnable for Task {
 }
 
 fn start(future: impl Future<Output = ()> + Send + 'static, kind: Kind) {
-    let task = Arc::new(Task {
+    let task = Arc::new_cyclic(|task: &Weak<Task>| Task {
         state: TaskState::queued(),
         kind,
+        cpu: AtomicU32::new(machine::current_cpu()),
+        _listing: registry::list(task.clone()),
         future: Mutex::new(Some(Box::pin(future))),
     });
     task.queue();
 }
 
 /// Runs `future` as a task of its own, one of the kernel: it never runs for long, and goes before
-/// programs.
-pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
-    start(future, Kind::Kernel);
+/// programs. Reports call it `name`.
+pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+    start(future, Kind::Kernel(name));
 }
 
-/// Runs `future`, which runs a program, as a task of its own. It gives way to others of its kind
-/// when its time slice is over. `allowed` is the set of CPUs that it may use, CPU N as bit N.
-pub fn spawn_thread(future: impl Future<Output = ()> + Send + 'static, allowed: Arc<AtomicU64>) {
-    start(future, Kind::Thread(allowed));
+/// Runs `future`, which runs the program of `thread`, as a task of its own. It gives way to others
+/// of its kind when its time slice is over.
+pub fn spawn_thread(thread: Arc<dyn Scheduled>, future: impl Future<Output = ()> + Send + 'static) {
+    start(future, Kind::Thread(thread));
 }
 
 /// Lets everything else that is ready run first.
@@ -152,7 +180,7 @@ mod tests {
     fn tasks_take_turns_when_they_yield() {
         static LOG: Mutex<Vec<u32>> = Mutex::new(Vec::new());
         for id in 0..2 {
-            spawn(async move {
+            spawn("test", async move {
                 for _ in 0..2 {
                     LOG.lock().push(id);
                     yield_now().await;

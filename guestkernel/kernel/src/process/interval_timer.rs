@@ -51,7 +51,7 @@ impl IntervalTimer {
         if state.deadline.is_some() && !state.is_running {
             state.is_running = true;
             drop(state);
-            executor::spawn(self.clone().run(Arc::downgrade(process)));
+            executor::spawn("interval timer", self.clone().run(Arc::downgrade(process)));
         }
         before
     }

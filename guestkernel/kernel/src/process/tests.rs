@@ -315,8 +315,7 @@ fn a_program_is_looked_for_in_path() {
 /// Runs a first thread until its process has ended.
 fn run_to_end(thread: Thread) -> ExitStatus {
     let process = thread.process.clone();
-    let allowed = thread.state.affinity.clone();
-    executor::spawn_thread(thread.run(), allowed);
+    executor::spawn_thread(thread.state.clone(), thread.run());
     block_on(process.ended())
 }
 

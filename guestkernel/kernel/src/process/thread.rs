@@ -14,7 +14,7 @@ use crate::syscall::{self, Args};
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general as raw;
 use machine::{PageFault, Trap, UserContext};
 
@@ -83,11 +83,6 @@ impl Thread {
         }
     }
 
-    /// The CPUs that it may use, CPU N as bit N; they may change.
-    pub fn affinity(&self) -> Arc<AtomicU64> {
-        self.state.affinity.clone()
-    }
-
     /// Starts another thread of the process, which begins where this one is, and returns its
     /// number. It sees 0 as the result of the system call.
     ///
@@ -113,8 +108,7 @@ impl Thread {
             clear_at_end: new.clear_at_end,
             ..Self::with_state(self.process.clone(), state, context)
         };
-        let affinity = thread.affinity();
-        executor::spawn_thread(thread.run(), affinity);
+        executor::spawn_thread(thread.state.clone(), thread.run());
         Ok(tid)
     }
 
@@ -146,6 +140,7 @@ impl Thread {
 
     async fn run_program(mut self) {
         let process = self.process.clone();
+        let state = self.state.clone();
         loop {
             self.give_way().await;
             if self.exit.is_some() || process.is_ending() {
@@ -172,7 +167,10 @@ impl Thread {
                             let is_urgent = syscall::waits_for_others(number, args);
                             // Pinned here, so that the future is not moved on its way.
                             let call = pin!(syscall::dispatch(&mut self, number, args));
-                            process.until_ending(tid, is_urgent, call).await
+                            state.waits_in(Some(number));
+                            let result = process.until_ending(tid, is_urgent, call).await;
+                            state.waits_in(None);
+                            result
                         }
                     };
                     match result {

@@ -1,7 +1,8 @@
 //! What others see of a thread: its number, its name, the CPU time that it has used.
 
-use crate::executor::{Slice, all_cpus};
-use alloc::sync::Arc;
+use crate::executor::{Scheduled, Slice, all_cpus};
+use crate::syscall;
+use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use machine::clock;
 use machine::lock::Mutex;
@@ -16,13 +17,15 @@ pub struct ThreadState {
     /// What `set_robust_list(2)` said: the list's head.
     pub robust_list: AtomicU64,
     /// The CPUs that it may use (`sched_setaffinity(2)`), CPU N as bit N.
-    pub affinity: Arc<AtomicU64>,
+    pub affinity: AtomicU64,
     time: Mutex<CpuTime>,
     /// The CPU that it is on, or [`NOWHERE`].
     cpu: AtomicU32,
     /// How often it has got a CPU, and the end of its time slice on it.
     turns: AtomicU64,
     slice_end: AtomicU64,
+    /// The number of the system call that it waits in, or [`NONE`].
+    waits_in: AtomicU64,
 }
 
 /// The CPU time of a thread.
@@ -36,6 +39,8 @@ struct CpuTime {
 
 /// No CPU has that number.
 const NOWHERE: u32 = u32::MAX;
+/// No system call has that number.
+const NONE: u64 = u64::MAX;
 
 /// A turn on a CPU: while one exists, the thread has it.
 pub(super) struct Turn<'a>(&'a ThreadState);
@@ -50,7 +55,8 @@ impl ThreadState {
             tid,
             name: Mutex::new(name),
             robust_list: AtomicU64::new(0),
-            affinity: Arc::new(AtomicU64::new(affinity)),
+            affinity: AtomicU64::new(affinity),
+            waits_in: AtomicU64::new(NONE),
             time: Mutex::default(),
             cpu: AtomicU32::new(NOWHERE),
             turns: AtomicU64::new(0),
@@ -97,9 +103,37 @@ impl ThreadState {
         (self.turns.load(Ordering::Relaxed), Slice::ending(end))
     }
 
+    /// Notes the number of the system call that it may wait in.
+    pub(super) fn waits_in(&self, number: Option<u64>) {
+        self.waits_in
+            .store(number.unwrap_or(NONE), Ordering::Relaxed);
+    }
+
     /// Nanoseconds of CPU time that it has used.
     pub fn cpu_time(&self) -> u64 {
         self.time.lock().now()
+    }
+}
+
+impl Scheduled for ThreadState {
+    fn affinity(&self) -> u64 {
+        self.affinity.load(Ordering::Relaxed)
+    }
+
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "thread {}", self.tid)?;
+        if let Some(name) = self.name.try_lock() {
+            let length = name.iter().position(|byte| *byte == 0);
+            let name = &name[..length.unwrap_or(name.len())];
+            write!(out, " ({})", name.escape_ascii())?;
+        }
+        match self.waits_in.load(Ordering::Relaxed) {
+            NONE => write!(out, " in its program"),
+            number => match syscall::name(number) {
+                Some(name) => write!(out, " in {name}"),
+                None => write!(out, " in system call {number}"),
+            },
+        }
     }
 }
 
