@@ -269,7 +269,8 @@ impl Thread {
             0 | 16 | 19 => Signal::SIGFPE,
             1 | 3 => Signal::SIGTRAP,
             6 => Signal::SIGILL,
-            17 => Signal::SIGBUS,
+            // As on Linux: a segment is not present, the stack segment, alignment.
+            11 | 12 | 17 => Signal::SIGBUS,
             _ => Signal::SIGSEGV,
         };
         self.die(signal, format_args!("exception {vector} ({code:#x})"));

@@ -6,7 +6,7 @@
 use super::interrupt::FLUSH;
 use super::mode::is_ring0;
 use super::per_cpu::{LeaveBy, PerCpu, Stacks};
-use super::{PANIC_STACK_SIZE, STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged};
+use super::{PANIC_STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged, stacks};
 use crate::PhysAddr;
 use crate::physical::pointer;
 use crate::stall::{self, Patience};
@@ -89,13 +89,9 @@ pub fn start_cpus(wanted: u32, main: fn() -> !) -> u32 {
 
 /// Starts one CPU and waits until it runs.
 fn start(number: u32) -> bool {
-    let stack = |bytes: usize| {
-        let memory = vec![0u128; bytes / 16].leak();
-        memory.as_ptr_range().end as u64
-    };
     let stacks = Stacks {
-        kernel: stack(STACK_SIZE),
-        panic: stack(PANIC_STACK_SIZE),
+        kernel: stacks::map(number),
+        panic: vec![0u128; PANIC_STACK_SIZE / 16].leak().as_ptr_range().end as u64,
     };
     let fast_return = if is_ring0() {
         LeaveBy::SysRet
