@@ -129,7 +129,10 @@ fn step() -> bool {
 
 /// Starts CPUs until there are `wanted`, as far as the machine has them; all run tasks for ever.
 pub fn start_cpus(wanted: u32) {
-    machine::start_cpus(wanted, run);
+    let started = machine::start_cpus(wanted, run);
+    if started < wanted {
+        log::warn!("{started} of {wanted} CPUs have started");
+    }
 }
 
 /// Runs tasks for ever.
