@@ -12,7 +12,7 @@ mod pump;
 mod serial;
 
 use std::fs::File;
-use std::io::{self, PipeReader};
+use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -50,6 +50,8 @@ pub struct QemuVm {
     /// Our ends of the standard streams' ports: input, output, error.
     ports: [UnixStream; 3],
     serial: Option<PipeReader>,
+    /// Our end of the serial port that asks for reports.
+    requests: UnixStream,
     timeline: Arc<Timeline>,
     server: Option<Server>,
     /// The locks.
@@ -79,6 +81,7 @@ pub fn build(
 
     let mut launch = Launch::new(config, initrd);
     let serial = launch.add_serial_port()?;
+    let requests = launch.add_request_port()?;
     let ports = launch.add_console()?;
     launch.add_entropy();
     for disk in &disks {
@@ -92,6 +95,7 @@ pub fn build(
         launch,
         ports,
         serial: Some(serial),
+        requests,
         timeline: Arc::clone(timeline),
         server,
         _disks: disks,
@@ -126,6 +130,7 @@ impl VirtualMachine for QemuVm {
 
         let drained = Arc::new(Drained::new()?);
         let guest = Running {
+            requests: self.requests.try_clone()?,
             process: Arc::clone(&process),
             drained: Arc::clone(&drained),
         };
@@ -190,6 +195,7 @@ fn own(stream: impl AsFd) -> io::Result<OwnedFd> {
 
 /// A running guest as signals reach it.
 struct Running {
+    requests: UnixStream,
     process: Arc<Process>,
     drained: Arc<Drained>,
 }
@@ -202,8 +208,15 @@ impl Guest for Running {
     /// The ports of QEMU have no size: the program keeps the one that it started with.
     fn resize(&self, _size: TerminalSize) {}
 
+    /// The CPUs are QEMU's: the kernel tells what they do, with its tasks.
     fn report(&self) -> String {
-        "ringlet: the CPUs are QEMU's; use --gdb to look into them\n".to_owned()
+        "ringlet: the guest's kernel is asked what its CPUs do; if it does not answer, use --gdb\n"
+            .to_owned()
+    }
+
+    fn request_tasks(&self) {
+        // Requests that were not taken are enough.
+        let _ = (&self.requests).write(b"t");
     }
 
     fn pause(&self) {

@@ -4,7 +4,9 @@
 
 use super::mode;
 use super::per_cpu::{LeaveBy, Stacks};
-use super::{IMAGE_BASE, PHYSICAL_MAP_SLOT, clock, gates, heap, interrupt, per_cpu, power, stacks};
+use super::{
+    IMAGE_BASE, PHYSICAL_MAP_SLOT, clock, gates, heap, interrupt, per_cpu, power, report, stacks,
+};
 use crate::Mode;
 use crate::boot_info::{BootInfo, BootModule};
 use crate::frame::{self, Frame, FrameState};
@@ -199,6 +201,9 @@ extern "C" fn machine_start(start_info: u64) -> ! {
     // SAFETY: boot data that was written once, before this.
     clock::initialise(unsafe { boot_kvm_features.load(Ordering::Relaxed) });
     interrupt::initialise_local();
+    if !power::has_control_page() {
+        report::listen();
+    }
     let boot = BootInfo {
         command_line: String::from_utf8_lossy(&read_string(info.command_line)).into_owned(),
         modules: modules.iter().map(take_module).collect(),

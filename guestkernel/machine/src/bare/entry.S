@@ -211,8 +211,8 @@ exit_end:
 .globl upcall_exception
 .balign 64
 upcall_exception:
-    cmp qword ptr gs:[{exception_frame}], 0
-    jl 1f
+    cmp qword ptr gs:[{exception_frame}], {image_base}
+    jae 1f
 .globl program_exception
 program_exception:
     mov rsp, gs:[{context}]

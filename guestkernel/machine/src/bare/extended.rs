@@ -1,5 +1,6 @@
 //! A program's state beyond what the entry code stores: x87, the upper halves of the vector
-//! registers, masks, MXCSR, and in mode `ring0` the GS base.
+//! registers, masks, MXCSR; the segment registers DS and ES, which 32-bit code uses; and in mode `ring0`
+//! the GS base.
 //!
 //! It stays in the CPU's registers while the kernel runs, which uses only the lower halves. It is
 //! stored when another program's is to be loaded ([`load`]) or when the program may go on
@@ -12,7 +13,7 @@ use alloc::sync::Arc;
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
 /// CPUID leaf that describes the area.
 const LEAF_XSAVE: u32 = 0xd;
@@ -51,6 +52,8 @@ struct Area {
     memory: NonNull<u8>,
     /// The program's GS base. Always 0 in mode `shared`, where GS is the kernel's.
     gs_base: AtomicU64,
+    /// DS and ES.
+    selectors: [AtomicU16; 2],
 }
 
 // SAFETY: plain memory; `ExtendedState` says who may use it when.
@@ -80,6 +83,7 @@ impl Area {
         Self {
             memory: area,
             gs_base: AtomicU64::new(0),
+            selectors: [const { AtomicU16::new(0) }; 2],
         }
     }
 }
@@ -124,6 +128,9 @@ impl Clone for ExtendedState {
         }
         let gs_base = self.area.gs_base.load(Ordering::Relaxed);
         copy.area.gs_base.store(gs_base, Ordering::Relaxed);
+        for (from, to) in self.area.selectors.iter().zip(&copy.area.selectors) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
         copy
     }
 }
@@ -191,6 +198,17 @@ pub fn store_current() {
     }
 }
 
+/// DS and ES. The kernel has no use for what they hold.
+fn selectors() -> [u16; 2] {
+    let (ds, es): (u32, u32);
+    // SAFETY: reads registers.
+    unsafe {
+        asm!("mov {:e}, ds", "mov {:e}, es", out(reg) ds, out(reg) es,
+             options(nomem, nostack, preserves_flags));
+    }
+    [ds as u16, es as u16]
+}
+
 /// Stores the registers to `area`.
 ///
 /// # Safety
@@ -200,6 +218,9 @@ unsafe fn store(area: &Area) {
     if is_ring0() {
         let base = privileged::program_gs_base();
         area.gs_base.store(base, Ordering::Relaxed);
+    }
+    for (selector, place) in selectors().into_iter().zip(&area.selectors) {
+        place.store(selector, Ordering::Relaxed);
     }
     let area = area.memory.as_ptr();
     // SAFETY: the area has the size that CPUID says, the alignment, and is ours.
@@ -222,6 +243,15 @@ unsafe fn store(area: &Area) {
 unsafe fn restore(area: &Area) {
     if is_ring0() {
         privileged::set_program_gs_base(area.gs_base.load(Ordering::Relaxed));
+    }
+    let wanted = [0, 1].map(|index: usize| area.selectors[index].load(Ordering::Relaxed));
+    if selectors() != wanted {
+        let [ds, es] = wanted;
+        // SAFETY: null, or what a program could load. 64-bit code does not use these segments.
+        unsafe {
+            asm!("mov ds, {:e}", "mov es, {:e}", in(reg) u32::from(ds), in(reg) u32::from(es),
+                 options(nomem, nostack, preserves_flags));
+        }
     }
     let area = area.memory.as_ptr();
     // SAFETY: as the caller promises; all vector registers are declared overwritten.

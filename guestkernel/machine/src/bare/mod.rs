@@ -158,6 +158,7 @@ global_asm!(
     rsp = const register!(rsp),
     xmm = const offset_of!(UserContext, backend) + offset_of!(ContextState, xmm),
     leave_by = const offset_of!(UserContext, backend) + offset_of!(ContextState, leave_by),
+    image_base = const IMAGE_BASE as i64,
     own = const offset::OWN,
     in_program = const offset::IN_PROGRAM,
     is_alone = const offset::IS_ALONE,
