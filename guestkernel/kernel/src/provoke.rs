@@ -23,11 +23,21 @@ pub(crate) fn provoke(what: &str, patience: Duration) {
                 async move { machine::provoke::ignore_flushes(span) },
             )
         }
+        "nmis" => executor::spawn("NMIs", send_nmis()),
+        "machine-check" => machine::provoke::machine_check(),
         "overflow" => {
             recurse(1);
         }
         "panic" => panic!("provoked"),
         what => log::warn!("ringlet.provoke={what} is not known"),
+    }
+}
+
+/// Interrupts all other CPUs wherever they are, again and again.
+async fn send_nmis() {
+    loop {
+        machine::provoke::send_nmis();
+        executor::yield_now().await;
     }
 }
 

@@ -15,7 +15,7 @@ mod registers;
 mod serial;
 
 use std::fs::File;
-use std::io::{self, PipeReader};
+use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -52,6 +52,8 @@ pub struct QemuVm {
     /// Our ends of the standard streams' ports: input, output, error.
     ports: [UnixStream; 3],
     serial: Option<PipeReader>,
+    /// Our end of the serial port that asks for reports.
+    requests: UnixStream,
     timeline: Arc<Timeline>,
     server: Option<Server>,
     /// The monitor's events.
@@ -79,6 +81,7 @@ pub fn build(
     let (memory, ram) = memory::map_shared(config.memory)?;
     let mut launch = Launch::new(config, initrd, ram);
     let serial = launch.add_serial_port()?;
+    let requests = launch.add_request_port()?;
     let ports = launch.add_console()?;
     launch.add_entropy();
     let mut workers = Vec::new();
@@ -100,6 +103,7 @@ pub fn build(
         launch,
         ports,
         serial: Some(serial),
+        requests,
         timeline: Arc::clone(timeline),
         server,
         events: Some(events),
@@ -136,6 +140,7 @@ impl VirtualMachine for QemuVm {
 
         let drained = Arc::new(Drained::new()?);
         let guest = Running {
+            requests: self.requests.try_clone()?,
             process: Arc::clone(&process),
             drained: Arc::clone(&drained),
             inspector: Arc::clone(&self.inspector),
@@ -226,6 +231,7 @@ fn watch(mut events: Monitor, process: &Process, inspector: &Inspector, crash: &
 
 /// A running guest as signals reach it.
 struct Running {
+    requests: UnixStream,
     process: Arc<Process>,
     drained: Arc<Drained>,
     inspector: Arc<Inspector>,
@@ -241,6 +247,11 @@ impl Guest for Running {
 
     fn report(&self) -> String {
         self.inspector.report()
+    }
+
+    fn request_tasks(&self) {
+        // Requests that were not taken are enough.
+        let _ = (&self.requests).write(b"t");
     }
 
     fn pause(&self) {

@@ -103,6 +103,9 @@ pub fn run_work() -> bool {
 /// Polls devices and timers once and runs what the kernel then has to do; false if there was
 /// nothing. A thread does that when it was interrupted.
 pub fn poll() -> bool {
+    if machine::interrupt::take_report_request() {
+        registry::print();
+    }
     poll_devices() | timer::fire() | run_work()
 }
 

@@ -4,6 +4,7 @@
 //! and end on different CPUs do not meet here.
 
 use super::MAX_CPUS;
+use alloc::string::String;
 use alloc::sync::Weak;
 use alloc::vec::Vec;
 use core::fmt::{self, Display, Write};
@@ -119,6 +120,16 @@ pub fn report(out: &mut dyn Write) -> fmt::Result {
         }
     });
     result
+}
+
+/// Prints a line for everything that is listed on the serial port, and what all CPUs do.
+#[cold]
+pub(super) fn print() {
+    machine::report_cpus();
+    let mut text = String::from("tasks:\n");
+    // A string takes all text.
+    let _ = report(&mut text);
+    machine::serial::write(text.as_bytes());
 }
 
 struct Shown<'a>(&'a dyn Listed);

@@ -1,6 +1,7 @@
 //! A thread: running the program and seeing to what it wants.
 
 use super::call_sites::CallSites;
+use super::emulated_fault;
 use super::futex::{ALL_BITS, Futex};
 use super::process::Process;
 use super::robust_list;
@@ -264,12 +265,23 @@ impl Thread {
         self.die(signal, format_args!("{access} of address {address:#x}"));
     }
 
+    /// Whether an invalid opcode is none: see [`emulated_fault`].
+    fn is_misreported(&self) -> bool {
+        let mut code = [0; emulated_fault::PREFIX];
+        let rip = self.context.registers.rip;
+        machine::is_cpl0_emulated()
+            && self.process.space.read(rip, &mut code).is_ok()
+            && emulated_fault::is_valid(&code)
+    }
+
     fn exception(&self, vector: u8, code: u64) {
         let signal = match vector {
             0 | 16 | 19 => Signal::SIGFPE,
             1 | 3 => Signal::SIGTRAP,
+            6 if self.is_misreported() => Signal::SIGSEGV,
             6 => Signal::SIGILL,
-            17 => Signal::SIGBUS,
+            // As on Linux: a segment is not present, the stack segment, alignment.
+            11 | 12 | 17 => Signal::SIGBUS,
             _ => Signal::SIGSEGV,
         };
         self.die(signal, format_args!("exception {vector} ({code:#x})"));

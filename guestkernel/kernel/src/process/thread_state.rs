@@ -26,6 +26,8 @@ pub struct ThreadState {
     slice_end: AtomicU64,
     /// The number of the system call that it waits in, or [`NONE`].
     waits_in: AtomicU64,
+    /// When its last turn ended, on the monotonic clock.
+    left: AtomicU64,
 }
 
 /// The CPU time of a thread.
@@ -57,6 +59,7 @@ impl ThreadState {
             robust_list: AtomicU64::new(0),
             affinity: AtomicU64::new(affinity),
             waits_in: AtomicU64::new(NONE),
+            left: AtomicU64::new(0),
             time: Mutex::default(),
             cpu: AtomicU32::new(NOWHERE),
             turns: AtomicU64::new(0),
@@ -111,7 +114,8 @@ impl ThreadState {
 
     /// Nanoseconds of CPU time that it has used.
     pub fn cpu_time(&self) -> u64 {
-        self.time.lock().now()
+        let time = *self.time.lock();
+        time.at(clock::monotonic())
     }
 }
 
@@ -133,24 +137,32 @@ impl Scheduled for ThreadState {
                 Some(name) => write!(out, " in {name}"),
                 None => write!(out, " in system call {number}"),
             },
+        }?;
+        if self.cpu.load(Ordering::Relaxed) == NOWHERE {
+            let left = clock::monotonic().saturating_sub(self.left.load(Ordering::Relaxed));
+            let milliseconds = left / 1_000_000;
+            write!(out, ", off the CPU for {milliseconds} ms")?;
         }
+        Ok(())
     }
 }
 
 impl CpuTime {
-    fn now(&self) -> u64 {
+    fn at(&self, now: u64) -> u64 {
         let turn = self
             .running_since
-            .map_or(0, |since| clock::monotonic().saturating_sub(since));
+            .map_or(0, |since| now.saturating_sub(since));
         self.used + turn
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        let now = clock::monotonic();
+        self.0.left.store(now, Ordering::Relaxed);
         let mut time = self.0.time.lock();
         *time = CpuTime {
-            used: time.now(),
+            used: time.at(now),
             running_since: None,
         };
         self.0.cpu.store(NOWHERE, Ordering::Relaxed);

@@ -3,9 +3,10 @@
 //! The local APIC and the I/O APIC are reached by MMIO (Intel SDM volume 3, chapter 12; 82093AA
 //! data sheet); KVM emulates both in the host's kernel, some 3 µs an access.
 
-use super::{clock, per_cpu, privileged, watch, write_register};
+use super::{clock, per_cpu, privileged, report, watch, write_register};
 use crate::PhysAddr;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use ringlet_abi::{REPORT_IRQ, REPORT_VECTOR};
 
 const LOCAL_APIC: u64 = 0xfee0_0000;
 const IO_APIC: u64 = 0xfec0_0000;
@@ -34,6 +35,8 @@ const FIRST_VECTOR: u32 = 0x20;
 const TIMER_BIT: u32 = 32;
 /// The latch's bit for [`send_kick`].
 const KICK_BIT: u32 = 33;
+/// The latch's bit for [`REPORT_VECTOR`].
+const REPORT_BIT: u32 = REPORT_VECTOR - FIRST_VECTOR;
 /// The latch's bit by which another CPU asks for a TLB flush; no interrupt has it.
 pub(super) const FLUSH: u64 = 1 << 63;
 /// IRQs that the I/O APIC has pins for.
@@ -43,6 +46,8 @@ const DIVIDE_BY_ONE: u32 = 0b1011;
 
 /// Device interrupts that were acknowledged and not taken.
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
+/// Somebody has asked for a report.
+static IS_REPORT_WANTED: AtomicBool = AtomicBool::new(false);
 
 fn write_local(register: u64, value: u32) {
     // SAFETY: a register of the local APIC; interrupts go through the monitor, which only
@@ -61,6 +66,15 @@ pub(super) fn initialise_local() {
 /// Lets interrupts of `irq` through, edge-triggered; one that the machine does not have is
 /// ignored.
 pub fn enable(irq: u32) {
+    enable_at(irq, 0);
+}
+
+/// As above, to all CPUs.
+pub(super) fn enable_everywhere(irq: u32) {
+    enable_at(irq, u32::MAX << 24);
+}
+
+fn enable_at(irq: u32, destination: u32) {
     if irq >= IRQS {
         return;
     }
@@ -71,7 +85,7 @@ pub fn enable(irq: u32) {
             write_register(PhysAddr(IO_APIC + 0x10), value);
         }
     };
-    write(0x10 + 2 * irq + 1, 0);
+    write(0x10 + 2 * irq + 1, destination);
     write(0x10 + 2 * irq, FIRST_VECTOR + irq);
 }
 
@@ -91,6 +105,9 @@ pub(super) fn acknowledge() {
     if bits & FLUSH != 0 && cpu.root != 0 {
         // SAFETY: it is the page map that is loaded.
         unsafe { privileged::load_cr3(cpu.root) };
+    }
+    if bits & (1 << REPORT_BIT | 1 << REPORT_IRQ) != 0 {
+        IS_REPORT_WANTED.store(true, Ordering::Relaxed);
     }
     ARRIVED.fetch_or(bits & ((1 << IRQS) - 1), Ordering::Relaxed);
 }
@@ -148,6 +165,15 @@ pub fn set_timer(deadline: Option<u64>) {
         u32::try_from(left).unwrap_or(u32::MAX).max(1)
     };
     write_local(APIC_INITIAL_COUNT, count);
+}
+
+/// Whether somebody has asked for a report since the last call: by the VMM's interrupt, which
+/// reaches all CPUs, or by the port for that.
+#[inline]
+pub fn take_report_request() -> bool {
+    IS_REPORT_WANTED.load(Ordering::Relaxed)
+        && IS_REPORT_WANTED.swap(false, Ordering::Relaxed)
+        && report::is_due()
 }
 
 /// The device interrupts that came since the last call, by IRQ number: bit N is IRQ N.

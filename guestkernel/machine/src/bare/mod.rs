@@ -7,6 +7,7 @@ pub(crate) mod extended;
 mod gates;
 pub(crate) mod heap;
 pub mod interrupt;
+mod machine_check;
 mod memory_functions;
 pub(crate) mod mode;
 mod panic;
@@ -18,6 +19,7 @@ pub(crate) mod report;
 mod rtc;
 pub mod serial;
 pub(crate) mod smp;
+mod stacks;
 mod symbols;
 mod tsc;
 pub(crate) mod watch;
@@ -44,9 +46,13 @@ pub(crate) const USER_CS: u64 = 0x33;
 pub(crate) const USER_SS: u64 = 0x2b;
 /// Bytes of the kernel's stack. Futures live on the heap; the deepest call chains are polls.
 const STACK_SIZE: usize = 256 << 10;
+/// Bytes of the stack on which the boot CPU starts.
+const BOOT_STACK_SIZE: usize = 64 << 10;
 /// Bytes of the stack on which a panic is reported.
 const PANIC_STACK_SIZE: usize = 32 << 10;
 
+/// CR0: PG, AM, WP, NE, ET, MP, PE.
+const CONTROL0: u32 = 0x8005_0033;
 /// Programs' addresses are below this: the canonical lower half.
 const PROGRAMS_END: u64 = 1 << 47;
 /// The flags that programs may change: CF PF AF ZF SF TF DF OF NT AC ID.
@@ -73,12 +79,23 @@ pub(crate) struct ContextState {
     leave_by: u32,
 }
 
+impl ContextState {
+    pub(crate) fn gs_base(&self) -> Option<u64> {
+        self.extended.gs_base()
+    }
+
+    pub(crate) fn set_gs_base(&mut self, base: u64) -> bool {
+        self.extended.set_gs_base(base)
+    }
+}
+
 global_asm!(
     include_str!("boot.S"),
     control = const ringlet_abi::CONTROL_BASE,
     control_mark = const ringlet_abi::control::MARK,
     physical_map_slot = const PHYSICAL_MAP_SLOT,
-    stack_size = const STACK_SIZE,
+    boot_stack_size = const BOOT_STACK_SIZE,
+    control0 = const CONTROL0,
     panic_stack_size = const PANIC_STACK_SIZE,
     emulated_cycles = const mode::EMULATED_CYCLES,
     max_cpus = const smp::MAX_CPUS,
@@ -135,10 +152,13 @@ global_asm!(
     r14 = const register!(r14),
     r15 = const register!(r15),
     rip = const register!(rip),
+    cs = const register!(cs),
+    ss = const register!(ss),
     rflags = const register!(rflags),
     rsp = const register!(rsp),
     xmm = const offset_of!(UserContext, backend) + offset_of!(ContextState, xmm),
     leave_by = const offset_of!(UserContext, backend) + offset_of!(ContextState, leave_by),
+    image_base = const IMAGE_BASE as i64,
     own = const offset::OWN,
     in_program = const offset::IN_PROGRAM,
     is_alone = const offset::IS_ALONE,

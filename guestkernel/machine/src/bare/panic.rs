@@ -2,12 +2,15 @@
 //! VM.
 
 use super::per_cpu::{self, Exception};
-use super::power;
 use super::report::{self, Report, frame_pointer};
+use super::{machine_check, power, stacks};
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 use ringlet_abi::control::Exit;
+
+const DOUBLE_FAULT: u64 = 8;
+const MACHINE_CHECK: u64 = 18;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
@@ -17,25 +20,29 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     })
 }
 
-/// An exception in the kernel, or a double fault. `rbp` still is the kernel's: the entry code
+/// An exception in the kernel, a double fault, or a machine check. `rbp` still is the kernel's: the entry code
 /// has pushed it.
 #[unsafe(no_mangle)]
 extern "C" fn machine_fault(exception: &Exception) -> ! {
     let frame = exception.frame;
     end(frame_pointer(), Some(frame.rip), |report| {
+        match exception.vector {
+            DOUBLE_FAULT => writeln!(report, "kernel panic: double fault")?,
+            MACHINE_CHECK => machine_check::describe(report)?,
+            vector => writeln!(
+                report,
+                "kernel panic: exception {vector} (error code {:#x}) in the kernel",
+                exception.code
+            )?,
+        }
+        if stacks::is_guard(exception.cr2) || stacks::is_guard(frame.rsp) {
+            writeln!(report, "the kernel's stack has overflowed")?;
+        }
         writeln!(
             report,
-            "kernel panic: exception {} (error code {:#x}) in the kernel\n\
-             rip {:#018x}  rsp {:#018x}  rflags {:#x}\n\
+            "rip {:#018x}  rsp {:#018x}  rflags {:#x}\n\
              cr2 {:#018x}  rax {:#018x}  cs {:#x}",
-            exception.vector,
-            exception.code,
-            frame.rip,
-            frame.rsp,
-            frame.rflags,
-            exception.cr2,
-            exception.rax,
-            frame.cs,
+            frame.rip, frame.rsp, frame.rflags, exception.cr2, exception.rax, frame.cs,
         )
     })
 }

@@ -115,7 +115,7 @@ pub(super) struct PerCpu {
     pub(super) beats: AtomicU64,
     /// Whether the CPU waits for an interrupt.
     pub(super) is_waiting: AtomicU32,
-    /// The end of the kernel's stack, for a CPU that starts.
+    /// The end of the kernel's stack.
     stack: u64,
     /// The end of the stack on which a panic is reported.
     panic_rsp: u64,
@@ -284,6 +284,11 @@ impl PerCpu {
             ending(self.stack, STACK_SIZE),
             ending(self.panic_rsp, PANIC_STACK_SIZE),
         ]
+    }
+
+    /// Says that the kernel's stack is another one.
+    pub(super) fn move_stack(&mut self, end: u64) {
+        self.stack = end;
     }
 
     /// Fills in the addresses that only the linker or the allocator knows.

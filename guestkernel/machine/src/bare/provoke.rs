@@ -1,6 +1,6 @@
 //! What a CPU can do wrong below the kernel: see `kernel/src/provoke.rs`.
 
-use super::{clock, per_cpu};
+use super::{clock, interrupt, per_cpu, smp};
 use core::sync::atomic::Ordering;
 
 /// Claims for so many nanoseconds to run a program, and takes no interrupt meanwhile.
@@ -10,4 +10,17 @@ pub fn ignore_flushes(nanoseconds: u64) {
     in_program.store(1, Ordering::SeqCst);
     clock::spin(nanoseconds);
     in_program.store(0, Ordering::SeqCst);
+}
+
+/// Sends every other CPU an NMI, wherever it is.
+pub fn send_nmis() {
+    for (number, _) in smp::others() {
+        interrupt::send_nmi(number);
+    }
+}
+
+/// Raises a machine check, as far as software can.
+pub fn machine_check() {
+    // SAFETY: the handler ends the VM; at CPL 3 it is a general protection fault.
+    unsafe { core::arch::asm!("int 18") };
 }

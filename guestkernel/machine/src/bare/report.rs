@@ -3,12 +3,13 @@
 //! Nothing here allocates, takes a lock, or waits for long: those may be what is wrong.
 
 use super::per_cpu::{self, Frame};
-use super::{IMAGE_BASE, clock, interrupt, power, serial, smp, symbols};
+use super::{IMAGE_BASE, clock, interrupt, power, privileged, serial, smp, symbols};
 use core::arch::asm;
 use core::fmt::{self, Write};
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ringlet_abi::control::Exit;
+use ringlet_abi::{REPORT_IRQ, REPORT_PORT};
 
 const MAX_FRAMES: usize = 48;
 /// Nanoseconds in which a CPU that runs takes an NMI, generously.
@@ -70,6 +71,68 @@ pub(crate) fn stall(what: fmt::Arguments<'_>, panics: bool) {
         power::exit(Exit::Panic);
     }
     IS_REPORTING.store(false, Ordering::Release);
+}
+
+/// Nanoseconds in which several requests are one: each CPU hears of it.
+const REQUEST_INTERVAL: u64 = 100_000_000;
+
+/// Registers of the second serial port (16550): data, interrupt enable, modem control, line status.
+const DATA: u16 = REPORT_PORT;
+const INTERRUPT_ENABLE: u16 = REPORT_PORT + 1;
+const MODEM_CONTROL: u16 = REPORT_PORT + 4;
+const LINE_STATUS: u16 = REPORT_PORT + 5;
+/// Interrupts when data arrives; interrupts go out.
+const DATA_ARRIVES: u8 = 1;
+const INTERRUPTS_OUT: u8 = 8;
+/// Data has arrived.
+const HAS_DATA: u8 = 1;
+/// A port that does not exist reads as this.
+const NO_PORT: u8 = 0xff;
+/// Bytes that the port holds at the most.
+const FIFO: usize = 64;
+
+/// Has bytes that arrive at the second serial port ask for reports.
+pub(super) fn listen() {
+    // SAFETY: the port's interrupt is only latched.
+    unsafe {
+        privileged::write_port(INTERRUPT_ENABLE, &[DATA_ARRIVES]);
+        privileged::write_port(MODEM_CONTROL, &[INTERRUPTS_OUT]);
+    }
+    interrupt::enable_everywhere(REPORT_IRQ);
+}
+
+/// Whether a request is not the last one, which another CPU has answered.
+pub(super) fn is_due() -> bool {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    if !power::has_control_page() {
+        for _ in 0..FIFO {
+            // SAFETY: reading takes what has arrived, so that the next byte interrupts again.
+            let status = unsafe { privileged::read_port(LINE_STATUS) };
+            if status == NO_PORT || status & HAS_DATA == 0 {
+                break;
+            }
+            // SAFETY: as above.
+            unsafe { privileged::read_port(DATA) };
+        }
+    }
+    let now = clock::monotonic();
+    let last = LAST.load(Ordering::Relaxed);
+    (last == 0 || now >= last + REQUEST_INTERVAL)
+        && LAST
+            .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+}
+
+/// Prints what all CPUs do, unless the VMM does.
+pub fn cpus() {
+    if power::has_control_page() {
+        return;
+    }
+    let mut report = Report::new();
+    // A report never fails to take text.
+    let _ = own_backtrace(&mut report);
+    let _ = others(&mut report);
+    report.flush();
 }
 
 fn own_backtrace(report: &mut Report) -> fmt::Result {

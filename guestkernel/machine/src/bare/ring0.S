@@ -38,7 +38,8 @@ exception_ring0:
     mov rax, [rsp + 8]
     jz 1f
     swapgs
-    cld
+    push 2                                              // the program's AC and DF are not ours
+    popfq
     jmp program_exception
 1:  mov rdi, rsp
     jmp kernel_exception
@@ -82,7 +83,8 @@ interrupt_ring0_\bit:
     test byte ptr [rsp + 8], 3
     jz 1f
     swapgs
-    cld
+    push 2                                              // as above
+    popfq
     bts qword ptr gs:[{latched}], \bit
     add qword ptr gs:[{ist1}], {nested}                 // as the upcall expects it
     jmp upcall_interrupt

@@ -6,10 +6,11 @@
 use super::interrupt::FLUSH;
 use super::mode::is_ring0;
 use super::per_cpu::{LeaveBy, PerCpu, Stacks};
-use super::{PANIC_STACK_SIZE, STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged};
+use super::{PANIC_STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged, stacks};
 use crate::PhysAddr;
 use crate::physical::pointer;
 use crate::stall::{self, Patience};
+use crate::tsc_sync::WarpCheck;
 use alloc::vec;
 use core::arch::asm;
 use core::ptr;
@@ -29,6 +30,8 @@ const GIVEN_UP: *mut PerCpu = ptr::without_provenance_mut(1);
 /// The blocks of the CPUs that run, by number.
 static CPUS: [AtomicPtr<PerCpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
 static COUNT: AtomicU32 = AtomicU32::new(1);
+/// The comparison of each CPU's TSC with that of the first.
+static WARP_CHECKS: [WarpCheck; MAX_CPUS] = [const { WarpCheck::new() }; MAX_CPUS];
 /// What each CPU but the first runs for ever.
 static MAIN: Once<fn() -> !> = Once::new();
 
@@ -90,13 +93,9 @@ pub fn start_cpus(wanted: u32, main: fn() -> !) -> u32 {
 
 /// Starts one CPU and waits until it runs; false if it does not, and then it never will.
 fn start(number: u32) -> bool {
-    let stack = |bytes: usize| {
-        let memory = vec![0u128; bytes / 16].leak();
-        memory.as_ptr_range().end as u64
-    };
     let stacks = Stacks {
-        kernel: stack(STACK_SIZE),
-        panic: stack(PANIC_STACK_SIZE),
+        kernel: stacks::map(number),
+        panic: vec![0u128; PANIC_STACK_SIZE / 16].leak().as_ptr_range().end as u64,
     };
     let fast_return = if is_ring0() {
         LeaveBy::SysRet
@@ -116,6 +115,11 @@ fn start(number: u32) -> bool {
             return false;
         }
         core::hint::spin_loop();
+    }
+    let warp = WARP_CHECKS[number as usize].run(clock::ordered_cycles);
+    if warp > 0 {
+        log::warn!("the TSC of CPU {number} is {warp} cycles off; times are made to agree");
+        clock::never_go_back();
     }
     COUNT.store(number + 1, Ordering::Release);
     true
@@ -152,6 +156,7 @@ extern "C" fn machine_start_cpu() -> ! {
             privileged::wait();
         }
     }
+    WARP_CHECKS[number as usize].run(clock::ordered_cycles);
     match MAIN.get() {
         Some(main) => main(),
         None => unreachable!("main is set before any CPU is started"),

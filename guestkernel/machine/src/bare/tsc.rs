@@ -5,6 +5,8 @@ use core::arch::x86_64::{__cpuid, _rdtsc};
 
 /// CPUID leaf with the ratio of TSC and crystal clock (Intel SDM volume 3, section 20.7.3).
 const LEAF_TSC: u32 = 0x15;
+/// CPUID leaf with the base frequency in MHz, which is the TSC's where the crystal's is not told.
+const LEAF_FREQUENCY: u32 = 0x16;
 /// CPUID leaf of hypervisors with the TSC frequency in kHz (the VMware convention).
 const LEAF_HYPERVISOR: u32 = 0x4000_0000;
 const LEAF_HYPERVISOR_TSC: u32 = 0x4000_0010;
@@ -32,10 +34,21 @@ fn by_crystal() -> Option<u64> {
     }
     let leaf = __cpuid(LEAF_TSC);
     let (denominator, numerator, crystal) = (leaf.eax, leaf.ebx, leaf.ecx);
-    if denominator == 0 || numerator == 0 || crystal == 0 {
+    if denominator == 0 || numerator == 0 {
         return None;
     }
+    if crystal == 0 {
+        return by_base_frequency();
+    }
     Some(u64::from(crystal) * u64::from(numerator) / u64::from(denominator))
+}
+
+fn by_base_frequency() -> Option<u64> {
+    if __cpuid(0).eax < LEAF_FREQUENCY {
+        return None;
+    }
+    let megahertz = __cpuid(LEAF_FREQUENCY).eax & 0xffff;
+    Some(u64::from(megahertz) * 1_000_000).filter(|hz| *hz != 0)
 }
 
 fn by_hypervisor() -> Option<u64> {
@@ -54,25 +67,36 @@ fn by_pit() -> Option<u64> {
         write_port(PIT_COUNTER_0, &[0]);
         write_port(PIT_COUNTER_0, &[0]);
     }
-    let (first, start) = pit_and_tsc();
+    let (first, start) = closest_pit_and_tsc();
     for _ in 0..PIT_LOOKS {
-        let (count, now) = pit_and_tsc();
-        let ticks = first.wrapping_sub(count);
-        if ticks >= PIT_TICKS {
+        let (count, ..) = pit_and_tsc();
+        if first.wrapping_sub(count) >= PIT_TICKS {
+            let (count, now) = closest_pit_and_tsc();
+            let ticks = first.wrapping_sub(count);
             return Some((now - start) * PIT_FREQUENCY / u64::from(ticks));
         }
     }
     None
 }
 
-/// The counter, which counts down, and the TSC at about the same time.
-fn pit_and_tsc() -> (u16, u64) {
+/// The counter and the TSC at the same time, as nearly as in a few tries, during some of which the
+/// host may not run us.
+fn closest_pit_and_tsc() -> (u16, u64) {
+    let tries = (0..5).map(|_| pit_and_tsc());
+    let closest = tries.min_by_key(|(_, _, took)| *took);
+    closest.map_or((0, 0), |(count, now, _)| (count, now))
+}
+
+/// The counter, which counts down, the TSC at about the same time, and how far they may be apart in
+/// cycles.
+fn pit_and_tsc() -> (u16, u64, u64) {
     // SAFETY: latching and reading a counter; RDTSC is always there.
     unsafe {
+        let before = _rdtsc();
         write_port(PIT_CONTROL, &[PIT_LATCH_0]);
         let now = _rdtsc();
         let low = read_port(PIT_COUNTER_0);
         let high = read_port(PIT_COUNTER_0);
-        (u16::from_le_bytes([low, high]), now)
+        (u16::from_le_bytes([low, high]), now, now - before)
     }
 }

@@ -2,3 +2,9 @@
 
 /// Does nothing.
 pub fn ignore_flushes(_nanoseconds: u64) {}
+
+/// Does nothing.
+pub fn send_nmis() {}
+
+/// Does nothing.
+pub fn machine_check() {}
