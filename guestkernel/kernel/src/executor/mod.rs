@@ -14,7 +14,7 @@ mod task;
 mod task_state;
 mod timer;
 
-pub use devices::{Device, Urgent, add_device, poll_devices};
+pub use devices::{Device, Urgent, add_device, kick_devices, note_request, poll_devices};
 pub use program::{Slice, prepare_program};
 pub use registry::{Listed, Listing, for_each_listed, list, report};
 pub use task::{Scheduled, block_on, spawn, spawn_thread, yield_now};
@@ -30,7 +30,7 @@ pub trait Runnable: Send + Sync {
 }
 
 /// CPUs that are told apart.
-const MAX_CPUS: usize = 64;
+pub(crate) const MAX_CPUS: usize = 64;
 
 #[cfg(not(loom))]
 static SCHEDULER: Scheduler<Arc<dyn Runnable>, MAX_CPUS> = Scheduler::new();

@@ -67,24 +67,24 @@ fn balance() -> bool {
 pub fn prepare_program(slice: Slice) -> bool {
     let is_urgent = devices::is_urgent();
     let mut is_shared = has_ready();
-    if !is_urgent && !is_shared {
-        if machine::cpu_count() == 1 {
-            return false;
-        }
+    if !is_shared && machine::cpu_count() > 1 {
         SCHEDULER.runs_unlimited(this_cpu());
         is_shared = has_ready();
-        if !is_shared {
-            return false;
-        }
+    }
+    if !is_urgent && !is_shared {
+        return false;
     }
     if has_work() {
         return true;
     }
-    SCHEDULER.is_busy(this_cpu());
-    let timer = is_urgent.then(timer::next_deadline).flatten();
-    let slice_end = is_shared.then(|| slice.next_end());
-    machine::interrupt::set_timer(timer.into_iter().chain(slice_end).min());
-    is_urgent && devices::arm()
+    let mut deadline = is_urgent.then(timer::next_deadline).flatten();
+    if is_shared {
+        SCHEDULER.is_busy(this_cpu());
+        let end = slice.next_end();
+        deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
+    }
+    machine::interrupt::set_timer(deadline);
+    is_urgent && devices::arm_for_program()
 }
 
 #[cfg(test)]

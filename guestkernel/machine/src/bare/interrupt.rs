@@ -89,7 +89,10 @@ pub(super) fn acknowledge() {
         // SAFETY: it is the page map that is loaded.
         unsafe { privileged::load_cr3(cpu.root) };
     }
-    ARRIVED.fetch_or(bits & ((1 << IRQS) - 1), Ordering::Relaxed);
+    let arrived = bits & ((1 << IRQS) - 1);
+    if arrived != 0 {
+        ARRIVED.fetch_or(arrived, Ordering::Relaxed);
+    }
 }
 
 /// Interrupts the CPU with that APIC identifier, so that it looks at what is new.
@@ -140,5 +143,9 @@ pub fn set_timer(deadline: Option<u64>) {
 
 /// The device interrupts that came since the last call, by IRQ number: bit N is IRQ N.
 pub fn take_pending() -> u64 {
-    ARRIVED.swap(0, Ordering::Relaxed)
+    // CPUs that poll share the word until there is something.
+    match ARRIVED.load(Ordering::Relaxed) {
+        0 => 0,
+        _ => ARRIVED.swap(0, Ordering::Relaxed),
+    }
 }

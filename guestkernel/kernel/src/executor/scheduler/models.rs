@@ -117,7 +117,7 @@ fn an_idle_cpu_gets_one_of_two_that_take_turns() {
 
 /// Two CPUs have a thread each for the only idle one.
 #[test]
-fn an_idle_cpu_is_chosen_once() {
+fn an_idle_cpu_takes_one_thread_and_others_see_the_second() {
     loom::model(|| {
         let cpus = cpus(3);
         cpus.polls(2);
@@ -129,7 +129,9 @@ fn an_idle_cpu_is_chosen_once() {
         assert_eq!(interrupted, [0, 0], "it polls, the others are busy");
         let waiting = [0, 1, 2].map(|number| cpus.cpu(number).threads.0.len());
         assert_eq!(waiting.iter().sum::<usize>(), 2);
-        assert_eq!(waiting[2], 1, "{waiting:?}");
+        assert!(waiting[2] > 0, "{waiting:?}");
+        // Where it has come: behind the first one, or on a CPU that runs another.
+        assert_ne!(cpus.overloaded.0.load(Ordering::Relaxed), 0);
     });
 }
 
