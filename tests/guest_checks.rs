@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use ringlet_tests::{Artifacts, Disk, LoopDevice, Output, Ringlet, machine_options};
@@ -75,7 +74,6 @@ fn in_guest(program: &str, names: &[&str]) -> Output {
         [program, "--disk", "/dev/vda", "--exact"],
     )
     .args(names)
-    .deadline(Duration::from_secs(120))
     .output()
 }
 
@@ -87,7 +85,6 @@ fn on_host(program: &str, names: &[&str]) -> Output {
     Ringlet::command(command)
         .args([device.path()])
         .args(names)
-        .deadline(Duration::from_secs(120))
         .output()
 }
 

@@ -52,8 +52,8 @@ impl Launch {
             (
                 "-append",
                 format!(
-                    "{FIRST_PORT}={FIRST} loglevel={} mode={}",
-                    config.kernel_log, config.mode
+                    "{FIRST_PORT}={FIRST} ringlet.cpus={} loglevel={} mode={} {}",
+                    config.cpus, config.kernel_log, config.mode, config.append
                 ),
             ),
         ] {

@@ -18,11 +18,12 @@ use core::fmt;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
+use machine::lock::Mutex;
 use machine::{DmaSegments, Frame, Payload, Segment, VirtioFound, VirtioTransport};
 use requests::{Command, Reaped, Requests};
 use ringlet_abi::block as ringlet;
 use smallvec::SmallVec;
-use spin::{Mutex, Once};
+use spin::Once;
 use virtio_spec::blk;
 
 /// Bytes of a sector, the unit in which the device counts (VIRTIO 1.2, 5.2.4).

@@ -17,11 +17,11 @@ use alloc::sync::Arc;
 use control::{Control, PortOpen};
 use core::fmt;
 use input::Input;
+use machine::lock::Mutex;
 use machine::{QueueBroken, VirtioError, VirtioFound, VirtioTransport};
 use output::Output;
 pub use port::ConsolePort;
 use ringlet_abi::console::PORTS;
-use spin::Mutex;
 use virtio_spec::console;
 
 const QUEUE_SIZE: u16 = 64;

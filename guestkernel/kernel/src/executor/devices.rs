@@ -7,7 +7,8 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::iter::successors;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use spin::{Mutex, Once};
+use machine::lock::Mutex;
+use spin::Once;
 
 /// A device that completes requests.
 pub trait Device: Listed {

@@ -113,6 +113,7 @@ pub fn poll() -> bool {
 
 /// As [`poll`], then runs one thread.
 fn step() -> bool {
+    machine::progress();
     let progress = poll();
     let this = this_cpu();
     match SCHEDULER.take_thread(this) {
@@ -131,7 +132,11 @@ fn step() -> bool {
 
 /// Starts CPUs until there are `wanted`, as far as the machine has them; all run tasks for ever.
 pub fn start_cpus(wanted: u32) {
-    SCHEDULER.set_count(machine::start_cpus(wanted, run));
+    let started = machine::start_cpus(wanted, run);
+    SCHEDULER.set_count(started);
+    if started < wanted {
+        log::warn!("{started} of {wanted} CPUs have started");
+    }
 }
 
 /// Runs tasks for ever.

@@ -7,7 +7,7 @@ use super::MAX_CPUS;
 use alloc::sync::Weak;
 use alloc::vec::Vec;
 use core::fmt::{self, Display, Write};
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Something that a report has a line for.
 pub trait Listed: Send + Sync {

@@ -12,7 +12,7 @@ use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::task::{Context, Poll, Waker};
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// What the executor has to know of a thread.
 pub trait Scheduled: Send + Sync {

@@ -13,7 +13,7 @@ use core::any::Any;
 use core::future::poll_fn;
 use core::task::{Context, Poll};
 use linux_raw_sys::{general as raw, ioctl};
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Bytes that a new pipe holds.
 pub const PIPE_CAPACITY: usize = 65536;

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use core::task::Waker;
 use linux_raw_sys::io_uring::IORING_SQ_TASKRUN;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// The woken requests of a ring.
 pub(super) struct ReadyQueue {

@@ -20,7 +20,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Context;
 use linux_raw_sys::io_uring::IORING_CQE_F_MORE;
-use spin::{Mutex, MutexGuard};
+use machine::lock::{Mutex, MutexGuard};
 
 /// A ring. Its open file shuts it down when it is closed.
 pub(super) struct Ring {

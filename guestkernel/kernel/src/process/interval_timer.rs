@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Poll, Waker};
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// When a timer goes off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

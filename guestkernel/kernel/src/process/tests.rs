@@ -354,7 +354,7 @@ fn call(context: &mut UserContext, number: u32, arguments: &[u64]) -> Trap {
 
 /// Runs system calls one after the other and returns their results.
 fn results(calls: &'static [(u32, &'static [u64])]) -> (ExitStatus, Vec<i64>) {
-    use spin::Mutex;
+    use machine::lock::Mutex;
     let results = Arc::new(Mutex::new(Vec::new()));
     let seen = results.clone();
     let mut next = 0;

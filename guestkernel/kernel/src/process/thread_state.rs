@@ -5,7 +5,7 @@ use crate::syscall;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use machine::clock;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// The part of a thread that is not its own alone.
 #[derive(Debug)]

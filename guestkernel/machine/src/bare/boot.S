@@ -368,6 +368,7 @@ cpu_start_high:
     iretq
 2:  mov rax, [rip + starting_gates]
     lidt [rax]
+    push 0                                              // the stack as after a call
     jmp machine_start_cpu
 .popsection
 

@@ -3,7 +3,7 @@
 //! The local APIC and the I/O APIC are reached by MMIO (Intel SDM volume 3, chapter 12; 82093AA
 //! data sheet); KVM emulates both in the host's kernel, some 3 µs an access.
 
-use super::{clock, per_cpu, privileged, write_register};
+use super::{clock, per_cpu, privileged, watch, write_register};
 use crate::PhysAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +22,9 @@ const APIC_DIVIDE: u64 = 0x3e0;
 /// Commands: INIT (level, assert) and start-up.
 const ICR_INIT: u32 = 0x4500;
 const ICR_START: u32 = 0x4600;
-/// Nanoseconds that a CPU is given after each.
+/// Command: an NMI (assert).
+const ICR_NMI: u32 = 0x4400;
+/// Nanoseconds that a CPU is given after INIT and start-up.
 const INIT_DELAY: u64 = 200_000;
 const START_DELAY: u64 = 100_000;
 
@@ -84,6 +86,7 @@ pub(super) fn acknowledge() {
     }
     if bits & 1 << TIMER_BIT != 0 {
         cpu.timer = u64::MAX;
+        watch::look();
     }
     if bits & FLUSH != 0 && cpu.root != 0 {
         // SAFETY: it is the page map that is loaded.
@@ -98,6 +101,11 @@ pub(super) fn acknowledge() {
 /// Interrupts the CPU with that APIC identifier, so that it looks at what is new.
 pub(super) fn send_kick(apic: u32) {
     send(apic, FIRST_VECTOR + KICK_BIT);
+}
+
+/// Sends the CPU with that APIC identifier an NMI, which makes it store where it is.
+pub(super) fn send_nmi(apic: u32) {
+    send(apic, ICR_NMI);
 }
 
 /// Resets the CPU with that APIC identifier, and starts it at physical page number `page`.
@@ -119,14 +127,18 @@ fn send(apic: u32, command: u32) {
 /// is reached.
 pub fn wait(deadline: Option<u64>) {
     set_timer(deadline);
+    // SAFETY: a field that never moves.
+    let is_waiting = unsafe { &(*per_cpu::current()).is_waiting };
+    is_waiting.store(1, Ordering::Relaxed);
     privileged::wait();
+    is_waiting.store(0, Ordering::Relaxed);
     acknowledge();
 }
 
 /// Makes an interrupt come at [`monotonic`](crate::clock::monotonic) time `deadline`, in place of
 /// the one asked for before; `None` for none. It may come early, never late.
 pub fn set_timer(deadline: Option<u64>) {
-    let deadline = deadline.unwrap_or(u64::MAX);
+    let deadline = deadline.unwrap_or(u64::MAX).min(watch::next());
     // SAFETY: a field that only this CPU's kernel uses.
     let timer = unsafe { &mut (*per_cpu::current()).timer };
     if core::mem::replace(timer, deadline) == deadline {

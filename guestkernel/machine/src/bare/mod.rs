@@ -13,11 +13,14 @@ mod panic;
 mod per_cpu;
 pub mod power;
 mod privileged;
+pub mod provoke;
+pub(crate) mod report;
 mod rtc;
 pub mod serial;
 pub(crate) mod smp;
 mod symbols;
 mod tsc;
+pub(crate) mod watch;
 
 use crate::Mode;
 use crate::frame::Frame;
@@ -91,6 +94,8 @@ global_asm!(
 global_asm!(
     include_str!("ring0.S"),
     latched = const offset::LATCHED,
+    panic_rsp = const offset::PANIC_RSP,
+    nmi_count = const offset::NMI_COUNT,
     ist1 = const offset::IST1,
     nested = const offset::NESTED,
 );
@@ -101,6 +106,7 @@ global_asm!(
     ist1 = const offset::IST1,
     nested = const offset::NESTED,
     to_upcall = const offset::TO_UPCALL,
+    nmi_count = const offset::NMI_COUNT,
     // Bits 16..32 of the address at which the linker script places the monitor.
     monitor_middle = const 0x8020,
 );
@@ -160,6 +166,8 @@ unsafe extern "C" {
 }
 
 pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
+    watch::progress();
+    watch::keep_timer();
     load_space(space);
     extended::load(&context.backend.extended);
     let registers = &mut context.registers;

@@ -43,17 +43,37 @@ exception_ring0:
 1:  mov rdi, rsp
     jmp kernel_exception
 
+// Double faults and machine checks end the VM. They may come between an entry and its SWAPGS, so
+// GS is found anew: these stacks are in the CPU's block, which is a page.
+.balign 16
+machine_check_ring0:
+    push 0
+    push 18
+    jmp fatal_ring0
 .balign 16
 double_fault_ring0:
     push 8
+fatal_ring0:
     push rax
     mov rax, cr2
     push rax
     mov rdi, rsp
+    mov rax, rsp
+    and rax, -4096
+    mov rdx, rax
+    shr rdx, 32
+    mov ecx, 0xc0000101                                 // GS base
+    wrmsr
+    mov rsp, gs:[{panic_rsp}]
+    cld
     jmp kernel_exception
 
+// On a stack of its own, at any instruction and with any GS.
 .balign 16
-nmi_ring0:                                              // nobody sends any
+nmi_ring0:
+    push rbp                                            // stays there when it is popped
+    inc qword ptr [rsp + 8 + {nmi_count}]
+    pop rbp
     iretq
 
 .macro interrupt_ring0 bit
@@ -105,6 +125,8 @@ gate_targets:
     target nmi_ring0
     .elseif vector == 8
     target double_fault_ring0
+    .elseif vector == 18
+    target machine_check_ring0
     .else
     exception_target %vector
     .endif

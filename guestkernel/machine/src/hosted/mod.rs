@@ -12,8 +12,11 @@ pub mod mmio;
 pub mod mode;
 pub mod models;
 pub mod power;
+pub mod provoke;
+pub(crate) mod report;
 pub mod serial;
 pub mod smp;
+pub(crate) mod watch;
 
 pub(crate) use mmio::{read_register, write_register};
 

@@ -9,7 +9,7 @@ use crate::fs::{ByteStream, Readiness, WaitQueue};
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use core::task::{Context, Poll};
 use machine::QueueBroken;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// What is known of the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
