@@ -10,7 +10,6 @@ mod port;
 #[cfg(test)]
 mod tests;
 
-use super::batch::Doorbell;
 use super::interrupt::InterruptLine;
 use crate::executor::{Device, Listed};
 use crate::fs::ByteStream;
@@ -190,12 +189,6 @@ impl Console {
     }
 }
 
-impl Doorbell for Console {
-    fn kick(&self) {
-        self.streams.iter().for_each(|port| port.kick());
-    }
-}
-
 impl Listed for Console {
     fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.in_flight() {
@@ -240,5 +233,9 @@ impl Device for Console {
         self.streams
             .iter()
             .fold(is_control_ready, |ready, port| ready | port.arm())
+    }
+
+    fn kick(&self) {
+        self.streams.iter().for_each(|port| port.kick());
     }
 }

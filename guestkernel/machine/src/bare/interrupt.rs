@@ -109,7 +109,10 @@ pub(super) fn acknowledge() {
     if bits & (1 << REPORT_BIT | 1 << REPORT_IRQ) != 0 {
         IS_REPORT_WANTED.store(true, Ordering::Relaxed);
     }
-    ARRIVED.fetch_or(bits & ((1 << IRQS) - 1), Ordering::Relaxed);
+    let arrived = bits & ((1 << IRQS) - 1);
+    if arrived != 0 {
+        ARRIVED.fetch_or(arrived, Ordering::Relaxed);
+    }
 }
 
 /// Interrupts the CPU with that APIC identifier, so that it looks at what is new.
@@ -178,5 +181,9 @@ pub fn take_report_request() -> bool {
 
 /// The device interrupts that came since the last call, by IRQ number: bit N is IRQ N.
 pub fn take_pending() -> u64 {
-    ARRIVED.swap(0, Ordering::Relaxed)
+    // CPUs that poll share the word until there is something.
+    match ARRIVED.load(Ordering::Relaxed) {
+        0 => 0,
+        _ => ARRIVED.swap(0, Ordering::Relaxed),
+    }
 }
