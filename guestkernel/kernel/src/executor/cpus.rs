@@ -18,6 +18,10 @@ const HALTED: u8 = 2;
 /// It runs a program, and nothing makes it look at the queues.
 const UNLIMITED: u8 = 3;
 
+/// It runs a program until a device or a timer interrupts it, if one ever does. What any CPU may
+/// run need not wait for that, since whoever queues it can run it too.
+const UNSHARED: u8 = 4;
+
 /// What one CPU does. In a cache line of its own, since its CPU looks at it often.
 #[derive(Debug)]
 #[repr(align(64))]
@@ -81,6 +85,13 @@ pub(super) fn runs_unlimited() {
     own().set(UNLIMITED);
 }
 
+/// This CPU is about to run a program until something interrupts it, and looks at the queues once
+/// more before.
+#[inline]
+pub(super) fn runs_unshared() {
+    own().set(UNSHARED);
+}
+
 /// This CPU will look at the queues.
 #[inline]
 pub(super) fn is_busy() {
@@ -119,8 +130,11 @@ pub(super) fn notify(number: u32) {
         return;
     }
     fence(Ordering::SeqCst);
-    if !state(number).rouse(POLLING)
-        && (state(number).rouse(HALTED) || state(number).rouse(UNLIMITED))
+    let state = state(number);
+    if !state.rouse(POLLING)
+        && [HALTED, UNLIMITED, UNSHARED]
+            .into_iter()
+            .any(|of| state.rouse(of))
     {
         machine::kick(number);
     }

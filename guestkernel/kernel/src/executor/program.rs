@@ -48,17 +48,19 @@ impl Slice {
 pub fn prepare_program(slice: Slice) -> bool {
     let is_urgent = devices::is_urgent();
     let mut is_shared = has_ready();
-    if !is_urgent && !is_shared {
-        if machine::cpu_count() == 1 {
-            return false;
+    if !is_shared && machine::cpu_count() > 1 {
+        match is_urgent {
+            true => cpus::runs_unshared(),
+            false => cpus::runs_unlimited(),
         }
-        cpus::runs_unlimited();
         is_shared = has_ready();
-        if !is_shared {
-            return false;
-        }
     }
-    cpus::is_busy();
+    if !is_urgent && !is_shared {
+        return false;
+    }
+    if is_shared {
+        cpus::is_busy();
+    }
     let timer = is_urgent.then(timer::next_deadline).flatten();
     let slice_end = is_shared.then_some(slice.end);
     machine::interrupt::set_timer(timer.into_iter().chain(slice_end).min());
