@@ -186,6 +186,13 @@ pub mod console {
     /// Ports, by number and by the name that `VIRTIO_CONSOLE_PORT_NAME` gives.
     pub const PORTS: [(u32, &str); 3] = [(0, "stdin"), (1, "stdout"), (2, "stderr")];
 
+    /// One more port where [`FIRST_PORT`] is given, if the device has it: through it the VMM says that
+    /// the terminal has another size, in columns and rows of 16 bits each, little-endian. Ringlet's
+    /// own device has the size in its configuration space.
+    pub const SIZE_PORT: (u32, &str) = (PORTS.len() as u32, "size");
+    /// Bytes of such a message.
+    pub const SIZE_MESSAGE: usize = 4;
+
     /// On the command line, without a control page: another VMM's device has such ports too, and
     /// this is what their numbers are counted from. Without it port 0 serves all three streams.
     ///
