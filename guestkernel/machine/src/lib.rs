@@ -20,6 +20,8 @@ use bare as backend;
 use hosted as backend;
 
 mod boot_info;
+#[cfg(any(baremetal, test))]
+mod calibration;
 mod dma;
 mod frame;
 mod heap_use;

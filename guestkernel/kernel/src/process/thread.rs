@@ -9,6 +9,7 @@ use super::signals::Signal;
 use super::thread_state::ThreadState;
 use crate::error::{Errno, Result};
 use crate::executor;
+use crate::io_uring::Entered;
 use crate::mm::FaultError;
 use crate::syscall::{self, Args};
 use alloc::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Thread {
     pub alternate_stack: (u64, u32, u64),
     /// What `rseq(2)` said.
     pub sequences: RestartableSequences,
+    /// A call of `io_uring_enter(2)` that waits.
+    pub entered: Option<Entered>,
     /// What it said when it ended itself.
     exit: Option<u8>,
     /// Where its program makes system calls.
@@ -77,6 +80,7 @@ impl Thread {
             clear_at_end: 0,
             alternate_stack: (0, raw::SS_DISABLE, 0),
             sequences: RestartableSequences::default(),
+            entered: None,
             exit: None,
             call_sites: CallSites::new(),
             entered_in: 0,
