@@ -139,6 +139,7 @@ fn ring_file(process: &Process, fd: i32, flags: u32) -> Result<Arc<OpenFile>> {
 }
 
 /// All that is done without waiting, under one lock; gives what remains to be waited for.
+#[inline(always)]
 fn begin(
     ring: &Ring,
     process: &Arc<Process>,

@@ -40,8 +40,8 @@ pub struct Thread {
     pub entered: Option<Entered>,
     /// What it said when it ended itself.
     exit: Option<u8>,
-    /// Where its program makes system calls.
-    call_sites: CallSites,
+    /// Where its program makes system calls: what all its threads know together.
+    call_sites: Arc<CallSites>,
     /// The turn on a CPU in which the program was entered last.
     entered_in: u64,
 }
@@ -68,10 +68,16 @@ impl Thread {
     pub fn new(process: Arc<Process>, context: UserContext, name: [u8; 16]) -> Result<Self> {
         let state = process.add_thread(None)?;
         *state.name.lock() = name;
-        Ok(Self::with_state(process, state, context))
+        let call_sites = Arc::new(CallSites::new());
+        Ok(Self::with_state(process, state, context, call_sites))
     }
 
-    fn with_state(process: Arc<Process>, state: Arc<ThreadState>, context: UserContext) -> Self {
+    fn with_state(
+        process: Arc<Process>,
+        state: Arc<ThreadState>,
+        context: UserContext,
+        call_sites: Arc<CallSites>,
+    ) -> Self {
         Self {
             tid: state.tid,
             process,
@@ -82,7 +88,7 @@ impl Thread {
             sequences: RestartableSequences::default(),
             entered: None,
             exit: None,
-            call_sites: CallSites::new(),
+            call_sites,
             entered_in: 0,
         }
     }
@@ -115,7 +121,12 @@ impl Thread {
         }
         let thread = Self {
             clear_at_end: new.clear_at_end,
-            ..Self::with_state(self.process.clone(), state, context)
+            ..Self::with_state(
+                self.process.clone(),
+                state,
+                context,
+                self.call_sites.clone(),
+            )
         };
         let affinity = thread.affinity();
         executor::spawn_thread(thread.run(), affinity);
