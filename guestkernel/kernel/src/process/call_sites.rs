@@ -16,10 +16,14 @@
 use crate::error::{Errno, Result};
 use crate::mm::AddressSpace;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use machine::PAGE_SIZE;
+use machine::lock::Mutex;
 
 /// A site is patched when it has trapped so often: patching costs as much as that.
-const THRESHOLD: u32 = 32;
+const THRESHOLD: u64 = 32;
+/// Bits that hold a count; addresses have 47.
+const COUNT_BITS: u32 = 8;
 /// Sites that are counted at a time; a new one takes the place of another.
 const COUNTED: usize = 64;
 /// Bytes set apart for a trampoline.
@@ -29,12 +33,12 @@ const CALL: [u8; 2] = [0x0f, 0x05];
 const MOV_EAX: u8 = 0xb8;
 const MOV_R9_STACK: [u8; 5] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
 
-/// What a thread knows of the places where its program makes system calls.
+/// What is known of the places where a program makes system calls.
 pub(super) struct CallSites {
-    /// Addresses after the SYSCALL, and how often they trapped.
-    counts: [(u64, u32); COUNTED],
+    /// Addresses after the SYSCALL, shifted by [`COUNT_BITS`], and how often they trapped.
+    counts: [AtomicU64; COUNTED],
     /// Pages of trampolines, and how many of each are used.
-    pages: Vec<(u64, usize)>,
+    pages: Mutex<Vec<(u64, usize)>>,
     /// The low half of the gate's address; `None` if SYSCALL is as good.
     gate: Option<u32>,
 }
@@ -43,35 +47,39 @@ impl CallSites {
     /// Nothing is known.
     pub(super) fn new() -> Self {
         Self {
-            counts: [(0, 0); COUNTED],
-            pages: Vec::new(),
+            counts: [const { AtomicU64::new(0) }; COUNTED],
+            pages: Mutex::new(Vec::new()),
             gate: machine::syscall_gate().and_then(sign_extended),
         }
     }
 
     /// Notes that system call `number` was made from before `address`, and patches the site when
-    /// it is worth while.
+    /// it is worth while. A count that another thread changes at the same time may be lost.
     #[inline]
-    pub(super) fn note(&mut self, space: &AddressSpace, address: u64, number: u64) {
+    pub(super) fn note(&self, space: &AddressSpace, address: u64, number: u64) {
         if self.gate.is_none() {
             return;
         }
-        let (counted, count) = &mut self.counts[(address / 2) as usize % COUNTED];
-        if *counted != address {
-            (*counted, *count) = (address, 0);
-        }
-        if *count > THRESHOLD {
+        let place = &self.counts[(address / 2) as usize % COUNTED];
+        let before = place.load(Ordering::Relaxed);
+        let count = match before >> COUNT_BITS == address {
+            true => before % (1 << COUNT_BITS),
+            false => 0,
+        };
+        if count >= THRESHOLD {
             return;
         }
-        *count += 1;
-        if *count == THRESHOLD {
+        let after = address << COUNT_BITS | (count + 1);
+        let is_noted = place.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+        // Only one of several threads gets so far.
+        if is_noted.is_ok() && count + 1 == THRESHOLD {
             // A site that cannot be patched goes on trapping.
             let _ = self.patch(space, address, number);
         }
     }
 
     #[cold]
-    fn patch(&mut self, space: &AddressSpace, address: u64, number: u64) -> Result<()> {
+    fn patch(&self, space: &AddressSpace, address: u64, number: u64) -> Result<()> {
         let gate = self.gate.ok_or(Errno::ENOSYS)?;
         let start = address.checked_sub(8).ok_or(Errno::EFAULT)?;
         let mut code = [0; 8];
@@ -88,16 +96,17 @@ impl CallSites {
     }
 
     /// The address of an unused trampoline within reach of `address`.
-    fn allocate(&mut self, space: &AddressSpace, address: u64) -> Result<u64> {
+    fn allocate(&self, space: &AddressSpace, address: u64) -> Result<u64> {
         let has_room = |page: &&mut (u64, usize)| {
             page.1 < PAGE_SIZE / TRAMPOLINE && relative(address, page.0).is_some()
         };
-        if let Some((page, used)) = self.pages.iter_mut().find(has_room) {
+        let mut pages = self.pages.lock();
+        if let Some((page, used)) = pages.iter_mut().find(has_room) {
             *used += 1;
             return Ok(*page + ((*used - 1) * TRAMPOLINE) as u64);
         }
         let page = space.map_code_near(address)?;
-        self.pages.push((page, 1));
+        pages.push((page, 1));
         Ok(page)
     }
 }
@@ -186,7 +195,7 @@ mod tests {
     #[test]
     fn a_hot_site_becomes_a_jump_and_keeps_its_syscall() {
         let space = space_with(&GETPPID);
-        let mut sites = sites();
+        let sites = sites();
         for _ in 0..THRESHOLD - 1 {
             sites.note(&space, 0x40_1008, 110);
         }
@@ -228,7 +237,7 @@ mod tests {
         let space = space_with(&GETPPID);
         let all = Access::READ | Access::WRITE | Access::EXECUTE;
         space.protect(0x40_1000, 0x1000, all).unwrap();
-        let mut sites = sites();
+        let sites = sites();
         for _ in 0..2 * THRESHOLD {
             sites.note(&space, 0x40_1008, 110);
         }
