@@ -67,7 +67,7 @@ fn with_qemu(qemu: &str) -> Output {
 fn a_qemu_that_does_not_run_the_guest() {
     with_qemu("/bin/false").expect_refusal(125, "status 1");
     // Something was started and has ended, but no kernel said how.
-    with_qemu("/bin/true").expect_refusal(125, "reset");
+    with_qemu("/bin/true").expect_refusal(125, "QEMU ended");
 }
 
 #[test]

@@ -150,7 +150,8 @@ impl Guest for Running {
     }
 
     fn report(&self) -> String {
-        report::all(&self.ports, &self.machine.memory, &self.machine.image)
+        let states = report::states(&self.ports);
+        report::all(&states, &self.machine.memory, &self.machine.image)
     }
 
     fn request_tasks(&self) {

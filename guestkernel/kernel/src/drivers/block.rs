@@ -9,10 +9,10 @@ mod requests;
 #[cfg(test)]
 pub(super) mod tests;
 
-use super::batch::{self, Doorbell};
+use super::batch;
 use super::interrupt::InterruptLine;
 use crate::error::{Errno, Result};
-use crate::executor::{Device, Listed};
+use crate::executor::{Device, Listed, note_request};
 use alloc::sync::Arc;
 use core::fmt;
 use core::pin::Pin;
@@ -223,6 +223,7 @@ impl BlockDevice {
                 let mut requests = self.requests.lock();
                 let index = requests.submit(command);
                 self.publish(&requests);
+                note_request();
                 drop(requests);
                 BlockTicket(Ticket::Submitted {
                     device: self.clone(),
@@ -377,12 +378,6 @@ impl BlockDevice {
     }
 }
 
-impl Doorbell for BlockDevice {
-    fn kick(&self) {
-        BlockDevice::kick(self);
-    }
-}
-
 impl Listed for BlockDevice {
     fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let requests = self.unfinished.load(Ordering::Relaxed);
@@ -421,6 +416,10 @@ impl Device for BlockDevice {
         requests.kick();
         self.publish(&requests);
         requests.arm()
+    }
+
+    fn kick(&self) {
+        BlockDevice::kick(self);
     }
 }
 

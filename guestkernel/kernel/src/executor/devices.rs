@@ -2,10 +2,11 @@
 //! something else.
 
 use super::registry::{Listed, Listing, list};
+use super::{MAX_CPUS, this_cpu};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::iter::successors;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use machine::lock::Mutex;
 use spin::Once;
 
@@ -19,9 +20,13 @@ pub trait Device: Listed {
     /// worth while to spin: not so for input that may never come.
     fn in_flight(&self) -> bool;
 
-    /// Asks for an interrupt at the next completion; true if something has completed already,
-    /// which the caller then polls instead of waiting.
+    /// Asks for an interrupt at the next completion, if requests are under way; true if something
+    /// has completed already, which the caller then polls instead of waiting. Polling takes the wish
+    /// back.
     fn arm(&self) -> bool;
+
+    /// Tells the device of requests that it does not know of, if there are any.
+    fn kick(&self);
 }
 
 /// A device, and those that were added after it.
@@ -65,7 +70,13 @@ fn devices() -> impl Iterator<Item = &'static dyn Device> {
 
 /// Takes what devices have completed; false if nothing was.
 pub fn poll_devices() -> bool {
+    note_request();
     devices().fold(false, |progress, device| progress | device.poll())
+}
+
+/// Tells all devices of requests that they do not know of.
+pub fn kick_devices() {
+    devices().for_each(Device::kick);
 }
 
 pub(super) fn in_flight() -> bool {
@@ -74,7 +85,34 @@ pub(super) fn in_flight() -> bool {
 
 /// Asks all devices for interrupts; true if one has completed something already.
 pub(super) fn arm() -> bool {
-    devices().fold(false, |pending, device| pending | device.arm())
+    let is_pending = devices().fold(false, |pending, device| pending | device.arm());
+    is_armed().store(!is_pending, Ordering::Relaxed);
+    is_pending
+}
+
+/// Notes that this CPU has given a device a request, so that it asks for an interrupt.
+#[inline]
+pub fn note_request() {
+    let is_armed = is_armed();
+    if is_armed.load(Ordering::Relaxed) {
+        is_armed.store(false, Ordering::Relaxed);
+    }
+}
+
+/// As [`arm`], before this CPU runs a program; nothing if it has neither polled nor changed anything
+/// since it asked last. Another CPU that has is in the kernel still, and asks before it leaves.
+#[inline]
+pub(super) fn arm_for_program() -> bool {
+    !is_armed().load(Ordering::Relaxed) && arm()
+}
+
+/// Whether this CPU has asked for interrupts and neither polled nor changed anything since. Only the CPU itself looks at it,
+/// so it is in a cache line of its own and orders nothing.
+fn is_armed() -> &'static AtomicBool {
+    #[repr(align(64))]
+    struct Line(AtomicBool);
+    static ARMED: [Line; MAX_CPUS] = [const { Line(AtomicBool::new(false)) }; MAX_CPUS];
+    &ARMED[this_cpu() as usize % MAX_CPUS].0
 }
 
 /// Held while something must make progress even if the program never enters the kernel: a CQE

@@ -1,8 +1,9 @@
 //! Futures as tasks.
 
 use super::registry::{self, Listed, Listing};
+use super::scheduler::Placement;
 use super::task_state::TaskState;
-use super::{Runnable, schedule, schedule_thread, step};
+use super::{Runnable, SCHEDULER, schedule, schedule_thread, step, this_cpu};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
@@ -41,12 +42,17 @@ struct Task {
 }
 
 impl Task {
-    fn queue(self: Arc<Self>) {
+    /// Queues it; `goes_on` if this CPU has just run it.
+    fn queue(self: Arc<Self>, goes_on: bool) {
         match &self.kind {
-            Kind::Kernel(_) => schedule(self),
+            Kind::Kernel(_) => schedule(self, this_cpu()),
             Kind::Thread(thread) => {
-                let allowed = thread.affinity();
-                schedule_thread(self, allowed);
+                let placement = Placement {
+                    allowed: thread.affinity(),
+                    last: self.cpu.load(Ordering::Relaxed),
+                    goes_on,
+                };
+                schedule_thread(self, placement);
             }
         }
     }
@@ -70,7 +76,7 @@ impl Wake for Task {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.state.wake() {
-            self.clone().queue();
+            self.clone().queue(false);
         }
     }
 }
@@ -78,7 +84,7 @@ impl Wake for Task {
 impl Runnable for Task {
     fn run(self: Arc<Self>) {
         self.state.start();
-        self.cpu.store(machine::current_cpu(), Ordering::Relaxed);
+        self.cpu.store(this_cpu(), Ordering::Relaxed);
         let waker = Waker::from(self.clone());
         let mut slot = self.future.lock();
         let Some(future) = slot.as_mut() else {
@@ -95,7 +101,7 @@ impl Runnable for Task {
         }
         drop(slot);
         if self.state.suspend() {
-            self.queue();
+            self.queue(true);
         }
     }
 }
@@ -104,11 +110,11 @@ fn start(future: impl Future<Output = ()> + Send + 'static, kind: Kind) {
     let task = Arc::new_cyclic(|task: &Weak<Task>| Task {
         state: TaskState::queued(),
         kind,
-        cpu: AtomicU32::new(machine::current_cpu()),
+        cpu: AtomicU32::new(this_cpu()),
         _listing: registry::list(task.clone()),
         future: Mutex::new(Some(Box::pin(future))),
     });
-    task.queue();
+    task.queue(false);
 }
 
 /// Runs `future` as a task of its own, one of the kernel: it never runs for long, and goes before
@@ -147,15 +153,14 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     impl Wake for Flag {
         fn wake(self: Arc<Self>) {
             self.is_set.store(true, Ordering::Release);
-            if machine::current_cpu() != self.cpu {
-                // It may be about to halt: the interrupt keeps it from it.
+            if this_cpu() != self.cpu && SCHEDULER.must_interrupt(self.cpu) {
                 machine::kick(self.cpu);
             }
         }
     }
     let flag = Arc::new(Flag {
         is_set: AtomicBool::new(true),
-        cpu: machine::current_cpu(),
+        cpu: this_cpu(),
     });
     let waker = Waker::from(flag.clone());
     let mut future = pin!(future);
@@ -165,8 +170,8 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
         {
             return value;
         }
-        if !step() && !flag.is_set.load(Ordering::Acquire) {
-            super::idle::wait();
+        if !step() {
+            super::idle::wait(|| flag.is_set.load(Ordering::Acquire));
         }
     }
 }

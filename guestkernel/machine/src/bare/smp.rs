@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use spin::Once;
 
 /// CPUs that the kernel can use.
-pub(super) const MAX_CPUS: usize = 64;
+pub(super) const MAX_CPUS: usize = ringlet_abi::MAX_CPUS;
 /// The page at which another CPU starts: below 1 MiB, where nothing is kept after boot.
 pub(super) const START_PAGE: u64 = 0x8000;
 /// Nanoseconds after which a CPU that has not started is given up. The host may be busy, or a

@@ -3,7 +3,7 @@
 use guest_programs::check::{Check, Failure, Outcome, comes_true, in_some_try};
 use guest_programs::{checks, expect, expect_eq, fails, sys};
 use libc::{CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, timespec};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     yielding_lets_others_run,
     affinity_is_per_thread,
     a_running_thread_moves_where_it_must,
+    a_pinned_thread_gets_its_cpu,
     affinity_errors,
     cpu_time_is_counted_per_thread,
     rusage_of_a_thread,
@@ -245,6 +246,64 @@ fn a_running_thread_moves_where_it_must() -> Outcome {
         let outcome = check();
         stop.store(true, Ordering::Relaxed);
         outcome
+    })
+}
+
+/// A thread is woken whose only CPU computes for another, which nothing interrupts meanwhile, while
+/// somebody waits for input.
+fn a_pinned_thread_gets_its_cpu() -> Outcome {
+    use std::io::Read;
+    let (mut reader, writer) = std::io::pipe()?;
+    let (is_reading, outcome) = thread::scope(|scope| {
+        let reading = scope.spawn(move || reader.read(&mut [0]));
+        let most = Duration::from_millis(100);
+        let outcome = (0..8)
+            .map(|_| wake_beside_spinner())
+            .find(|time| time.as_ref().map_or(true, |time| *time < most));
+        let is_reading = !reading.is_finished();
+        drop(writer);
+        (is_reading, outcome)
+    });
+    expect!(is_reading);
+    match outcome {
+        Some(time) => time.map(|_| ()),
+        None => Err(Failure::new("it had to wait each time")),
+    }
+}
+
+/// How long it takes until a thread runs that is woken, and that has to share its CPU with one
+/// that spins.
+fn wake_beside_spinner() -> Result<Duration, Failure> {
+    let (stop, is_spinning) = (AtomicBool::new(false), AtomicBool::new(false));
+    let word = AtomicU32::new(0);
+    let last = thread::available_parallelism()?.get() - 1;
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            pin_to(last, || {
+                let woken = sys!(SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, 0, 0);
+                stop.store(true, Ordering::SeqCst);
+                woken
+            })
+        });
+        thread::sleep(Duration::from_millis(10));
+        scope.spawn(|| {
+            pin_to(last, || {
+                is_spinning.store(true, Ordering::SeqCst);
+                spin_until(&stop);
+            })
+        });
+        while !is_spinning.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        // Until it has found that nobody waits for its CPU.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(20) {}
+        let start = Instant::now();
+        word.store(1, Ordering::SeqCst);
+        sys!(SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1)?;
+        // It has been woken, or comes too late to wait.
+        let _ = waiter.join().map_err(|_| Failure::new("lost"))??;
+        Ok(start.elapsed())
     })
 }
 
