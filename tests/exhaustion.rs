@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ringlet_tests::{Artifacts, Output, Ringlet};
 use rootfs::Image;
@@ -26,9 +25,7 @@ fn image() -> (TempDir, PathBuf) {
 fn exhaust(what: &str) -> Output {
     let (_dir, path) = image();
     let options = ["--mem", "128M", "--rootfs", path.to_str().unwrap()];
-    Ringlet::run(options, ["/exhaust", what])
-        .deadline(Duration::from_secs(60))
-        .output()
+    Ringlet::run(options, ["/exhaust", what]).output()
 }
 
 /// Takes all of `what` twice: that ends with one of `errors` and after at least `least`.

@@ -51,7 +51,8 @@ pub trait VirtioDevice: Send {
     /// A thread or descriptor that the host denies; the device is then marked failed.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
 
-    /// Stops to serve the queues: when this returns, the device no longer touches guest memory.
+    /// Stops to serve the queues: when this returns, the device no longer touches guest memory, and
+    /// has given back every chain that it took from a block device's queue.
     fn reset(&mut self);
 }
 

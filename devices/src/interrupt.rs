@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -14,7 +15,7 @@ pub(crate) const CONFIG_CHANGE: u32 = 2;
 /// The interrupt of one device, shared by its transport and its workers.
 pub struct Interrupt {
     name: String,
-    line: EventFd,
+    line: RwLock<EventFd>,
     status: AtomicU32,
     generation: AtomicU32,
     failed: AtomicBool,
@@ -29,7 +30,7 @@ impl Interrupt {
     pub fn new(name: &str) -> io::Result<Self> {
         Ok(Self {
             name: name.to_owned(),
-            line: EventFd::new(EFD_NONBLOCK)?,
+            line: RwLock::new(EventFd::new(EFD_NONBLOCK)?),
             status: AtomicU32::new(0),
             generation: AtomicU32::new(0),
             failed: AtomicBool::new(false),
@@ -37,8 +38,15 @@ impl Interrupt {
     }
 
     /// The event to register as an irqfd: each write is one edge.
-    pub fn line(&self) -> &EventFd {
-        &self.line
+    pub fn line(&self) -> RwLockReadGuard<'_, EventFd> {
+        self.line.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `line` written to in place of the event so far. What that was told last may be lost, so
+    /// the driver hears of it again.
+    pub(crate) fn replace_line(&self, line: EventFd) {
+        *self.line.write().unwrap_or_else(PoisonError::into_inner) = line;
+        self.raise(USED_BUFFER);
     }
 
     /// Tells the driver that a buffer was used.
@@ -89,6 +97,6 @@ impl Interrupt {
     fn raise(&self, bit: u32) {
         self.status.fetch_or(bit, Ordering::AcqRel);
         // It fails only when 2^64 - 2 edges wait, and then one edge more or less is the same.
-        let _ = self.line.write(1);
+        let _ = self.line().write(1);
     }
 }

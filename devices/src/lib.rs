@@ -1,7 +1,7 @@
 //! The virtio devices of Ringlet's VMM: block, console and entropy behind virtio-mmio.
 //!
 //! A device is a [`VirtioDevice`] inside an [`MmioTransport`], which owns the registers, the status
-//! state machine and the doorbells. Once the driver sets DRIVER_OK the device gets its
+//! state machine and the doorbells; or inside a [`VhostUser`], where another process has these. Once the driver sets DRIVER_OK the device gets its
 //! [`Virtqueue`]s and serves them on threads of its own or in the VMM's event loop.
 //!
 //! Everything that comes from the guest is untrusted. A queue or request that makes no sense marks
@@ -19,6 +19,7 @@ mod poll;
 mod queue;
 #[cfg(test)]
 mod testing;
+mod vhost_user;
 mod worker;
 
 pub use chain::{Buffers, ChainError, Segment};
@@ -26,6 +27,7 @@ pub use device::{Activation, VirtioDevice};
 pub use interrupt::Interrupt;
 pub use mmio::{MmioTransport, NOTIFY_OFFSET};
 pub use queue::{QueueError, Virtqueue};
+pub use vhost_user::VhostUser;
 pub use worker::{Stop, Worker};
 
 /// Guest memory as the devices see it: shared with the VMM, mapped for the life of the VM.

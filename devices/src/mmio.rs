@@ -9,10 +9,9 @@ use virtio_bindings::virtio_config::{
     VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_queue::{Queue, QueueState};
-use vm_memory::{GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::queue::QueueSetup;
 use crate::{Activation, Interrupt, Memory, VirtioDevice, Virtqueue};
 
 /// Offset of the register that the driver writes a queue's index to.
@@ -53,56 +52,6 @@ mod register {
     pub(super) const SHM_LEN_LOW: u64 = 0x0b0;
     pub(super) const SHM_BASE_HIGH: u64 = 0x0bc;
     pub(super) const CONFIG_GENERATION: u64 = 0x0fc;
-}
-
-/// What the driver says of a queue before it is used.
-#[derive(Clone, Copy, Default)]
-struct QueueSetup {
-    max_size: u16,
-    size: u16,
-    ready: bool,
-    descriptors: u64,
-    driver: u64,
-    device: u64,
-}
-
-impl QueueSetup {
-    /// The queue of a fresh or reset device.
-    fn new(max_size: u16) -> Self {
-        Self {
-            max_size,
-            size: max_size,
-            ..Self::default()
-        }
-    }
-
-    /// The queue, if size and addresses are what the standard asks for (VIRTIO 1.2, 2.7).
-    fn build(&self, memory: &Memory, event_idx: bool) -> Result<Queue, &'static str> {
-        let entries = usize::from(self.size);
-        let rings = [
-            (self.descriptors, 16 * entries),
-            (self.driver, 6 + 2 * entries),
-            (self.device, 6 + 8 * entries),
-        ];
-        for (addr, bytes) in rings {
-            // Address 0 is what a queue has that was never set up.
-            if addr == 0 || memory.get_slice(GuestAddress(addr), bytes).is_err() {
-                return Err("a ring of a queue is not in guest memory");
-            }
-        }
-        Queue::try_from(QueueState {
-            max_size: self.max_size,
-            next_avail: 0,
-            next_used: 0,
-            event_idx_enabled: event_idx,
-            size: self.size,
-            ready: true,
-            desc_table: self.descriptors,
-            avail_ring: self.driver,
-            used_ring: self.device,
-        })
-        .map_err(|_| "a queue has a bad size or a ring that is not aligned")
-    }
 }
 
 /// The registers of one device and the state behind them.

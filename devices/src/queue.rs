@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::{Buffers, ChainError, Interrupt, Memory};
@@ -28,6 +29,63 @@ pub enum QueueError {
 impl From<virtio_queue::Error> for QueueError {
     fn from(error: virtio_queue::Error) -> Self {
         Self::Ring(error)
+    }
+}
+
+/// What is said of a queue before it is used.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct QueueSetup {
+    pub(crate) max_size: u16,
+    pub(crate) size: u16,
+    pub(crate) ready: bool,
+    /// Guest-physical addresses of the three parts.
+    pub(crate) descriptors: u64,
+    pub(crate) driver: u64,
+    pub(crate) device: u64,
+    /// Where in the rings it goes on: as many chains were taken and given back before.
+    pub(crate) position: u16,
+}
+
+impl QueueSetup {
+    /// The queue of a fresh or reset device.
+    pub(crate) fn new(max_size: u16) -> Self {
+        Self {
+            max_size,
+            size: max_size,
+            ..Self::default()
+        }
+    }
+
+    /// The queue, if size and addresses are what the standard asks for (VIRTIO 1.2, 2.7).
+    ///
+    /// # Errors
+    ///
+    /// What is wrong.
+    pub(crate) fn build(&self, memory: &Memory, event_idx: bool) -> Result<Queue, &'static str> {
+        let entries = usize::from(self.size);
+        let rings = [
+            (self.descriptors, 16 * entries),
+            (self.driver, 6 + 2 * entries),
+            (self.device, 6 + 8 * entries),
+        ];
+        for (addr, bytes) in rings {
+            // Address 0 is what a queue has that was never set up.
+            if addr == 0 || memory.get_slice(GuestAddress(addr), bytes).is_err() {
+                return Err("a ring of a queue is not in guest memory");
+            }
+        }
+        Queue::try_from(QueueState {
+            max_size: self.max_size,
+            next_avail: self.position,
+            next_used: self.position,
+            event_idx_enabled: event_idx,
+            size: self.size,
+            ready: true,
+            desc_table: self.descriptors,
+            avail_ring: self.driver,
+            used_ring: self.device,
+        })
+        .map_err(|_| "a queue has a bad size or a ring that is not aligned")
     }
 }
 

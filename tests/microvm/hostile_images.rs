@@ -203,22 +203,25 @@ fn a_kernel_that_jumps_nowhere() {
     crashes(&[0xb8, 0xf0, 0xff, 0xff, 0xff, 0xff, 0xe0]);
 }
 
-#[test]
-fn a_kernel_that_halts_can_be_ended() {
-    // cli; hlt; jmp -3
-    let (_dir, path) = kernel_starting_with(&[0xfa, 0xf4, 0xeb, 0xfd]);
-    let running = Ringlet::run(["--kernel", path.to_str().unwrap()], ["/bin/true"]).start();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+/// Ends a kernel that says that it is there and then does this.
+fn can_be_ended(code: &[u8]) {
+    // mov dx, 0x3f8; mov al, '!'; out dx, al; mov al, newline; out dx, al
+    let greeting = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'!', 0xee, 0xb0, b'\n', 0xee];
+    let (_dir, path) = kernel_starting_with(&[&greeting, code].concat());
+    let mut running = Ringlet::run(["--kernel", path.to_str().unwrap()], ["/bin/true"]).start();
+    running.stderr.wait_for(b"!\n");
     running.signal(libc::SIGTERM);
     running.wait().expect_code(128 + libc::SIGTERM);
 }
 
 #[test]
+fn a_kernel_that_halts_can_be_ended() {
+    // cli; hlt; jmp -3
+    can_be_ended(&[0xfa, 0xf4, 0xeb, 0xfd]);
+}
+
+#[test]
 fn a_kernel_that_spins_can_be_ended() {
     // jmp -2
-    let (_dir, path) = kernel_starting_with(&[0xeb, 0xfe]);
-    let running = Ringlet::run(["--kernel", path.to_str().unwrap()], ["/bin/true"]).start();
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    running.signal(libc::SIGTERM);
-    running.wait().expect_code(128 + libc::SIGTERM);
+    can_be_ended(&[0xeb, 0xfe]);
 }

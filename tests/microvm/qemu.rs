@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ringlet_tests::{Artifacts, Disk, Output, Ringlet};
+use ringlet_tests::{Artifacts, DEADLINE, Disk, Output, Ringlet};
 
 const TCG: [&str; 2] = ["--accel", "tcg"];
 
@@ -67,7 +67,7 @@ fn with_qemu(qemu: &str) -> Output {
 fn a_qemu_that_does_not_run_the_guest() {
     with_qemu("/bin/false").expect_refusal(125, "status 1");
     // Something was started and has ended, but no kernel said how.
-    with_qemu("/bin/true").expect_refusal(125, "reset");
+    with_qemu("/bin/true").expect_refusal(125, "QEMU ended");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_stopped_ringlet_stops_qemu() {
         stat.rsplit(") ").next().unwrap().starts_with('T')
     };
     let await_state = |stopped| {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + DEADLINE;
         while is_stopped() != stopped {
             assert!(Instant::now() < deadline, "QEMU stopped: {}", !stopped);
             std::thread::sleep(Duration::from_millis(5));

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ringlet_tests::{Artifacts, Disk, Ringlet, machine_options};
+use ringlet_tests::{Artifacts, DEADLINE, Disk, Ringlet, machine_options};
 
 /// Every byte value, and no regularity that a lost or doubled block could hide behind.
 fn noise(size: usize) -> Vec<u8> {
@@ -192,7 +192,7 @@ fn a_reader_that_leaves_ends_the_writer() {
     let mut start = [0; 10];
     stdout.read_exact(&mut start).unwrap();
     drop(stdout);
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + DEADLINE;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;

@@ -1,7 +1,6 @@
 //! `ringlet` on a terminal.
 
 use std::process::Command;
-use std::time::Duration;
 
 use ringlet_tests::{Ringlet, Running, Terminal};
 
@@ -90,8 +89,7 @@ fn ends(key: Option<&[u8]>, signal: i32) {
         Some(key) => terminal.type_in(key),
         None => running.signal(signal),
     }
-    let output = running.wait().expect_code(128 + signal);
-    assert!(output.elapsed < Duration::from_secs(20));
+    running.wait().expect_code(128 + signal);
     assert_eq!(terminal.settings(), before);
 }
 

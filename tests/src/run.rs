@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::Artifacts;
 
-/// How long a VM may take unless a test says otherwise.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// How long anything may take: enough for a machine with many times more work than it has CPUs.
+pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// The options in `RINGLET_TEST_OPTIONS`: the machine that the tests are for.
 pub fn machine_options() -> Vec<String> {
@@ -24,7 +24,6 @@ pub fn machine_options() -> Vec<String> {
 pub struct Ringlet {
     command: Command,
     input: Vec<u8>,
-    deadline: Duration,
 }
 
 /// What a run printed and how it ended.
@@ -76,7 +75,6 @@ impl Ringlet {
         Self {
             command,
             input: Vec::new(),
-            deadline: DEADLINE,
         }
     }
 
@@ -89,12 +87,6 @@ impl Ringlet {
     /// Gives the run these bytes as standard input.
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.input = input.into();
-        self
-    }
-
-    /// Gives it more time, or less.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
         self
     }
 
@@ -119,7 +111,6 @@ impl Ringlet {
             command: self.command.get_program().into(),
             child,
             start,
-            deadline: self.deadline,
         }
     }
 
@@ -154,7 +145,6 @@ pub struct Running {
     command: PathBuf,
     child: Child,
     start: Instant,
-    deadline: Duration,
 }
 
 impl Running {
@@ -200,13 +190,12 @@ impl Running {
                     stderr: self.stderr.rest(),
                 };
             }
-            if self.start.elapsed() > self.deadline {
+            if self.start.elapsed() > DEADLINE {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 panic!(
-                    "{} has not ended after {:?}\nstdout: {}\nstderr: {}",
+                    "{} has not ended after {DEADLINE:?}\nstdout: {}\nstderr: {}",
                     self.command.display(),
-                    self.deadline,
                     show(&self.stdout.rest()),
                     show(&self.stderr.rest()),
                 );
@@ -253,22 +242,28 @@ impl Stream {
     ///
     /// # Panics
     ///
-    /// If it does not come in 30 seconds, or the stream ends first.
+    /// If it does not come by the deadline, or the stream ends first.
     pub fn wait_for(&mut self, wanted: &[u8]) -> &[u8] {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !self
-            .seen
-            .windows(wanted.len())
-            .any(|window| window == wanted)
-        {
+        self.wait_until(&show(wanted), |seen| {
+            seen.windows(wanted.len()).any(|window| window == wanted)
+        })
+    }
+
+    /// Waits until `enough` is true of everything that has come, and gives that. `wanted` names it
+    /// in messages.
+    ///
+    /// # Panics
+    ///
+    /// As [`wait_for`](Self::wait_for).
+    pub fn wait_until(&mut self, wanted: &str, enough: impl Fn(&[u8]) -> bool) -> &[u8] {
+        let deadline = Instant::now() + DEADLINE;
+        while !enough(&self.seen) {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.chunks.recv_timeout(left) {
                 Ok(chunk) => self.seen.extend(chunk),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => panic!(
-                    "{:?} has not come, only {:?}",
-                    show(wanted),
-                    show(&self.seen)
-                ),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("{wanted:?} has not come, only {:?}", show(&self.seen))
+                }
             }
         }
         &self.seen

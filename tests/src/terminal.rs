@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::DEADLINE;
+
 /// Both ends of a pseudo-terminal.
 pub struct Terminal {
     keyboard: File,
@@ -115,9 +117,9 @@ impl Terminal {
     ///
     /// # Panics
     ///
-    /// If it does not come in 30 seconds.
+    /// If it does not come by the deadline.
     pub fn screen_with(&mut self, wanted: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + DEADLINE;
         let mut screen = Vec::new();
         loop {
             let text = String::from_utf8_lossy(&screen).into_owned();

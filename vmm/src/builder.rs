@@ -10,7 +10,7 @@ use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KvmIrqRouting, kvm_irq_routing_entry,
 };
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
-use ringlet_abi::{CONTROL_BASE, VIRTIO_BASE, VIRTIO_IRQ, VIRTIO_MAX, VIRTIO_SIZE};
+use ringlet_abi::{CONTROL_BASE, MAX_CPUS, VIRTIO_BASE, VIRTIO_IRQ, VIRTIO_MAX, VIRTIO_SIZE};
 use ringlet_devices::block::{Block, Disk, DiskError, EngineKind};
 use ringlet_devices::console::{Console, ConsoleHandle, Size, Streams};
 use ringlet_devices::entropy::Entropy;
@@ -44,6 +44,8 @@ const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// Devices that every VM has: console and entropy.
 const FIXED_DEVICES: u32 = 2;
+/// Disks that there are pins for.
+pub(crate) const MAX_DISKS: usize = (VIRTIO_MAX - FIXED_DEVICES) as usize;
 
 /// Why a VM cannot be made. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +59,14 @@ pub enum BuildError {
         cause: kvm_ioctls::Error,
     },
     /// More vCPUs than there can be.
-    #[error("--cpus {wanted}: {vmm} has at most {max}; give fewer")]
+    #[error("--cpus {wanted}: {by} has at most {max}; give fewer")]
     TooManyCpus {
         /// vCPUs asked for.
         wanted: u32,
         /// The most there can be.
         max: usize,
-        /// Where.
-        vmm: &'static str,
+        /// Of what that is a limit.
+        by: &'static str,
     },
     /// More disks than interrupt pins.
     #[error("--disk: {wanted} disks are more than can be attached; give at most {max}")]
@@ -135,7 +137,7 @@ impl<T> Step<T> for Result<T, kvm_ioctls::Error> {
 ///
 /// [`BuildError`].
 pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm, BuildError> {
-    let disks = open_disks(config, (VIRTIO_MAX - FIXED_DEVICES) as usize)?;
+    let disks = open_disks(config)?;
     let server = config.gdb.as_ref().map(Server::bind).transpose()?;
     check_cpus(kvm, config.cpus)?;
     let memory = Memory::new(memory::map(config.memory)?);
@@ -160,7 +162,7 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
     let console = add_console(&mut board, config, &mut events)?;
     add_entropy(&mut board, &mut events)?;
     for (index, disk) in disks.into_iter().enumerate() {
-        let block = Block::new(&format!("ringlet-disk{index}"), disk, EngineKind::Auto);
+        let block = Block::new(&disk_name(index), disk, EngineKind::Auto);
         board.add(block, |_| Ok(()))?;
     }
     let Board { bus, count, .. } = board;
@@ -227,15 +229,18 @@ fn debugger(server: Server, machine: &Machine) -> Result<Debugger, BuildError> {
     })
 }
 
-/// Opens, checks and locks the disks, of which there may be `max`.
+/// Opens, checks and locks the disks.
 ///
 /// # Errors
 ///
 /// [`BuildError::TooManyDisks`] and [`BuildError::Disk`].
-pub(crate) fn open_disks(config: &Config, max: usize) -> Result<Vec<Disk>, BuildError> {
+pub(crate) fn open_disks(config: &Config) -> Result<Vec<Disk>, BuildError> {
     let wanted = config.disks.len();
-    if wanted > max {
-        return Err(BuildError::TooManyDisks { wanted, max });
+    if wanted > MAX_DISKS {
+        return Err(BuildError::TooManyDisks {
+            wanted,
+            max: MAX_DISKS,
+        });
     }
     config
         .disks
@@ -249,14 +254,36 @@ pub(crate) fn open_disks(config: &Config, max: usize) -> Result<Vec<Disk>, Build
         .collect()
 }
 
+/// The name of a disk's device, which is also its serial number.
+pub(crate) fn disk_name(index: usize) -> String {
+    format!("ringlet-disk{index}")
+}
+
 fn check_cpus(kvm: &Kvm, wanted: u32) -> Result<(), BuildError> {
+    check_cpus_of_kernel(wanted)?;
     let max = kvm.get_max_vcpus();
     match wanted as usize <= max {
         true => Ok(()),
         false => Err(BuildError::TooManyCpus {
             wanted,
             max,
-            vmm: "KVM on this host",
+            by: "KVM on this host",
+        }),
+    }
+}
+
+/// Checks against what the guest kernel can do.
+///
+/// # Errors
+///
+/// [`BuildError::TooManyCpus`].
+pub(crate) fn check_cpus_of_kernel(wanted: u32) -> Result<(), BuildError> {
+    match wanted as usize <= MAX_CPUS {
+        true => Ok(()),
+        false => Err(BuildError::TooManyCpus {
+            wanted,
+            max: MAX_CPUS,
+            by: "the guest kernel",
         }),
     }
 }
@@ -312,7 +339,7 @@ impl Board<'_> {
                 .step("register a doorbell")?;
         }
         self.vm
-            .register_irqfd(transport.interrupt().line(), VIRTIO_IRQ + self.count)
+            .register_irqfd(&transport.interrupt().line(), VIRTIO_IRQ + self.count)
             .step("register an interrupt")?;
         self.bus.insert(base, VIRTIO_SIZE, Box::new(transport))?;
         self.count += 1;

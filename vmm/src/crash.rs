@@ -101,17 +101,36 @@ pub fn report(
     let (what, hint) = cause.describe(failure.is_some());
     let mut text = format!("{what}; {hint}");
     if let Ok(state) = State::of(fd, index) {
-        let code = failure
-            .filter(|bytes| !bytes.is_empty())
-            .or_else(|| read_code(&state, memory, image));
-        // Writing to a String does not fail.
-        let _ = write!(text, "\n{}", state.describe(memory, image));
-        if let Some(code) = code {
-            let bytes: Vec<_> = code.iter().map(|byte| format!("{byte:02x}")).collect();
-            let _ = write!(text, "\ncode at rip: {}", bytes.join(" "));
-        }
+        let code = failure.filter(|bytes| !bytes.is_empty());
+        add_state(&mut text, &state, code, memory, image);
     }
     text
+}
+
+/// The report on a guest that triple-faulted on one of the vCPUs in `states`.
+pub fn triple_fault(states: &[State], memory: &Memory, image: &Image) -> String {
+    let (what, hint) = Cause::TripleFault.describe(false);
+    let mut text = format!("{what}; {hint}");
+    for state in states.iter().filter(|state| state.is_started()) {
+        add_state(&mut text, state, None, memory, image);
+    }
+    text
+}
+
+/// Adds a vCPU's state, and the bytes of the instruction that it is at: `code`, or what is there.
+fn add_state(
+    text: &mut String,
+    state: &State,
+    code: Option<Vec<u8>>,
+    memory: &Memory,
+    image: &Image,
+) {
+    // Writing to a String does not fail.
+    let _ = write!(text, "\n{}", state.describe(memory, image));
+    if let Some(code) = code.or_else(|| read_code(state, memory, image)) {
+        let bytes: Vec<_> = code.iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = write!(text, "\ncode at rip: {}", bytes.join(" "));
+    }
 }
 
 /// For an emulation failure the instruction's bytes, empty where KVM does not tell them.

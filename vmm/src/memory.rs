@@ -1,15 +1,18 @@
-//! Guest RAM: private anonymous memory, in two regions around the 32-bit hole.
+//! Guest RAM, in two regions around the 32-bit hole: private anonymous memory, or a file in memory
+//! where another process is to map it, too.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use ringlet_abi::{HIGH_RAM_BASE, LOW_RAM_END};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
-    Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap,
 };
 
 /// Less does not hold the kernel and a root file system.
@@ -66,18 +69,64 @@ pub fn layout(size: u64) -> Vec<(u64, u64)> {
 ///
 /// [`MemoryError`], before anything is mapped if the size makes no sense.
 pub fn map(size: u64) -> Result<GuestMemoryMmap, MemoryError> {
+    map_regions(size, None)
+}
+
+/// As [`map`], with all RAM in one file in memory, which it gives: for another process to map.
+///
+/// # Errors
+///
+/// As for [`map`].
+pub fn map_shared(size: u64) -> Result<(GuestMemoryMmap, File), MemoryError> {
+    check(size, host_ram())?;
+    let failed = |error: io::Error| MemoryError::Map {
+        size,
+        cause: error.to_string(),
+    };
+    let file = memory_file(c"ringlet-ram").map_err(failed)?;
+    file.set_len(size).map_err(failed)?;
+    Ok((map_regions(size, Some(&file))?, file))
+}
+
+/// An empty file in memory.
+///
+/// # Errors
+///
+/// Those of memfd_create(2).
+pub fn memory_file(name: &CStr) -> io::Result<File> {
+    // SAFETY: the name is a C string.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    match fd {
+        // SAFETY: the descriptor is new and nobody else's.
+        0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Maps the regions, of `file` one behind the other if there is one.
+fn map_regions(size: u64, file: Option<&File>) -> Result<GuestMemoryMmap, MemoryError> {
     check(size, host_ram())?;
     let failed = |cause: &dyn std::fmt::Display| MemoryError::Map {
         size,
         cause: cause.to_string(),
     };
     let mut regions = Vec::new();
+    let mut offset = 0;
     for (base, len) in layout(size) {
-        let mapping = MmapRegionBuilder::new(len as usize)
-            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-            .build()
-            .map_err(|error| failed(&error))?;
+        let builder =
+            MmapRegionBuilder::new(len as usize).with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
+        let builder = match file {
+            Some(file) => {
+                let file = file.try_clone().map_err(|error| failed(&error))?;
+                builder
+                    .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
+                    .with_file_offset(FileOffset::new(file, offset))
+            }
+            None => builder
+                .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE),
+        };
+        offset += len;
+        let mapping = builder.build().map_err(|error| failed(&error))?;
         // SAFETY: the range is the mapping that was just made; the advice changes no content.
         let advised =
             unsafe { libc::madvise(mapping.as_ptr().cast(), len as usize, libc::MADV_HUGEPAGE) };

@@ -29,7 +29,8 @@ use crate::{Activation, VirtioDevice, Worker};
 /// Bytes of a sector, the unit of every address and length in the protocol.
 pub const SECTOR: u64 = 512;
 
-const QUEUE_SIZE: u16 = 256;
+/// Most entries of the queue.
+pub const QUEUE_SIZE: u16 = 256;
 /// A request's data segments: what a chain of the queue's size holds beside header and status.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// Sectors of one discard: 1 GiB.

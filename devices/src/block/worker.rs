@@ -70,7 +70,8 @@ struct Slot {
     buffered: bool,
 }
 
-/// Serves `queue` until told to stop. When it returns no operation is in flight.
+/// Serves `queue` until told to stop. When it returns no operation is in flight, and all requests
+/// that were taken have been given back.
 ///
 /// # Errors
 ///
@@ -149,8 +150,8 @@ impl<E: Engine> Server<E> {
     }
 
     fn run(mut self) -> Result<(), QueueError> {
-        let result = self.serve();
-        // The host must be done with guest memory before the worker ends.
+        let result = self.serve().and_then(|()| self.finish());
+        // After an error, too, the host must be done with guest memory before the worker ends.
         while self.in_flight() {
             if let Err(error) = self.engine.flush().and_then(|()| self.engine.wait()) {
                 // Nothing can be known of the operations any more: better to end than to let them
@@ -188,6 +189,20 @@ impl<E: Engine> Server<E> {
             }
         }
         Ok(())
+    }
+
+    /// Completes what is in flight.
+    fn finish(&mut self) -> Result<(), QueueError> {
+        while self.in_flight() {
+            self.engine.flush()?;
+            while let Some(completion) = self.engine.next_completion() {
+                self.complete(completion)?;
+            }
+            if self.in_flight() {
+                self.engine.wait()?;
+            }
+        }
+        self.queue.announce()
     }
 
     /// Waits for the host, the driver or the order to stop.

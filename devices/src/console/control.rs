@@ -244,16 +244,15 @@ impl ControlQueues {
 
 impl MutEventSubscriber for ControlQueues {
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        for doorbell in &self.doorbells {
-            // EAGAIN says that this one did not ring.
-            let _ = doorbell.read();
-        }
         lock(&self.shared.control).serve();
     }
 
+    /// Each ring of a doorbell is an event, though none is read here: without MULTIPORT that of port
+    /// 0's output belongs to the output thread, which would sleep on if a ring were taken from it.
     fn init(&mut self, ops: &mut EventOps<'_>) {
         for doorbell in &self.doorbells {
-            if let Err(error) = ops.add(Events::new(doorbell, EventSet::IN)) {
+            let events = EventSet::IN | EventSet::EDGE_TRIGGERED;
+            if let Err(error) = ops.add(Events::new(doorbell, events)) {
                 log::error!("console: {error}");
             }
         }

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use event_manager::{EventManager, SubscriberOps};
 
 use super::*;
-use crate::testing::{BUFFERS, Buffer, Driver, Random, hostile_chains};
+use crate::testing::{BUFFERS, Buffer, DEADLINE, Driver, Random, hostile_chains};
 
 const MULTIPORT: u64 = 1 << F_MULTIPORT;
-const DEADLINE: Duration = Duration::from_secs(20);
 
 const RX: usize = rx_queue(STDIN);
 const OUT: usize = tx_queue(STDOUT);
@@ -274,9 +273,7 @@ fn a_reset_ends_blocked_streams() {
     let at = BUFFERS + 0x1_0000;
     bench.driver.send(OUT, &[Buffer::Readable(at, 0x4_0000)]);
     thread::sleep(Duration::from_millis(20));
-    let start = Instant::now();
     bench.driver.start(MULTIPORT);
-    assert!(start.elapsed() < DEADLINE);
     bench.open_ports();
 }
 
@@ -284,15 +281,19 @@ fn a_reset_ends_blocked_streams() {
 fn a_driver_without_multiport_has_one_port() {
     let mut bench = Bench::new();
     bench.driver.start(0);
-    bench.print(tx_queue(STDIN), b"plain");
-    let mut text = [0; 5];
-    bench
-        .output
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut text)
-        .unwrap();
-    assert_eq!(text, *b"plain");
+    // Often enough that the output thread sleeps before some of them: each ring must wake it.
+    for _ in 0..500 {
+        bench.print(tx_queue(STDIN), b"plain");
+        let mut text = [0; 5];
+        bench
+            .output
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut text)
+            .unwrap();
+        assert_eq!(text, *b"plain");
+        thread::sleep(Duration::from_micros(100));
+    }
 }
 
 #[test]

@@ -19,6 +19,9 @@ mod process;
 
 pub use process::{Footer, ProcessSpec, ProcessSpecError, StreamSet, TerminalSize};
 
+/// CPUs that the kernel can have.
+pub const MAX_CPUS: usize = 64;
+
 /// Guest RAM lies below this address and, what does not fit, from [`HIGH_RAM_BASE`] on.
 pub const LOW_RAM_END: u64 = 0xc000_0000;
 /// Where RAM continues above the 32-bit hole.
@@ -46,6 +49,15 @@ pub const MODULE_PROCESS: &str = "process";
 
 /// I/O port of the 16550 serial port: kernel log and panics; the VMM copies it to stderr.
 pub const SERIAL_PORT: u16 = 0x3f8;
+
+/// The interrupt vector by which a VMM asks the kernel to list its tasks on the serial port: a message
+/// to all local APICs.
+pub const REPORT_VECTOR: u32 = 0x5a;
+/// I/O port and IOAPIC pin of a second serial port, where there is no control page: a byte that
+/// arrives there asks for what all CPUs do, and for the tasks.
+pub const REPORT_PORT: u16 = 0x2f8;
+/// See [`REPORT_PORT`].
+pub const REPORT_IRQ: u32 = 3;
 
 /// Registers of the control page: 32-bit little-endian writes; a read gives 0. Where the command
 /// line announces no control page the kernel says the same on the serial port.
@@ -182,6 +194,13 @@ pub mod control {
 pub mod console {
     /// Ports, by number and by the name that `VIRTIO_CONSOLE_PORT_NAME` gives.
     pub const PORTS: [(u32, &str); 3] = [(0, "stdin"), (1, "stdout"), (2, "stderr")];
+
+    /// One more port where [`FIRST_PORT`] is given, if the device has it: through it the VMM says that
+    /// the terminal has another size, in columns and rows of 16 bits each, little-endian. Ringlet's
+    /// own device has the size in its configuration space.
+    pub const SIZE_PORT: (u32, &str) = (PORTS.len() as u32, "size");
+    /// Bytes of such a message.
+    pub const SIZE_MESSAGE: usize = 4;
 
     /// On the command line, without a control page: another VMM's device has such ports too, and
     /// this is what their numbers are counted from. Without it port 0 serves all three streams.

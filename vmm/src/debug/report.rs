@@ -23,13 +23,14 @@ const RET: u8 = 0xc3;
 /// A vCPU's state at one moment.
 #[derive(Clone, Debug)]
 pub struct State {
-    index: u32,
+    /// The vCPU's number.
+    pub index: u32,
     /// General registers.
     pub regs: kvm_regs,
     /// Segment and control registers.
     pub sregs: kvm_sregs,
     /// `KVM_MP_STATE_*`.
-    activity: u32,
+    pub activity: u32,
 }
 
 impl State {
@@ -47,13 +48,17 @@ impl State {
         })
     }
 
-    /// Several lines without a newline at the end: mode, registers and backtrace.
-    pub fn describe(&self, memory: &Memory, image: &Image) -> String {
-        let started = !matches!(
+    /// Whether the guest has started the vCPU.
+    pub fn is_started(&self) -> bool {
+        !matches!(
             self.activity,
             KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED
-        );
-        if !started {
+        )
+    }
+
+    /// Several lines without a newline at the end: mode, registers and backtrace.
+    pub fn describe(&self, memory: &Memory, image: &Image) -> String {
+        if !self.is_started() {
             return format!("vCPU {}: not started by the guest", self.index);
         }
         let activity = match self.activity {
@@ -200,17 +205,28 @@ fn interrupted(space: &AddressSpace<'_>, rsp: u64) -> Option<(u64, u64)> {
     (is_user(word(1)?) && is_user(word(4)?)).then_some((word(0)?, word(3)?))
 }
 
-/// The report on all vCPUs, with a newline at its end. What they do meanwhile goes on.
-pub fn all(ports: &[Port<Cpu>], memory: &Memory, image: &Image) -> String {
+/// The states of KVM's vCPUs, or why there is none. What the vCPUs do meanwhile goes on.
+pub fn states(ports: &[Port<Cpu>]) -> Vec<Result<State, String>> {
     (0..)
         .zip(ports)
         .map(
             |(index, port)| match port.ask(move |cpu| State::of(&cpu.fd, index)) {
-                Ok(Ok(state)) => state.describe(memory, image) + "\n",
-                Ok(Err(error)) => format!("vCPU {index}: {error}\n"),
-                Err(error) => format!("vCPU {index}: {error}\n"),
+                Ok(Ok(state)) => Ok(state),
+                Ok(Err(error)) => Err(format!("vCPU {index}: {error}")),
+                Err(error) => Err(format!("vCPU {index}: {error}")),
             },
         )
+        .collect()
+}
+
+/// The report on vCPUs in these `states`, with a newline at its end.
+pub fn all(states: &[Result<State, String>], memory: &Memory, image: &Image) -> String {
+    states
+        .iter()
+        .map(|state| match state {
+            Ok(state) => state.describe(memory, image) + "\n",
+            Err(why) => format!("{why}\n"),
+        })
         .collect()
 }
 

@@ -3,20 +3,25 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
-use ringlet_abi::console::{FIRST_PORT, PORTS};
-use ringlet_devices::block::{self, Access, Disk};
+use ringlet_abi::console::{FIRST_PORT, PORTS, SIZE_PORT};
+use ringlet_abi::{REPORT_IRQ, REPORT_PORT};
+use ringlet_devices::block;
 
 use super::process::Process;
 use crate::config::Config;
 
-/// Without ACPI the devices are announced on the kernel's command line, which is all it knows.
-const MACHINE: &str = "microvm,acpi=off,pit=on,pic=on,rtc=on";
+/// With the second I/O APIC, which there is with ACPI only, there are more places for devices. Then
+/// QEMU does not announce them on the kernel's command line, which is all that it knows.
+const MACHINE: &str = "microvm,acpi=on,ioapic2=on,pit=on,pic=on,rtc=on,memory-backend=ram";
+/// The places: addresses and interrupts one behind the other, counted from here on.
+const VIRTIO_BASE: u64 = 0xfeb0_0000;
+const VIRTIO_SIZE: u64 = 512;
+const VIRTIO_IRQ: u32 = 24;
 /// QEMU reserves port 0 for a console of the kind that serves all streams.
 const FIRST: u32 = 1;
 
@@ -25,37 +30,46 @@ pub(super) struct Launch {
     arguments: Vec<OsString>,
     /// What it inherits.
     passed: Vec<OwnedFd>,
-    disks: usize,
+    /// Places that are taken.
+    devices: u32,
+    command_line: String,
 }
 
 impl Launch {
-    /// A machine with memory, CPUs, kernel and `initrd`, and no devices yet.
-    pub(super) fn new(config: &Config, initrd: File) -> Self {
+    /// A machine with CPUs, kernel, `initrd` and `memory`, and no devices yet.
+    pub(super) fn new(config: &Config, initrd: File, memory: File) -> Self {
         let mut launch = Self {
             arguments: Vec::new(),
             passed: Vec::new(),
-            disks: 0,
+            devices: 0,
+            command_line: format!(
+                "{FIRST_PORT}={FIRST} ringlet.cpus={} loglevel={} mode={} {}",
+                config.cpus, config.kernel_log, config.mode, config.append
+            ),
         };
-        for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+        for flag in ["-nodefaults", "-no-user-config"] {
             launch.arguments.push(flag.into());
         }
         let initrd = launch.pass(initrd.into());
+        let memory = launch.pass(memory.into());
         for (option, value) in [
+            (
+                "-object",
+                format!(
+                    "memory-backend-file,id=ram,size={}B,mem-path={memory},share=on",
+                    config.memory
+                ),
+            ),
             ("-machine", MACHINE.to_owned()),
             ("-accel", "tcg".to_owned()),
             ("-cpu", "max".to_owned()),
             ("-smp", config.cpus.to_string()),
             ("-m", format!("size={}B", config.memory)),
             ("-display", "none".to_owned()),
+            // A guest that resets itself stays as it is, to be looked at.
+            ("-action", "reboot=shutdown,shutdown=pause".to_owned()),
             ("-global", "virtio-mmio.force-legacy=false".to_owned()),
             ("-initrd", initrd),
-            (
-                "-append",
-                format!(
-                    "{FIRST_PORT}={FIRST} loglevel={} mode={}",
-                    config.kernel_log, config.mode
-                ),
-            ),
         ] {
             launch.option(option, value);
         }
@@ -77,14 +91,34 @@ impl Launch {
         Ok(reader)
     }
 
-    /// Adds the console with a port for each standard stream; gives the other ends.
+    /// Adds a second serial port, which asks the kernel for reports; gives the other end, which does
+    /// not block.
     ///
     /// # Errors
     ///
     /// Those of socketpair(2).
-    pub(super) fn add_console(&mut self) -> io::Result<[UnixStream; PORTS.len()]> {
-        let ports = FIRST + PORTS.len() as u32;
-        self.option("-device", format!("virtio-serial-device,max_ports={ports}"));
+    pub(super) fn add_request_port(&mut self) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let fd = theirs.as_raw_fd();
+        self.pass(theirs.into());
+        self.option("-chardev", format!("socket,id=requests,fd={fd}"));
+        self.option(
+            "-device",
+            format!("isa-serial,chardev=requests,iobase={REPORT_PORT:#x},irq={REPORT_IRQ}"),
+        );
+        Ok(ours)
+    }
+
+    /// Adds the console with a port for each standard stream, and one for the terminal's size; gives
+    /// the other ends.
+    ///
+    /// # Errors
+    ///
+    /// Those of socketpair(2).
+    pub(super) fn add_console(&mut self) -> io::Result<[UnixStream; PORTS.len() + 1]> {
+        let ports = FIRST + PORTS.len() as u32 + 1;
+        self.device(&format!("virtio-serial-device,max_ports={ports}"));
         let mut add = |(number, name): (u32, &str)| {
             let (ours, theirs) = UnixStream::pair()?;
             let fd = theirs.as_raw_fd();
@@ -98,53 +132,37 @@ impl Launch {
             io::Result::Ok(ours)
         };
         let [input, output, error] = PORTS;
-        Ok([add(input)?, add(output)?, add(error)?])
+        Ok([add(input)?, add(output)?, add(error)?, add(SIZE_PORT)?])
     }
 
     /// Adds the entropy device.
     pub(super) fn add_entropy(&mut self) {
-        self.option("-device", "virtio-rng-device");
+        self.device("virtio-rng-device");
     }
 
-    /// Adds `disk`, by its descriptor: its lock holds as long as QEMU lives.
+    /// Adds a disk that is served at the other end of `socket`.
+    pub(super) fn add_disk(&mut self, socket: UnixStream) {
+        let fd = socket.as_raw_fd();
+        self.passed.push(socket.into());
+        self.option("-chardev", format!("socket,id=disk{fd},fd={fd}"));
+        self.device(&format!(
+            "vhost-user-blk,chardev=disk{fd},queue-size={}",
+            block::QUEUE_SIZE
+        ));
+    }
+
+    /// Adds a connection to the monitor, whose other end this gives.
     ///
     /// # Errors
     ///
-    /// Those of dup(2) and fstat(2).
-    pub(super) fn add_disk(&mut self, disk: &Disk) -> io::Result<()> {
-        let index = self.disks;
-        self.disks += 1;
-        let file = disk.file();
-        let driver = match file.metadata()?.file_type().is_block_device() {
-            true => "host_device",
-            false => "file",
-        };
-        let on = |wanted| if wanted { "on" } else { "off" };
-        let fd = file.as_fd().try_clone_to_owned()?;
-        self.option("-add-fd", format!("fd={},set={index}", fd.as_raw_fd()));
-        self.passed.push(fd);
-        let engine = match block::has_io_uring() {
-            true => "io_uring",
-            false => "threads",
-        };
-        self.option(
-            "-blockdev",
-            format!(
-                "driver={driver},node-name=disk{index},filename=/dev/fdset/{index},locking=off,\
-                 aio={engine},cache.direct={},read-only={},discard=unmap",
-                on(disk.is_direct()),
-                on(disk.access() == Access::ReadOnly),
-            ),
-        );
-        // Unless told, QEMU stops the guest when the host's disk is full.
-        self.option(
-            "-device",
-            format!(
-                "virtio-blk-device,drive=disk{index},serial=ringlet-disk{index},werror=report,\
-                 rerror=report"
-            ),
-        );
-        Ok(())
+    /// Those of socketpair(2).
+    pub(super) fn add_monitor(&mut self, name: &str) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let fd = theirs.as_raw_fd();
+        self.passed.push(theirs.into());
+        self.option("-chardev", format!("socket,id={name},fd={fd}"));
+        self.option("-mon", format!("chardev={name},mode=control"));
+        Ok(ours)
     }
 
     /// Waits for a debugger at `socket`, which listens.
@@ -173,10 +191,22 @@ impl Launch {
     pub(super) fn start(&mut self, qemu: &Path) -> io::Result<Process> {
         let mut command = Command::new(qemu);
         command.args(self.arguments.drain(..));
+        command.args(["-append", &self.command_line]);
         log::debug!("{command:?}");
         // The copies here close with that: who reads the other ends sees the end of QEMU.
         let passed: Vec<_> = self.passed.drain(..).collect();
         Process::start(&mut command, &passed)
+    }
+
+    /// Adds a virtio device in the next place.
+    fn device(&mut self, device: &str) {
+        let place = self.devices;
+        self.devices += 1;
+        self.option("-device", format!("{device},bus=virtio-mmio-bus.{place}"));
+        let base = VIRTIO_BASE + u64::from(place) * VIRTIO_SIZE;
+        let irq = VIRTIO_IRQ + place;
+        let announced = format!(" virtio_mmio.device={VIRTIO_SIZE}@{base:#x}:{irq}");
+        self.command_line.push_str(&announced);
     }
 
     fn option(&mut self, name: &str, value: impl Into<OsString>) {

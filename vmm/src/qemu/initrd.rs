@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use ringlet_abi::Footer;
 
-use super::process::memory_file;
+use crate::memory::memory_file;
 
 /// A file in memory with the first `size` bytes of `image` and, behind it as [`Footer`] says, the
 /// encoded `process`.

@@ -7,27 +7,33 @@
 
 mod command;
 mod initrd;
+mod inspect;
+mod monitor;
 mod process;
 mod pump;
+mod registers;
 mod serial;
 
 use std::fs::File;
-use std::io::{self, PipeReader};
+use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use event_manager::EventManager;
 use ringlet_abi::TerminalSize;
-use ringlet_devices::Worker;
-use ringlet_devices::block::Disk;
+use ringlet_abi::block::FEATURE_NOSPC;
+use ringlet_abi::console::SIZE_MESSAGE;
+use ringlet_devices::block::{Block, EngineKind};
+use ringlet_devices::{Memory, VhostUser, Worker};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot;
 use crate::builder::{self, BuildError};
 use crate::config::Config;
-use crate::debug::Server;
+use crate::debug::{Image, Server};
+use crate::kernel_image::LoadedKernel;
 use crate::lifecycle::{Guest, Lifecycle, RunError, VirtualMachine};
 use crate::memory;
 use crate::outcome::{Ending, Outcome};
@@ -35,13 +41,10 @@ use crate::signals::Signals;
 use crate::terminal::RawMode;
 use crate::timeline::{Stage, Timeline};
 use command::Launch;
+use inspect::Inspector;
+use monitor::Monitor;
 use process::Process;
 use pump::Drained;
-
-/// Virtual CPUs that the machine type has at most.
-const MAX_CPUS: usize = 288;
-/// Its virtio-mmio devices on the one I/O APIC, less console and entropy.
-const MAX_DISKS: usize = 6;
 
 /// A guest that QEMU is about to run.
 pub struct QemuVm {
@@ -49,11 +52,18 @@ pub struct QemuVm {
     launch: Launch,
     /// Our ends of the standard streams' ports: input, output, error.
     ports: [UnixStream; 3],
+    /// Where the terminal's size is told.
+    sizes: UnixStream,
     serial: Option<PipeReader>,
+    /// Our end of the serial port that asks for reports.
+    requests: UnixStream,
     timeline: Arc<Timeline>,
     server: Option<Server>,
-    /// The locks.
-    _disks: Vec<Disk>,
+    /// The monitor's events.
+    events: Option<Monitor>,
+    inspector: Arc<Inspector>,
+    /// What serves the disks.
+    _disks: Vec<Worker>,
 }
 
 /// Prepares the guest that `config` describes for QEMU, whose command is `qemu`.
@@ -66,41 +76,51 @@ pub fn build(
     qemu: PathBuf,
     timeline: &Arc<Timeline>,
 ) -> Result<QemuVm, BuildError> {
-    let disks = builder::open_disks(config, MAX_DISKS)?;
+    let disks = builder::open_disks(config)?;
     let server = config.gdb.as_ref().map(Server::bind).transpose()?;
-    if config.cpus as usize > MAX_CPUS {
-        return Err(BuildError::TooManyCpus {
-            wanted: config.cpus,
-            max: MAX_CPUS,
-            vmm: "QEMU's microvm",
-        });
-    }
-    let initrd = check_images(config)?;
+    builder::check_cpus_of_kernel(config.cpus)?;
+    let (initrd, kernel) = check_images(config)?;
 
-    let mut launch = Launch::new(config, initrd);
+    let (memory, ram) = memory::map_shared(config.memory)?;
+    let mut launch = Launch::new(config, initrd, ram);
     let serial = launch.add_serial_port()?;
-    let ports = launch.add_console()?;
+    let requests = launch.add_request_port()?;
+    let [input, output, error, sizes] = launch.add_console()?;
+    // What the guest does not take is not waited for.
+    sizes.set_nonblocking(true)?;
     launch.add_entropy();
-    for disk in &disks {
-        launch.add_disk(disk)?;
+    let mut workers = Vec::new();
+    for (index, disk) in disks.into_iter().enumerate() {
+        let (ours, theirs) = UnixStream::pair()?;
+        launch.add_disk(theirs);
+        let block = Block::new(&builder::disk_name(index), disk, EngineKind::Auto);
+        // QEMU passes on the features that it knows, and not this one.
+        workers.push(VhostUser::serve(block, 1 << FEATURE_NOSPC, ours)?);
     }
     if let Some(server) = &server {
         launch.add_debugger(server.as_fd())?;
     }
+    let events = Monitor::new(launch.add_monitor("events")?);
+    let commands = Monitor::new(launch.add_monitor("commands")?);
+    let inspector = Inspector::new(commands, Memory::new(memory), Image::new(kernel));
     Ok(QemuVm {
         qemu,
         launch,
-        ports,
+        ports: [input, output, error],
+        sizes,
         serial: Some(serial),
+        requests,
         timeline: Arc::clone(timeline),
         server,
-        _disks: disks,
+        events: Some(events),
+        inspector: Arc::new(inspector),
+        _disks: workers,
     })
 }
 
 /// Checks size of memory, kernel and root file system image, by loading them as for KVM: QEMU's own
-/// messages do not say what to do. Gives what QEMU is to load beside the kernel.
-fn check_images(config: &Config) -> Result<File, BuildError> {
+/// messages do not say what to do. Gives what QEMU is to load beside the kernel, and that.
+fn check_images(config: &Config) -> Result<(File, LoadedKernel), BuildError> {
     let memory = memory::map(config.memory)?;
     let kernel = builder::load_kernel(config, &memory)?;
     let process = config
@@ -110,7 +130,7 @@ fn check_images(config: &Config) -> Result<File, BuildError> {
     let named = |cause| builder::name_rootfs(config, cause);
     let (image, size) = boot::open_image(&config.rootfs).map_err(named)?;
     boot::place_modules(config, &kernel, size, process.len() as u64).map_err(named)?;
-    Ok(initrd::make(&image, size, &process)?)
+    Ok((initrd::make(&image, size, &process)?, kernel))
 }
 
 impl VirtualMachine for QemuVm {
@@ -126,9 +146,21 @@ impl VirtualMachine for QemuVm {
 
         let drained = Arc::new(Drained::new()?);
         let guest = Running {
+            requests: self.requests.try_clone()?,
             process: Arc::clone(&process),
             drained: Arc::clone(&drained),
+            inspector: Arc::clone(&self.inspector),
+            sizes: self.sizes.try_clone()?,
         };
+        let crash = Arc::new(OnceLock::new());
+        if let Some(events) = self.events.take() {
+            let (process, inspector) = (Arc::clone(&process), Arc::clone(&self.inspector));
+            let crash = Arc::clone(&crash);
+            // No worker: it ends with QEMU, and is not waited for.
+            std::thread::Builder::new()
+                .name("events".to_owned())
+                .spawn(move || watch(events, &process, &inspector, &crash))?;
+        }
         let mut life = Lifecycle::start(&mut events, guest, &ending, signals, raw);
         if let Some(port) = self.serial.take() {
             let mut listener = serial::Listener::new(&ending, &self.timeline);
@@ -140,7 +172,9 @@ impl VirtualMachine for QemuVm {
                 .name("serial".to_owned())
                 .spawn(move || {
                     listener.listen(port);
-                    ending.end(Outcome::Crash(process.describe_end()));
+                    let crash = crash.get().cloned();
+                    let crash = crash.unwrap_or_else(|| process.describe_end());
+                    ending.end(Outcome::Crash(crash));
                     drop(stream);
                 })?;
         }
@@ -188,10 +222,27 @@ fn own(stream: impl AsFd) -> io::Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned()
 }
 
+/// Ends QEMU when the guest has reset itself, and first looks why. The kernel does that, too, when it
+/// has said how it ended: that counts more.
+fn watch(mut events: Monitor, process: &Process, inspector: &Inspector, crash: &OnceLock<String>) {
+    // An error says that QEMU has ended.
+    while let Ok((name, _)) = events.next_event() {
+        if name == "SHUTDOWN" {
+            let report = inspector.triple_fault();
+            // It is set once.
+            let _ = crash.set(report.unwrap_or_else(|error| error.to_string()));
+            return process.signal(libc::SIGKILL);
+        }
+    }
+}
+
 /// A running guest as signals reach it.
 struct Running {
+    requests: UnixStream,
     process: Arc<Process>,
     drained: Arc<Drained>,
+    inspector: Arc<Inspector>,
+    sizes: UnixStream,
 }
 
 impl Guest for Running {
@@ -199,11 +250,23 @@ impl Guest for Running {
         self.drained.event()
     }
 
-    /// The ports of QEMU have no size: the program keeps the one that it started with.
-    fn resize(&self, _size: TerminalSize) {}
+    fn resize(&self, size: TerminalSize) {
+        let mut message = [0; SIZE_MESSAGE];
+        message[..2].copy_from_slice(&size.columns.to_le_bytes());
+        message[2..].copy_from_slice(&size.rows.to_le_bytes());
+        // A socket takes small messages whole or not at all.
+        if let Err(error) = (&self.sizes).write_all(&message) {
+            log::debug!("the terminal's size: {error}");
+        }
+    }
 
     fn report(&self) -> String {
-        "ringlet: the CPUs are QEMU's; use --gdb to look into them\n".to_owned()
+        self.inspector.report()
+    }
+
+    fn request_tasks(&self) {
+        // Requests that were not taken are enough.
+        let _ = (&self.requests).write(b"t");
     }
 
     fn pause(&self) {

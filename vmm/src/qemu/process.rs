@@ -1,32 +1,18 @@
 //! QEMU's process: started so that it ends with Ringlet, signalled, and asked why it ended.
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+use crate::memory::memory_file;
 
 /// A process of QEMU. Dropping it kills it and waits for its end.
 pub(super) struct Process {
     pid: libc::pid_t,
     /// What it has written to its standard output and error.
     messages: File,
-}
-
-/// An empty file in memory.
-///
-/// # Errors
-///
-/// Those of memfd_create(2).
-pub(super) fn memory_file(name: &CStr) -> io::Result<File> {
-    // SAFETY: the name is a C string.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
-    match fd {
-        // SAFETY: the descriptor is new and nobody else's.
-        0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 impl Process {
@@ -92,11 +78,7 @@ impl Process {
         }
         log::debug!("QEMU ended ({code}, {status}): {text}");
         match (code, status) {
-            (libc::CLD_EXITED, 0) => {
-                "the guest reset its processor and did not say why: the guest \
-                                      kernel's tables or stack are bad (see --gdb)"
-                    .to_owned()
-            }
+            (libc::CLD_EXITED, 0) => "QEMU ended and does not say why".to_owned(),
             (libc::CLD_EXITED, status) => {
                 let reason = text.lines().last().unwrap_or("it does not say why");
                 let prefix = "qemu-system-x86_64: ";
@@ -151,7 +133,7 @@ mod tests {
         let told = process.describe_end();
         assert!(told.contains(": no such device (status 1)"), "{told}");
         let process = Process::start(&mut Command::new("/bin/true"), &[]).unwrap();
-        assert!(process.describe_end().contains("reset"));
+        assert!(process.describe_end().contains("QEMU ended"));
         let process = Process::start(Command::new("/bin/sleep").arg("100"), &[]).unwrap();
         process.kill();
         assert!(process.describe_end().contains("signal 9"));
@@ -167,6 +149,6 @@ mod tests {
         );
         let mut command = Command::new("/bin/sh");
         let process = Process::start(command.args(["-c", &script]), &[passed.into()]).unwrap();
-        assert!(process.describe_end().contains("reset"));
+        assert!(process.describe_end().contains("QEMU ended"));
     }
 }

@@ -3,8 +3,17 @@
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use crate::guest::{Code, Dir, EXIT, MARK, await_end, finish, start, stderr};
+use crate::guest::{Code, DEADLINE, Dir, EXIT, MARK, await_end, finish, start, stderr};
 use ringlet_abi::control::Exit;
+
+/// Bytes that wait in a pipe.
+fn waiting(pipe: &impl AsRawFd) -> libc::c_int {
+    let mut count = 0;
+    // SAFETY: FIONREAD writes an int.
+    let result = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    assert_eq!(result, 0);
+    count
+}
 
 fn exiting(exit: Exit) -> Code {
     Code::default().store(EXIT, exit.encode()).hang()
@@ -144,14 +153,10 @@ fn signals_end_a_guest_that_does_not() {
         for cpus in ["1", "3"] {
             let code = Code::default().print("up\n").hang();
             let mut command = dir.ringlet(&code.elf(true));
-            let child = start(command.args(["--cpus", cpus]));
-            std::thread::sleep(Duration::from_millis(300));
-            let before = Instant::now();
-            // SAFETY: kill has no memory arguments, and the child is not waited for yet.
-            unsafe { libc::kill(child.id() as libc::pid_t, signal) };
-            let output = await_end(child);
-            assert_eq!(stderr(&output, status), "up\n");
-            assert!(before.elapsed() < Duration::from_secs(5));
+            let running = start(command.args(["--cpus", cpus]));
+            running.stderr.wait_for("up\n", 1);
+            running.signal(signal);
+            assert_eq!(stderr(&running.end(), status), "up\n");
         }
     }
 }
@@ -161,13 +166,14 @@ fn sigquit_reports_on_every_vcpu_and_the_guest_goes_on() {
     let dir = Dir::new();
     let code = Code::default().print("up\n").hang();
     let mut command = dir.ringlet(&code.elf(true));
-    let child = start(command.args(["--cpus", "3"]));
-    for signal in [libc::SIGQUIT, libc::SIGQUIT, libc::SIGTERM] {
-        std::thread::sleep(Duration::from_millis(300));
-        // SAFETY: kill has no memory arguments, and the child is not waited for yet.
-        unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+    let running = start(command.args(["--cpus", "3"]));
+    running.stderr.wait_for("up\n", 1);
+    for report in [1, 2] {
+        running.signal(libc::SIGQUIT);
+        running.stderr.wait_for("vCPU 2: ", report);
     }
-    let text = stderr(&await_end(child), 143);
+    running.signal(libc::SIGTERM);
+    let text = stderr(&running.end(), 143);
     let report = "vCPU 0: running in the kernel, CPL 0, protected mode\nrip=0x20";
     assert_eq!(text.matches(report).count(), 2, "{text}");
     for index in ["1", "2"] {
@@ -186,20 +192,17 @@ fn a_signal_ends_a_vm_whose_stderr_nobody_reads() {
     let line = Code::default().print(&"x".repeat(119).replacen('x', "\n", 1));
     let lines = (0..100).fold(Code::default(), |code, _| code.then(&line));
     let mut command = dir.ringlet(&lines.hang().elf(true));
-    let mut child = command.args(["--", "x"]).stderr(writer).spawn().unwrap();
+    let child = command.args(["--", "x"]).stderr(writer).spawn().unwrap();
     drop(command);
-    std::thread::sleep(Duration::from_secs(1));
+    let before = Instant::now();
+    // No room for one more line.
+    while waiting(&reader) <= size - 120 {
+        assert!(before.elapsed() < DEADLINE, "the pipe is not full");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     // SAFETY: kill has no memory arguments, and the child is not waited for yet.
     unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
-    let before = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        assert!(before.elapsed() < Duration::from_secs(10));
-        std::thread::sleep(Duration::from_millis(2));
-    };
-    assert_eq!(status.code(), Some(130));
+    assert_eq!(await_end(child).status.code(), Some(130));
     drop(reader);
 }
 
@@ -207,7 +210,7 @@ fn a_signal_ends_a_vm_whose_stderr_nobody_reads() {
 fn an_ignored_signal_stays_ignored() {
     use std::os::unix::process::CommandExt;
     let dir = Dir::new();
-    let mut command = dir.ringlet(&Code::default().hang().elf(true));
+    let mut command = dir.ringlet(&Code::default().print("up\n").hang().elf(true));
     // SAFETY: signal is async-signal-safe.
     unsafe {
         command.pre_exec(|| {
@@ -215,15 +218,14 @@ fn an_ignored_signal_stays_ignored() {
             Ok(())
         })
     };
-    let mut child = start(&mut command);
-    std::thread::sleep(Duration::from_millis(300));
-    // SAFETY: kill has no memory arguments, and the child is not waited for yet.
-    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGHUP) };
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(child.try_wait().unwrap().is_none());
-    // SAFETY: as above.
-    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
-    stderr(&await_end(child), 143);
+    let running = start(&mut command);
+    running.stderr.wait_for("up\n", 1);
+    running.signal(libc::SIGHUP);
+    // Signals that wait are served in the order of their numbers: this comes later.
+    running.signal(libc::SIGQUIT);
+    running.stderr.wait_for("vCPU 0: ", 1);
+    running.signal(libc::SIGTERM);
+    stderr(&running.end(), 143);
 }
 
 #[test]
@@ -238,15 +240,16 @@ fn memory_above_the_hole_is_there() {
 fn a_root_file_system_that_is_truncated_under_the_vm_ends_it() {
     let dir = Dir::new();
     // The last page of 64 MiB, where the image is: mov eax, [0x3fff000]; jmp back
-    let code = Code::default().bytes(&[0xa1, 0x00, 0xf0, 0xff, 0x03, 0xeb, 0xf9]);
+    let code = Code::default().print("up\n");
+    let code = code.bytes(&[0xa1, 0x00, 0xf0, 0xff, 0x03, 0xeb, 0xf9]);
     let mut image = b"070701".to_vec();
     image.resize(3 * 4096, 0);
     let image = dir.file("image", &image);
     let mut command = dir.ringlet(&code.elf(true));
-    let child = start(command.args(["--mem", "64M", "--rootfs"]).arg(&image));
-    std::thread::sleep(Duration::from_millis(300));
+    let running = start(command.args(["--mem", "64M", "--rootfs"]).arg(&image));
+    running.stderr.wait_for("up\n", 1);
     std::fs::write(&image, b"").unwrap();
-    let text = stderr(&await_end(child), 125);
+    let text = stderr(&running.end(), 125);
     assert!(
         text.contains("root file system image was truncated"),
         "{text}"

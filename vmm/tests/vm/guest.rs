@@ -1,12 +1,16 @@
 //! Tiny guests, made of hand-written machine code, and the command that runs them.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+/// Long enough for a machine with many times more work than it has CPUs.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Where the guests are loaded and entered.
 pub(crate) const LOAD_ADDRESS: u32 = 0x20_0000;
@@ -145,19 +149,83 @@ const EMPTY_ARCHIVE: &[u8] = b"0707010000000000000000000000000000000000000001000
 
 /// Adds `-- PROGRAM`, runs the command to its end and gives its output.
 pub(crate) fn finish(command: &mut Command) -> Output {
-    let child = start(command);
-    await_end(child)
+    start(command).end()
 }
 
 /// Adds `-- PROGRAM` and starts the command.
-pub(crate) fn start(command: &mut Command) -> Child {
-    command
+pub(crate) fn start(command: &mut Command) -> Running {
+    let mut child = command
         .args(["--", "/bin/program"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap()
+        .unwrap();
+    Running {
+        stderr: Transcript::of(child.stderr.take().unwrap()),
+        child,
+    }
+}
+
+/// A command that runs.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    /// What it has written to standard error.
+    pub(crate) stderr: Transcript,
+}
+
+impl Running {
+    pub(crate) fn signal(&self, signal: libc::c_int) {
+        // SAFETY: kill has no memory arguments, and the child is not waited for yet.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+    }
+
+    /// Waits for the end.
+    pub(crate) fn end(self) -> Output {
+        let mut output = await_end(self.child);
+        output.stderr = self.stderr.end();
+        output
+    }
+}
+
+/// What comes from a stream, read by a thread.
+pub(crate) struct Transcript {
+    text: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Transcript {
+    pub(crate) fn of(mut from: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&text);
+        let reader = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // An error, as a terminal gives whose other side is closed, is the end, too.
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                into.lock().unwrap().extend(&buffer[..count]);
+            }
+        });
+        Self { text, reader }
+    }
+
+    /// Waits until `wanted` has come that many times.
+    pub(crate) fn wait_for(&self, wanted: &str, times: usize) {
+        let start = Instant::now();
+        loop {
+            let text = String::from_utf8_lossy(&self.text.lock().unwrap()).into_owned();
+            if text.matches(wanted).count() >= times {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "no {wanted:?} in: {text}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Everything, to the end of the stream.
+    pub(crate) fn end(self) -> Vec<u8> {
+        self.reader.join().unwrap();
+        std::mem::take(&mut self.text.lock().unwrap())
+    }
 }
 
 /// Waits for the end of a command; one that does not end is killed, and that is a failure.
@@ -172,7 +240,7 @@ pub(crate) fn await_end(mut child: Child) -> Output {
                 String::from_utf8_lossy(&output.stderr)
             );
         }
-        std::thread::sleep(Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(2));
     }
     child.wait_with_output().unwrap()
 }

@@ -1,29 +1,46 @@
 //! The terminal is raw while the VM runs and is restored on every way out.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Child;
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
-use crate::guest::{Code, Dir, EXIT, await_end};
-
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::guest::{Code, DEADLINE, Dir, EXIT, Transcript, await_end};
 
 /// A pseudo-terminal with `ringlet` as the leader of its session.
 struct Terminal {
     master: File,
     slave: OwnedFd,
     child: Child,
+    screen: Transcript,
     /// What the terminal was like before.
     before: libc::termios,
-    _dir: Dir,
+    dir: Dir,
 }
 
 impl Terminal {
     fn start(code: &Code, args: &[&str]) -> Self {
+        Self::start_in(Dir::new(), code, args)
+    }
+
+    /// Starts a VM that waits for its debugger before the first instruction.
+    fn start_held(code: &Code, args: &[&str]) -> Self {
+        let dir = Dir::new();
+        let socket = dir.path().join("gdb");
+        let args = [&["--gdb", socket.to_str().unwrap()], args].concat();
+        Self::start_in(dir, code, &args)
+    }
+
+    /// Lets such a VM go: its debugger comes and leaves.
+    fn release(&self) {
+        drop(UnixStream::connect(self.dir.path().join("gdb")).unwrap());
+    }
+
+    fn start_in(dir: Dir, code: &Code, args: &[&str]) -> Self {
         let (mut master, mut slave) = (-1, -1);
         // SAFETY: the descriptors are written to valid places; name, modes and size are not given.
         let result = unsafe {
@@ -39,7 +56,6 @@ impl Terminal {
         // SAFETY: both are new and nobody else's.
         let (master, slave) = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
         let before = modes(&slave);
-        let dir = Dir::new();
         let stream = || slave.try_clone().unwrap();
         let mut command = dir.ringlet(&code.elf(true));
         command
@@ -58,11 +74,12 @@ impl Terminal {
         };
         let child = command.spawn().unwrap();
         Self {
+            screen: Transcript::of(master.try_clone().unwrap()),
             master,
             slave,
             child,
             before,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -89,13 +106,7 @@ impl Terminal {
     }
 
     /// Waits for the end; the terminal must be as it was. Gives status and what was written.
-    fn end(mut self) -> (std::process::ExitStatus, String) {
-        let reader = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            // EIO says that the other side is closed.
-            let _ = self.master.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
-        });
+    fn end(self) -> (std::process::ExitStatus, String) {
         let status = await_end(self.child).status;
         let (before, after) = (self.before, modes(&self.slave));
         assert_eq!(after.c_lflag, before.c_lflag);
@@ -104,7 +115,8 @@ impl Terminal {
             (before.c_oflag, before.c_iflag)
         );
         drop(self.slave);
-        (status, reader.join().unwrap())
+        let text = String::from_utf8_lossy(&self.screen.end()).into_owned();
+        (status, text)
     }
 }
 
@@ -124,7 +136,7 @@ fn control_characters_end_the_vm_or_report() {
     assert_ne!(modes(&terminal.slave).c_lflag & libc::ISIG, 0);
     // Ctrl-\ only asks for a report.
     terminal.type_in(b"\x1c");
-    std::thread::sleep(Duration::from_millis(300));
+    terminal.screen.wait_for("vCPU 0: ", 1);
     terminal.type_in(b"\x03");
     let (status, text) = terminal.end();
     assert_eq!(status.code(), Some(130));
@@ -134,11 +146,10 @@ fn control_characters_end_the_vm_or_report() {
 
 #[test]
 fn the_terminal_is_restored_after_an_exit_a_crash_and_a_fatal_signal() {
-    // Long enough to see the terminal raw: ecx = 0x10000; loop
-    let slow = Code::default().bytes(&[0xb9, 0, 0, 1, 0, 0xe2, 0xfe]);
-    let exit = slow.clone().store(EXIT, 4).hang();
-    let terminal = Terminal::start(&exit, &["--timeline"]);
+    let exit = Code::default().store(EXIT, 4).hang();
+    let terminal = Terminal::start_held(&exit, &["--timeline"]);
     terminal.await_raw(true);
+    terminal.release();
     let (status, text) = terminal.end();
     assert_eq!(status.code(), Some(4));
     assert!(
@@ -146,12 +157,13 @@ fn the_terminal_is_restored_after_an_exit_a_crash_and_a_fatal_signal() {
         "{text}"
     );
 
-    let crash = slow
+    let crash = Code::default()
         .bytes(&[0x0f, 0x01, 0x1d])
         .bytes(&0x30_0000_u32.to_le_bytes())
         .bytes(&[0x0f, 0x0b]);
-    let terminal = Terminal::start(&crash, &[]);
+    let terminal = Terminal::start_held(&crash, &[]);
     terminal.await_raw(true);
+    terminal.release();
     let (status, text) = terminal.end();
     assert_eq!(status.code(), Some(125));
     assert!(text.contains("triple-faulted"), "{text}");
@@ -170,8 +182,7 @@ fn the_terminal_is_restored_after_an_exit_a_crash_and_a_fatal_signal() {
 
 #[test]
 fn lines_of_the_kernel_start_at_the_left_edge() {
-    let code = Code::default().bytes(&[0xb9, 0, 0, 1, 0, 0xe2, 0xfe]);
-    let code = code.print("one\ntwo\n").store(EXIT, 0).hang();
+    let code = Code::default().print("one\ntwo\n").store(EXIT, 0).hang();
     let terminal = Terminal::start(&code, &[]);
     let (_, text) = terminal.end();
     assert!(text.contains("one\r\ntwo\r\n"), "{text:?}");

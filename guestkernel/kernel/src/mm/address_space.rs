@@ -13,8 +13,9 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
+use machine::lock::Mutex;
 use machine::{Access, Flush, PageTable, Space};
-use spin::{Mutex, Once};
+use spin::Once;
 
 /// Programs' addresses are below this.
 pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;

@@ -5,8 +5,8 @@ use crate::error::{Errno, Result};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use machine::lock::Mutex;
 use machine::{DmaSegments, Frame, PageFault};
-use spin::Mutex;
 
 const RW: Access = Access::READ.union(Access::WRITE);
 

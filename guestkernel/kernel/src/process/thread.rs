@@ -1,6 +1,7 @@
 //! A thread: running the program and seeing to what it wants.
 
 use super::call_sites::CallSites;
+use super::emulated_fault;
 use super::futex::{ALL_BITS, Futex};
 use super::process::Process;
 use super::robust_list;
@@ -15,7 +16,7 @@ use crate::syscall::{self, Args};
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general as raw;
 use machine::{PageFault, Trap, UserContext};
 
@@ -93,11 +94,6 @@ impl Thread {
         }
     }
 
-    /// The CPUs that it may use, CPU N as bit N; they may change.
-    pub fn affinity(&self) -> Arc<AtomicU64> {
-        self.state.affinity.clone()
-    }
-
     /// Starts another thread of the process, which begins where this one is, and returns its
     /// number. It sees 0 as the result of the system call.
     ///
@@ -128,8 +124,7 @@ impl Thread {
                 self.call_sites.clone(),
             )
         };
-        let affinity = thread.affinity();
-        executor::spawn_thread(thread.run(), affinity);
+        executor::spawn_thread(thread.state.clone(), thread.run());
         Ok(tid)
     }
 
@@ -161,6 +156,7 @@ impl Thread {
 
     async fn run_program(mut self) {
         let process = self.process.clone();
+        let state = self.state.clone();
         loop {
             self.give_way().await;
             if self.exit.is_some() || process.is_ending() {
@@ -187,7 +183,10 @@ impl Thread {
                             let is_urgent = syscall::waits_for_others(number, args);
                             // Pinned here, so that the future is not moved on its way.
                             let call = pin!(syscall::dispatch(&mut self, number, args));
-                            process.until_ending(tid, is_urgent, call).await
+                            state.waits_in(Some(number));
+                            let result = process.until_ending(tid, is_urgent, call).await;
+                            state.waits_in(None);
+                            result
                         }
                     };
                     match result {
@@ -281,12 +280,23 @@ impl Thread {
         self.die(signal, format_args!("{access} of address {address:#x}"));
     }
 
+    /// Whether an invalid opcode is none: see [`emulated_fault`].
+    fn is_misreported(&self) -> bool {
+        let mut code = [0; emulated_fault::PREFIX];
+        let rip = self.context.registers.rip;
+        machine::is_cpl0_emulated()
+            && self.process.space.read(rip, &mut code).is_ok()
+            && emulated_fault::is_valid(&code)
+    }
+
     fn exception(&self, vector: u8, code: u64) {
         let signal = match vector {
             0 | 16 | 19 => Signal::SIGFPE,
             1 | 3 => Signal::SIGTRAP,
+            6 if self.is_misreported() => Signal::SIGSEGV,
             6 => Signal::SIGILL,
-            17 => Signal::SIGBUS,
+            // As on Linux: a segment is not present, the stack segment, alignment.
+            11 | 12 | 17 => Signal::SIGBUS,
             _ => Signal::SIGSEGV,
         };
         self.die(signal, format_args!("exception {vector} ({code:#x})"));

@@ -25,6 +25,7 @@ mod thread;
 mod time;
 
 pub use arguments::Args;
+pub(crate) use names::name;
 
 use crate::error::{Errno, Result};
 use crate::process::Thread;
@@ -298,7 +299,7 @@ pub(crate) fn waits_for_others(number: u64, args: Args) -> bool {
 #[cold]
 fn unimplemented(number: u64) -> Result<u64> {
     static LOGGED: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
-    if let Some(name) = names::name(number) {
+    if let Some(name) = name(number) {
         let bit = 1 << (number % 64);
         let is_new = LOGGED
             .get(number as usize / 64)

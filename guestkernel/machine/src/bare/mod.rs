@@ -7,17 +7,22 @@ pub(crate) mod extended;
 mod gates;
 pub(crate) mod heap;
 pub mod interrupt;
+mod machine_check;
 mod memory_functions;
 pub(crate) mod mode;
 mod panic;
 mod per_cpu;
 pub mod power;
 mod privileged;
+pub mod provoke;
+pub(crate) mod report;
 mod rtc;
 pub mod serial;
 pub(crate) mod smp;
+mod stacks;
 mod symbols;
 mod tsc;
+pub(crate) mod watch;
 
 use crate::Mode;
 use crate::frame::Frame;
@@ -41,9 +46,13 @@ pub(crate) const USER_CS: u64 = 0x33;
 pub(crate) const USER_SS: u64 = 0x2b;
 /// Bytes of the kernel's stack. Futures live on the heap; the deepest call chains are polls.
 const STACK_SIZE: usize = 256 << 10;
+/// Bytes of the stack on which the boot CPU starts.
+const BOOT_STACK_SIZE: usize = 64 << 10;
 /// Bytes of the stack on which a panic is reported.
 const PANIC_STACK_SIZE: usize = 32 << 10;
 
+/// CR0: PG, AM, WP, NE, ET, MP, PE.
+const CONTROL0: u32 = 0x8005_0033;
 /// Programs' addresses are below this: the canonical lower half.
 const PROGRAMS_END: u64 = 1 << 47;
 /// Bytes that are moved at a time. String instructions are as fast with one byte at a time on a
@@ -75,12 +84,23 @@ pub(crate) struct ContextState {
     leave_by: u32,
 }
 
+impl ContextState {
+    pub(crate) fn gs_base(&self) -> Option<u64> {
+        self.extended.gs_base()
+    }
+
+    pub(crate) fn set_gs_base(&mut self, base: u64) -> bool {
+        self.extended.set_gs_base(base)
+    }
+}
+
 global_asm!(
     include_str!("boot.S"),
     control = const ringlet_abi::CONTROL_BASE,
     control_mark = const ringlet_abi::control::MARK,
     physical_map_slot = const PHYSICAL_MAP_SLOT,
-    stack_size = const STACK_SIZE,
+    boot_stack_size = const BOOT_STACK_SIZE,
+    control0 = const CONTROL0,
     panic_stack_size = const PANIC_STACK_SIZE,
     emulated_cycles = const mode::EMULATED_CYCLES,
     max_cpus = const smp::MAX_CPUS,
@@ -96,6 +116,8 @@ global_asm!(
 global_asm!(
     include_str!("ring0.S"),
     latched = const offset::LATCHED,
+    panic_rsp = const offset::PANIC_RSP,
+    nmi_count = const offset::NMI_COUNT,
     ist1 = const offset::IST1,
     nested = const offset::NESTED,
 );
@@ -106,6 +128,7 @@ global_asm!(
     ist1 = const offset::IST1,
     nested = const offset::NESTED,
     to_upcall = const offset::TO_UPCALL,
+    nmi_count = const offset::NMI_COUNT,
     // Bits 16..32 of the address at which the linker script places the monitor.
     monitor_middle = const 0x8020,
 );
@@ -134,10 +157,13 @@ global_asm!(
     r14 = const register!(r14),
     r15 = const register!(r15),
     rip = const register!(rip),
+    cs = const register!(cs),
+    ss = const register!(ss),
     rflags = const register!(rflags),
     rsp = const register!(rsp),
     xmm = const offset_of!(UserContext, backend) + offset_of!(ContextState, xmm),
     leave_by = const offset_of!(UserContext, backend) + offset_of!(ContextState, leave_by),
+    image_base = const IMAGE_BASE as i64,
     own = const offset::OWN,
     in_program = const offset::IN_PROGRAM,
     is_alone = const offset::IS_ALONE,
@@ -165,6 +191,8 @@ unsafe extern "C" {
 }
 
 pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
+    watch::progress();
+    watch::keep_timer();
     load_space(space);
     extended::load(&context.backend.extended);
     let registers = &mut context.registers;

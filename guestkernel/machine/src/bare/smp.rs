@@ -6,24 +6,32 @@
 use super::interrupt::FLUSH;
 use super::mode::is_ring0;
 use super::per_cpu::{LeaveBy, PerCpu, Stacks};
-use super::{PANIC_STACK_SIZE, STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged};
+use super::{PANIC_STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged, stacks};
 use crate::PhysAddr;
 use crate::physical::pointer;
+use crate::stall::{self, Patience};
+use crate::tsc_sync::WarpCheck;
 use alloc::vec;
+use core::arch::asm;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use spin::Once;
 
 /// CPUs that the kernel can use.
-pub(super) const MAX_CPUS: usize = 64;
+pub(super) const MAX_CPUS: usize = ringlet_abi::MAX_CPUS;
 /// The page at which another CPU starts: below 1 MiB, where nothing is kept after boot.
 pub(super) const START_PAGE: u64 = 0x8000;
-/// Nanoseconds after which a CPU that has not started is given up.
-const START_TIMEOUT: u64 = 100_000_000;
+/// Nanoseconds after which a CPU that has not started is given up. The host may be busy, or a
+/// debugger hold the CPU: only where there is no such CPU at all is this waited for.
+const START_TIMEOUT: u64 = 10_000_000_000;
+/// In place of the block of a CPU that was given up.
+const GIVEN_UP: *mut PerCpu = ptr::without_provenance_mut(1);
 
 /// The blocks of the CPUs that run, by number.
 static CPUS: [AtomicPtr<PerCpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
 static COUNT: AtomicU32 = AtomicU32::new(1);
+/// The comparison of each CPU's TSC with that of the first.
+static WARP_CHECKS: [WarpCheck; MAX_CPUS] = [const { WarpCheck::new() }; MAX_CPUS];
 /// What each CPU but the first runs for ever.
 static MAIN: Once<fn() -> !> = Once::new();
 
@@ -76,24 +84,18 @@ pub fn start_cpus(wanted: u32, main: fn() -> !) -> u32 {
         if is_ring0() { gates::pointer() } else { 0 },
         Ordering::Relaxed,
     );
-    for number in 1..wanted {
-        if !start(number) {
-            break;
-        }
+    if (1..wanted).all(start) {
+        // One that is late would still need it.
+        boot::map_low_memory(false);
     }
-    boot::map_low_memory(false);
     cpu_count()
 }
 
-/// Starts one CPU and waits until it runs.
+/// Starts one CPU and waits until it runs; false if it does not, and then it never will.
 fn start(number: u32) -> bool {
-    let stack = |bytes: usize| {
-        let memory = vec![0u128; bytes / 16].leak();
-        memory.as_ptr_range().end as u64
-    };
     let stacks = Stacks {
-        kernel: stack(STACK_SIZE),
-        panic: stack(PANIC_STACK_SIZE),
+        kernel: stacks::map(number),
+        panic: vec![0u128; PANIC_STACK_SIZE / 16].leak().as_ptr_range().end as u64,
     };
     let fast_return = if is_ring0() {
         LeaveBy::SysRet
@@ -109,13 +111,26 @@ fn start(number: u32) -> bool {
     interrupt::send_start(number, (START_PAGE >> 12) as u8);
     let end = clock::monotonic() + START_TIMEOUT;
     while CPUS[number as usize].load(Ordering::Acquire).is_null() {
-        if clock::monotonic() >= end {
+        if clock::monotonic() >= end && take_part(number, GIVEN_UP) {
             return false;
         }
         core::hint::spin_loop();
     }
+    let warp = WARP_CHECKS[number as usize].run(clock::ordered_cycles);
+    if warp > 0 {
+        log::warn!("the TSC of CPU {number} is {warp} cycles off; times are made to agree");
+        clock::never_go_back();
+    }
     COUNT.store(number + 1, Ordering::Release);
     true
+}
+
+/// Has CPU `number` take part as `block`, or as [`GIVEN_UP`] not at all; false if the other was
+/// decided before.
+fn take_part(number: u32, block: *mut PerCpu) -> bool {
+    CPUS[number as usize]
+        .compare_exchange(ptr::null_mut(), block, Ordering::AcqRel, Ordering::Acquire)
+        .is_ok()
 }
 
 /// The descriptor of the task state segment at `base` (Intel SDM volume 3, figure 9-4).
@@ -134,16 +149,37 @@ extern "C" fn machine_start_cpu() -> ! {
     interrupt::initialise_local();
     let cpu = per_cpu::current();
     // SAFETY: a field that never changes.
-    let number = unsafe { (*cpu).number } as usize;
-    CPUS[number].store(cpu, Ordering::Release);
+    let number = unsafe { (*cpu).number };
+    if !take_part(number, cpu) {
+        // The others do without this CPU, and the program's memory must do without it too.
+        loop {
+            privileged::wait();
+        }
+    }
+    WARP_CHECKS[number as usize].run(clock::ordered_cycles);
     match MAIN.get() {
         Some(main) => main(),
         None => unreachable!("main is set before any CPU is started"),
     }
 }
 
+/// Mixes the number of this CPU into bits 48 to 63 of an address.
+#[inline]
+pub(crate) fn mix_cpu_into(address: u64) -> u64 {
+    let mut mixed = address;
+    // SAFETY: GS belongs to the kernel, and the field never changes.
+    unsafe {
+        asm!("xor {}, gs:[{mark}]", inout(reg) mixed, mark = const per_cpu::offset::LOCK_MARK,
+             options(nostack, readonly, pure));
+    }
+    mixed
+}
+
+/// Lets others run while this CPU waits: it need not, they have CPUs of their own.
+pub(crate) fn relax() {}
+
 /// The blocks of all CPUs but this one.
-fn others() -> impl Iterator<Item = (u32, &'static PerCpu)> {
+pub(super) fn others() -> impl Iterator<Item = (u32, &'static PerCpu)> {
     let own = current_cpu();
     (0..cpu_count())
         .filter(move |number| *number != own)
@@ -180,11 +216,18 @@ pub(crate) fn flush_tlb() {
             interrupt::send_kick(number);
         }
     }
-    for (_, cpu) in others() {
+    for (number, cpu) in others() {
+        let mut patience = Patience::new();
         while cpu.in_program.load(Ordering::Acquire) != 0
             && cpu.latched.load(Ordering::Acquire) & FLUSH != 0
         {
-            core::hint::spin_loop();
+            if patience.spin() {
+                stall::report(format_args!(
+                    "CPU {} has waited {} s for CPU {number} to flush its TLB",
+                    current_cpu(),
+                    patience.seconds()
+                ));
+            }
         }
     }
 }

@@ -6,6 +6,8 @@ use core::arch::x86_64::{__cpuid, _rdtsc};
 
 /// CPUID leaf with the ratio of TSC and crystal clock (Intel SDM volume 3, section 20.7.3).
 const LEAF_TSC: u32 = 0x15;
+/// CPUID leaf with the base frequency in MHz, which is the TSC's where the crystal's is not told.
+const LEAF_FREQUENCY: u32 = 0x16;
 /// CPUID leaf of hypervisors with the TSC frequency in kHz (the VMware convention).
 const LEAF_HYPERVISOR: u32 = 0x4000_0000;
 const LEAF_HYPERVISOR_TSC: u32 = 0x4000_0010;
@@ -36,10 +38,21 @@ fn by_crystal() -> Option<u64> {
     }
     let leaf = __cpuid(LEAF_TSC);
     let (denominator, numerator, crystal) = (leaf.eax, leaf.ebx, leaf.ecx);
-    if denominator == 0 || numerator == 0 || crystal == 0 {
+    if denominator == 0 || numerator == 0 {
         return None;
     }
+    if crystal == 0 {
+        return by_base_frequency();
+    }
     Some(u64::from(crystal) * u64::from(numerator) / u64::from(denominator))
+}
+
+fn by_base_frequency() -> Option<u64> {
+    if __cpuid(0).eax < LEAF_FREQUENCY {
+        return None;
+    }
+    let megahertz = __cpuid(LEAF_FREQUENCY).eax & 0xffff;
+    Some(u64::from(megahertz) * 1_000_000).filter(|hz| *hz != 0)
 }
 
 fn by_hypervisor() -> Option<u64> {
