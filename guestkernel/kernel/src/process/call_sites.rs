@@ -24,8 +24,10 @@ use machine::lock::Mutex;
 const THRESHOLD: u64 = 32;
 /// Bits that hold a count; addresses have 47.
 const COUNT_BITS: u32 = 8;
-/// Sites that are counted at a time; a new one takes the place of another.
-const COUNTED: usize = 64;
+/// Sites that are counted at a time, in sets of two, of which a new site takes the place of the one
+/// that has trapped less: with sets of one, two sites in turn would keep each other from ever being
+/// patched.
+const COUNTED: usize = 256;
 /// Bytes set apart for a trampoline.
 const TRAMPOLINE: usize = 32;
 
@@ -60,15 +62,22 @@ impl CallSites {
         if self.gate.is_none() {
             return;
         }
-        let place = &self.counts[(address / 2) as usize % COUNTED];
-        let before = place.load(Ordering::Relaxed);
-        let count = match before >> COUNT_BITS == address {
-            true => before % (1 << COUNT_BITS),
-            false => 0,
-        };
+        let set = self
+            .set_of(address)
+            .map(|place| (place, place.load(Ordering::Relaxed)));
+        let count_of = |value: u64| value % (1 << COUNT_BITS);
+        let known = set.iter().find(|(_, value)| value >> COUNT_BITS == address);
+        let count = known.map_or(0, |(_, value)| count_of(*value));
         if count >= THRESHOLD {
             return;
         }
+        let [first, second] = &set;
+        let rarer = if count_of(first.1) <= count_of(second.1) {
+            first
+        } else {
+            second
+        };
+        let (place, before) = *known.unwrap_or(rarer);
         let after = address << COUNT_BITS | (count + 1);
         let is_noted = place.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
         // Only one of several threads gets so far.
@@ -76,6 +85,14 @@ impl CallSites {
             // A site that cannot be patched goes on trapping.
             let _ = self.patch(space, address, number);
         }
+    }
+
+    /// Where a site is counted, if it is.
+    #[inline]
+    fn set_of(&self, address: u64) -> [&AtomicU64; 2] {
+        // Fibonacci hashing: sites are often at similar places of different pages.
+        let hash = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % COUNTED;
+        [&self.counts[hash], &self.counts[hash ^ 1]]
     }
 
     #[cold]
@@ -212,6 +229,29 @@ mod tests {
             0x40_1008
         );
         assert_eq!(code[15..], 0x8020_0000u32.to_le_bytes());
+    }
+
+    #[test]
+    fn sites_of_one_set_do_not_keep_each_other_from_being_patched() {
+        let mut code = [0x90; 0x1000];
+        for at in (0..code.len()).step_by(16) {
+            code[at..at + GETPPID.len()].copy_from_slice(&GETPPID);
+        }
+        let space = space_with(&code);
+        let sites = sites();
+        let first = 0x40_1008;
+        let same_set = |address: &u64| {
+            core::ptr::eq(sites.set_of(*address)[0], sites.set_of(first)[0])
+                || core::ptr::eq(sites.set_of(*address)[0], sites.set_of(first)[1])
+        };
+        let second = (0x40_1018..0x40_2000).step_by(16).find(same_set).unwrap();
+        for _ in 0..THRESHOLD {
+            sites.note(&space, first, 110);
+            sites.note(&space, second, 110);
+        }
+        for address in [first, second] {
+            assert_eq!(read::<8>(&space, address - 8)[1], 0xe9, "{address:#x}");
+        }
     }
 
     #[test]
