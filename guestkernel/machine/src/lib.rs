@@ -20,6 +20,8 @@ use bare as backend;
 use hosted as backend;
 
 mod boot_info;
+#[cfg(any(baremetal, test))]
+mod calibration;
 mod dma;
 mod frame;
 mod heap_use;
@@ -31,11 +33,15 @@ mod physical;
 mod plain;
 mod random;
 mod stall;
+#[cfg(any(baremetal, test))]
 mod tsc_sync;
 mod user;
 mod virtio_mmio;
 mod virtqueue;
 pub mod watchdog;
+
+/// CPUs that the kernel can use; they are numbered from 0.
+pub const MAX_CPUS: usize = 64;
 
 pub use boot_info::{BootInfo, BootModule};
 pub use dma::{DmaSegments, Segment};
