@@ -22,6 +22,8 @@ use hosted as backend;
 mod boot_info;
 mod dma;
 mod frame;
+#[cfg(any(baremetal, test))]
+mod heap_cache;
 mod heap_use;
 pub mod lock;
 mod mmio;
