@@ -15,3 +15,4 @@ mod signals;
 mod stdio;
 mod terminal;
 mod threads;
+mod watchdog;

@@ -52,7 +52,7 @@ pub const SERIAL_PORT: u16 = 0x3f8;
 
 /// The interrupt vector by which a VMM asks the kernel to list its tasks on the serial port: a message
 /// to all local APICs.
-pub const REPORT_VECTOR: u32 = 0x42;
+pub const REPORT_VECTOR: u32 = 0x5a;
 /// I/O port and IOAPIC pin of a second serial port, where there is no control page: a byte that
 /// arrives there asks for what all CPUs do, and for the tasks.
 pub const REPORT_PORT: u16 = 0x2f8;
@@ -194,6 +194,13 @@ pub mod control {
 pub mod console {
     /// Ports, by number and by the name that `VIRTIO_CONSOLE_PORT_NAME` gives.
     pub const PORTS: [(u32, &str); 3] = [(0, "stdin"), (1, "stdout"), (2, "stderr")];
+
+    /// One more port where [`FIRST_PORT`] is given, if the device has it: through it the VMM says that
+    /// the terminal has another size, in columns and rows of 16 bits each, little-endian. Ringlet's
+    /// own device has the size in its configuration space.
+    pub const SIZE_PORT: (u32, &str) = (PORTS.len() as u32, "size");
+    /// Bytes of such a message.
+    pub const SIZE_MESSAGE: usize = 4;
 
     /// On the command line, without a control page: another VMM's device has such ports too, and
     /// this is what their numbers are counted from. Without it port 0 serves all three streams.

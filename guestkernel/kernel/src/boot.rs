@@ -126,7 +126,7 @@ fn start_watchdog(command_line: &str) {
     let panics = number("softlockup_panic").is_some_and(|value| value != 0);
     machine::watchdog::start(threshold, panics);
     if let Some(what) = parameter(command_line, "ringlet.provoke") {
-        provoke(what, threshold);
+        provoke(what);
     }
 }
 

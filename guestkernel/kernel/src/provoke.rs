@@ -4,25 +4,23 @@
 use crate::executor;
 use core::hint::{black_box, spin_loop};
 use core::sync::atomic::{AtomicU32, Ordering};
-use core::time::Duration;
-use machine::clock;
 use machine::lock::Mutex;
+use machine::{clock, watchdog};
 
-/// Does what is asked for, for longer than `patience`.
-pub(crate) fn provoke(what: &str, patience: Duration) {
-    let span = 4 * patience.as_nanos() as u64;
+/// Nanoseconds after which what is not noticed ends.
+const LONGEST: u64 = 60_000_000_000;
+
+/// Does what is asked for.
+pub(crate) fn provoke(what: &str) {
     match what {
-        "stall" => executor::spawn("provoked", async move { spin(span) }),
+        "stall" => executor::spawn("stall", async { spin() }),
         "lock" => {
-            executor::spawn("provoked", async move { hold(span) });
-            executor::spawn("provoked", async move { wait_for_holder() });
+            executor::spawn("lock", async { hold() });
+            executor::spawn("wait", async { wait_for_holder() });
         }
-        "shootdown" => {
-            executor::spawn(
-                "provoked",
-                async move { machine::provoke::ignore_flushes(span) },
-            )
-        }
+        "shootdown" => executor::spawn("shootdown", async {
+            machine::provoke::ignore_flushes(spin);
+        }),
         "nmis" => executor::spawn("NMIs", send_nmis()),
         "machine-check" => machine::provoke::machine_check(),
         "overflow" => {
@@ -41,9 +39,10 @@ async fn send_nmis() {
     }
 }
 
-fn spin(nanoseconds: u64) {
-    let end = clock::monotonic() + nanoseconds;
-    while clock::monotonic() < end {
+/// Keeps the CPU busy until something is reported.
+fn spin() {
+    let (reports, end) = (watchdog::reports(), clock::monotonic() + LONGEST);
+    while watchdog::reports() == reports && clock::monotonic() < end {
         spin_loop();
     }
 }
@@ -52,10 +51,10 @@ static LOCK: Mutex<()> = Mutex::new(());
 static HELD: AtomicU32 = AtomicU32::new(0);
 
 /// Holds the lock for too long, once another CPU wants it.
-fn hold(nanoseconds: u64) {
+fn hold() {
     let guard = LOCK.lock();
     HELD.store(1, Ordering::Release);
-    spin(nanoseconds);
+    spin();
     drop(guard);
 }
 

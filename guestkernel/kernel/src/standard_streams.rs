@@ -18,6 +18,13 @@ const CONSOLE_NAME: &str = "console";
 /// The device number of `/dev/tty`.
 const TTY: DeviceNumber = DeviceNumber::new(5, 0);
 
+/// Has the terminal have the size that the console says.
+async fn follow_size(tty: Arc<Tty>, console: Arc<Console>) {
+    while let Some((columns, rows)) = console.next_size().await {
+        tty.resize(columns, rows);
+    }
+}
+
 /// The files of the standard streams.
 pub(crate) struct StandardStreams {
     files: [Arc<dyn FileOps>; 3],
@@ -29,13 +36,16 @@ pub(crate) struct StandardStreams {
 
 impl StandardStreams {
     /// Those of `console`, of which `terminals` are a terminal of the size `size`.
-    pub(crate) fn new(console: &Console, terminals: StreamSet, size: TerminalSize) -> Self {
+    pub(crate) fn new(console: &Arc<Console>, terminals: StreamSet, size: TerminalSize) -> Self {
         let port = |stream: Stream| -> Arc<dyn ByteStream> { console.port(stream).clone() };
         let is_terminal = |stream: Stream| terminals.contains(stream as u32);
         let tty = STREAMS
             .into_iter()
             .any(is_terminal)
             .then(|| Tty::new(size.columns, size.rows));
+        if let Some(tty) = &tty {
+            executor::spawn("terminal size", follow_size(tty.clone(), console.clone()));
+        }
         let files = STREAMS.map(|stream| -> Arc<dyn FileOps> {
             match &tty {
                 Some(tty) if is_terminal(stream) => {

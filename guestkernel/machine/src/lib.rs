@@ -20,6 +20,8 @@ use bare as backend;
 use hosted as backend;
 
 mod boot_info;
+#[cfg(any(baremetal, test))]
+mod calibration;
 mod dma;
 mod frame;
 #[cfg(any(baremetal, test))]
@@ -33,6 +35,7 @@ mod physical;
 mod plain;
 mod random;
 mod stall;
+#[cfg(any(baremetal, test))]
 mod tsc_sync;
 mod user;
 mod virtio_mmio;

@@ -56,6 +56,7 @@ const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
 /// Software bit: the entry holds a frame, be it present or not.
 const HELD: u64 = 1 << 9;
 const NO_EXECUTE: u64 = 1 << 63;
@@ -232,6 +233,20 @@ impl PageTable {
         self.for_each_entry(range, |address, entry| {
             flush.take(root, address, entry.swap(0, Ordering::Relaxed))
         });
+    }
+
+    /// The addresses of the pages of `range` (page aligned) that are mapped, unless they are more
+    /// than `N`.
+    pub fn mapped<const N: usize>(&mut self, range: Range<u64>) -> Option<SmallVec<[u64; N]>> {
+        let mut pages = SmallVec::new();
+        let mut count = 0;
+        self.for_each_entry(range, |address, _| {
+            count += 1;
+            if count <= N {
+                pages.push(address);
+            }
+        });
+        (count <= N).then_some(pages)
     }
 
     /// Sets what the program may do with the pages of `range` (page aligned) that are mapped.
@@ -473,9 +488,11 @@ fn bits(access: Access) -> u64 {
     if access.is_empty() {
         return 0;
     }
-    let mut bits = PRESENT | USER;
+    // As if the page had been used, which most are soon: a processor then need not note it. Where
+    // the host keeps a shadow of the table it makes the entries of eight such neighbours at a time.
+    let mut bits = PRESENT | USER | ACCESSED;
     if access.contains(Access::WRITE) {
-        bits |= WRITABLE;
+        bits |= WRITABLE | DIRTY;
     }
     if !access.contains(Access::EXECUTE) {
         bits |= NO_EXECUTE;
@@ -577,6 +594,15 @@ mod tests {
         );
         drop(table);
         assert!(frame.is_unique());
+    }
+
+    #[test]
+    fn few_mapped_pages_are_listed_and_many_are_not() {
+        let mut table = table_with(0x1f_f000, 3, RW);
+        let pages = table.mapped::<3>(0..END).unwrap();
+        assert_eq!(pages[..], [0x1f_f000, 0x20_0000, 0x20_1000]);
+        assert_eq!(table.mapped::<2>(0..END), None);
+        assert_eq!(table.mapped::<2>(0..0x20_1000).unwrap().len(), 2);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use crate::backend;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Spins between two looks at the clock.
 const SPINS: u32 = 1 << 10;
@@ -16,6 +16,7 @@ const MOMENT: u64 = 10_000_000;
 /// Nanoseconds of spinning that are reported.
 static THRESHOLD: AtomicU64 = AtomicU64::new(5_000_000_000);
 static PANICS: AtomicBool = AtomicBool::new(false);
+static REPORTS: AtomicU32 = AtomicU32::new(0);
 
 /// Makes a CPU that spins for `threshold` nanoseconds report that; if `panics`, and end the VM.
 /// A threshold of 0 turns that off.
@@ -28,6 +29,12 @@ pub(crate) fn configure(threshold: u64, panics: bool) {
 #[cold]
 pub(crate) fn report(what: fmt::Arguments<'_>) {
     backend::report::stall(what, PANICS.load(Ordering::Relaxed));
+    REPORTS.fetch_add(1, Ordering::Release);
+}
+
+/// How many stalls were reported.
+pub(crate) fn reports() -> u32 {
+    REPORTS.load(Ordering::Acquire)
 }
 
 /// Nanoseconds, shown as seconds with a decimal.

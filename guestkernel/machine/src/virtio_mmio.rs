@@ -16,6 +16,8 @@ const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
 /// Where the configuration space starts.
 const CONFIG: u64 = 0x100;
+/// Bit of `InterruptStatus`: the configuration has changed.
+const CONFIG_CHANGE: u32 = 2;
 /// Reads of the status after which a device that does not finish its reset is given up.
 const RESET_READS: u32 = 100;
 
@@ -281,13 +283,15 @@ impl VirtioTransport {
         config(&self.registers, offset)
     }
 
-    /// Takes back the device's interrupt, where that is level-triggered.
-    pub fn acknowledge_interrupt(&self) {
+    /// Takes back the device's interrupt, where that is level-triggered; true if it says that the
+    /// configuration has changed (VIRTIO 1.2, 4.2.2).
+    pub fn acknowledge_interrupt(&self) -> bool {
         let region = &self.registers.0;
         let status = region.read(register::INTERRUPT_STATUS);
         if status != 0 {
             region.write(register::INTERRUPT_ACK, status);
         }
+        status & CONFIG_CHANGE != 0
     }
 
     /// Whether the device says that it has failed (`DEVICE_NEEDS_RESET`).

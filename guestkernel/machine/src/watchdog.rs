@@ -12,3 +12,8 @@ pub fn start(threshold: Duration, panics: bool) {
     stall::configure(threshold / 2, panics);
     watch::start(threshold);
 }
+
+/// How many times something was reported.
+pub fn reports() -> u32 {
+    stall::reports()
+}

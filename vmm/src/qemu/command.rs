@@ -8,15 +8,20 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
-use ringlet_abi::console::{FIRST_PORT, PORTS};
+use ringlet_abi::console::{FIRST_PORT, PORTS, SIZE_PORT};
 use ringlet_abi::{REPORT_IRQ, REPORT_PORT};
 use ringlet_devices::block;
 
 use super::process::Process;
 use crate::config::Config;
 
-/// Without ACPI the devices are announced on the kernel's command line, which is all it knows.
-const MACHINE: &str = "microvm,acpi=off,pit=on,pic=on,rtc=on";
+/// With the second I/O APIC, which there is with ACPI only, there are more places for devices. Then
+/// QEMU does not announce them on the kernel's command line, which is all that it knows.
+const MACHINE: &str = "microvm,acpi=on,ioapic2=on,pit=on,pic=on,rtc=on,memory-backend=ram";
+/// The places: addresses and interrupts one behind the other, counted from here on.
+const VIRTIO_BASE: u64 = 0xfeb0_0000;
+const VIRTIO_SIZE: u64 = 512;
+const VIRTIO_IRQ: u32 = 24;
 /// QEMU reserves port 0 for a console of the kind that serves all streams.
 const FIRST: u32 = 1;
 
@@ -25,7 +30,9 @@ pub(super) struct Launch {
     arguments: Vec<OsString>,
     /// What it inherits.
     passed: Vec<OwnedFd>,
-    disks: usize,
+    /// Places that are taken.
+    devices: u32,
+    command_line: String,
 }
 
 impl Launch {
@@ -34,7 +41,11 @@ impl Launch {
         let mut launch = Self {
             arguments: Vec::new(),
             passed: Vec::new(),
-            disks: 0,
+            devices: 0,
+            command_line: format!(
+                "{FIRST_PORT}={FIRST} ringlet.cpus={} loglevel={} mode={} {}",
+                config.cpus, config.kernel_log, config.mode, config.append
+            ),
         };
         for flag in ["-nodefaults", "-no-user-config"] {
             launch.arguments.push(flag.into());
@@ -49,7 +60,7 @@ impl Launch {
                     config.memory
                 ),
             ),
-            ("-machine", format!("{MACHINE},memory-backend=ram")),
+            ("-machine", MACHINE.to_owned()),
             ("-accel", "tcg".to_owned()),
             ("-cpu", "max".to_owned()),
             ("-smp", config.cpus.to_string()),
@@ -59,13 +70,6 @@ impl Launch {
             ("-action", "reboot=shutdown,shutdown=pause".to_owned()),
             ("-global", "virtio-mmio.force-legacy=false".to_owned()),
             ("-initrd", initrd),
-            (
-                "-append",
-                format!(
-                    "{FIRST_PORT}={FIRST} ringlet.cpus={} loglevel={} mode={} {}",
-                    config.cpus, config.kernel_log, config.mode, config.append
-                ),
-            ),
         ] {
             launch.option(option, value);
         }
@@ -106,14 +110,15 @@ impl Launch {
         Ok(ours)
     }
 
-    /// Adds the console with a port for each standard stream; gives the other ends.
+    /// Adds the console with a port for each standard stream, and one for the terminal's size; gives
+    /// the other ends.
     ///
     /// # Errors
     ///
     /// Those of socketpair(2).
-    pub(super) fn add_console(&mut self) -> io::Result<[UnixStream; PORTS.len()]> {
-        let ports = FIRST + PORTS.len() as u32;
-        self.option("-device", format!("virtio-serial-device,max_ports={ports}"));
+    pub(super) fn add_console(&mut self) -> io::Result<[UnixStream; PORTS.len() + 1]> {
+        let ports = FIRST + PORTS.len() as u32 + 1;
+        self.device(&format!("virtio-serial-device,max_ports={ports}"));
         let mut add = |(number, name): (u32, &str)| {
             let (ours, theirs) = UnixStream::pair()?;
             let fd = theirs.as_raw_fd();
@@ -127,28 +132,23 @@ impl Launch {
             io::Result::Ok(ours)
         };
         let [input, output, error] = PORTS;
-        Ok([add(input)?, add(output)?, add(error)?])
+        Ok([add(input)?, add(output)?, add(error)?, add(SIZE_PORT)?])
     }
 
     /// Adds the entropy device.
     pub(super) fn add_entropy(&mut self) {
-        self.option("-device", "virtio-rng-device");
+        self.device("virtio-rng-device");
     }
 
     /// Adds a disk that is served at the other end of `socket`.
     pub(super) fn add_disk(&mut self, socket: UnixStream) {
-        let index = self.disks;
-        self.disks += 1;
         let fd = socket.as_raw_fd();
         self.passed.push(socket.into());
-        self.option("-chardev", format!("socket,id=disk{index},fd={fd}"));
-        self.option(
-            "-device",
-            format!(
-                "vhost-user-blk,chardev=disk{index},queue-size={}",
-                block::QUEUE_SIZE
-            ),
-        );
+        self.option("-chardev", format!("socket,id=disk{fd},fd={fd}"));
+        self.device(&format!(
+            "vhost-user-blk,chardev=disk{fd},queue-size={}",
+            block::QUEUE_SIZE
+        ));
     }
 
     /// Adds a connection to the monitor, whose other end this gives.
@@ -191,10 +191,22 @@ impl Launch {
     pub(super) fn start(&mut self, qemu: &Path) -> io::Result<Process> {
         let mut command = Command::new(qemu);
         command.args(self.arguments.drain(..));
+        command.args(["-append", &self.command_line]);
         log::debug!("{command:?}");
         // The copies here close with that: who reads the other ends sees the end of QEMU.
         let passed: Vec<_> = self.passed.drain(..).collect();
         Process::start(&mut command, &passed)
+    }
+
+    /// Adds a virtio device in the next place.
+    fn device(&mut self, device: &str) {
+        let place = self.devices;
+        self.devices += 1;
+        self.option("-device", format!("{device},bus=virtio-mmio-bus.{place}"));
+        let base = VIRTIO_BASE + u64::from(place) * VIRTIO_SIZE;
+        let irq = VIRTIO_IRQ + place;
+        let announced = format!(" virtio_mmio.device={VIRTIO_SIZE}@{base:#x}:{irq}");
+        self.command_line.push_str(&announced);
     }
 
     fn option(&mut self, name: &str, value: impl Into<OsString>) {

@@ -24,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 use event_manager::EventManager;
 use ringlet_abi::TerminalSize;
 use ringlet_abi::block::FEATURE_NOSPC;
+use ringlet_abi::console::SIZE_MESSAGE;
 use ringlet_devices::block::{Block, EngineKind};
 use ringlet_devices::{Memory, VhostUser, Worker};
 use vmm_sys_util::eventfd::EventFd;
@@ -51,6 +52,8 @@ pub struct QemuVm {
     launch: Launch,
     /// Our ends of the standard streams' ports: input, output, error.
     ports: [UnixStream; 3],
+    /// Where the terminal's size is told.
+    sizes: UnixStream,
     serial: Option<PipeReader>,
     /// Our end of the serial port that asks for reports.
     requests: UnixStream,
@@ -82,7 +85,9 @@ pub fn build(
     let mut launch = Launch::new(config, initrd, ram);
     let serial = launch.add_serial_port()?;
     let requests = launch.add_request_port()?;
-    let ports = launch.add_console()?;
+    let [input, output, error, sizes] = launch.add_console()?;
+    // What the guest does not take is not waited for.
+    sizes.set_nonblocking(true)?;
     launch.add_entropy();
     let mut workers = Vec::new();
     for (index, disk) in disks.into_iter().enumerate() {
@@ -101,7 +106,8 @@ pub fn build(
     Ok(QemuVm {
         qemu,
         launch,
-        ports,
+        ports: [input, output, error],
+        sizes,
         serial: Some(serial),
         requests,
         timeline: Arc::clone(timeline),
@@ -144,6 +150,7 @@ impl VirtualMachine for QemuVm {
             process: Arc::clone(&process),
             drained: Arc::clone(&drained),
             inspector: Arc::clone(&self.inspector),
+            sizes: self.sizes.try_clone()?,
         };
         let crash = Arc::new(OnceLock::new());
         if let Some(events) = self.events.take() {
@@ -235,6 +242,7 @@ struct Running {
     process: Arc<Process>,
     drained: Arc<Drained>,
     inspector: Arc<Inspector>,
+    sizes: UnixStream,
 }
 
 impl Guest for Running {
@@ -242,8 +250,15 @@ impl Guest for Running {
         self.drained.event()
     }
 
-    /// The ports of QEMU have no size: the program keeps the one that it started with.
-    fn resize(&self, _size: TerminalSize) {}
+    fn resize(&self, size: TerminalSize) {
+        let mut message = [0; SIZE_MESSAGE];
+        message[..2].copy_from_slice(&size.columns.to_le_bytes());
+        message[2..].copy_from_slice(&size.rows.to_le_bytes());
+        // A socket takes small messages whole or not at all.
+        if let Err(error) = (&self.sizes).write_all(&message) {
+            log::debug!("the terminal's size: {error}");
+        }
+    }
 
     fn report(&self) -> String {
         self.inspector.report()

@@ -12,16 +12,19 @@ mod tests;
 
 use super::interrupt::InterruptLine;
 use crate::executor::{Device, Listed};
-use crate::fs::ByteStream;
+use crate::fs::{ByteStream, WaitQueue};
 use alloc::sync::Arc;
 use control::{Control, PortOpen};
 use core::fmt;
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::Poll;
 use input::Input;
 use machine::lock::Mutex;
 use machine::{QueueBroken, VirtioError, VirtioFound, VirtioTransport};
 use output::Output;
 pub use port::ConsolePort;
-use ringlet_abi::console::PORTS;
+use ringlet_abi::console::{PORTS, SIZE_MESSAGE, SIZE_PORT};
 use virtio_spec::console;
 
 const QUEUE_SIZE: u16 = 64;
@@ -78,6 +81,12 @@ pub struct Console {
     control: Option<Mutex<Control>>,
     /// By stream.
     streams: [Arc<ConsolePort>; PORTS.len()],
+    /// Where another VMM says the terminal's size.
+    sizes: Option<ConsolePort>,
+    /// Somebody wants to know of changes of the size, and there may have been one.
+    is_size_wanted: AtomicBool,
+    is_resized: AtomicBool,
+    resized: WaitQueue,
 }
 
 impl Console {
@@ -104,6 +113,7 @@ impl Console {
                 .checked_sub(first)
                 .is_some_and(|count| count as usize >= PORTS.len());
         let (streams, control);
+        let mut sizes = None;
         if has_streams {
             let [stdin, stdout, stderr] = PORTS.map(|(number, name)| (first + number, name));
             let mut input = Input::new(setup.queue(rx_queue(stdin.0), QUEUE_SIZE)?);
@@ -114,6 +124,12 @@ impl Console {
             let mut output = |id| setup.queue(tx_queue(id), QUEUE_SIZE).map(Output::new);
             let stdout = ConsolePort::new(stdout.1, None, Some(output(stdout.0)?));
             let stderr = ConsolePort::new(stderr.1, None, Some(output(stderr.0)?));
+            if matches!(kind, ConsoleKind::From(_))
+                && setup.config(config::PORTS) - first > SIZE_PORT.0
+            {
+                let queue = setup.queue(rx_queue(first + SIZE_PORT.0), QUEUE_SIZE)?;
+                sizes = Some(ConsolePort::new(SIZE_PORT.1, Some(Input::new(queue)), None));
+            }
             let rx = setup.queue(CONTROL_RX, QUEUE_SIZE)?;
             let tx = setup.queue(CONTROL_TX, QUEUE_SIZE)?;
             control = Some(Control::new(rx, tx, first));
@@ -132,6 +148,11 @@ impl Console {
             line,
             control: control.map(Mutex::new),
             streams,
+            sizes,
+            is_size_wanted: AtomicBool::new(false),
+            // Until somebody looks.
+            is_resized: AtomicBool::new(true),
+            resized: WaitQueue::new(),
         };
         if let Some(control) = &console.control {
             control.lock().start()?;
@@ -154,6 +175,39 @@ impl Console {
         (size as u16, (size >> 16) as u16)
     }
 
+    /// Waits until the terminal's size may have changed, and gives it; `None` if it never will.
+    pub async fn next_size(&self) -> Option<(u16, u16)> {
+        let Some(port) = &self.sizes else {
+            if self.transport.features() & console::F::SIZE.bits().to_ne() as u64 == 0 {
+                return None;
+            }
+            self.is_size_wanted.store(true, Ordering::Relaxed);
+            poll_fn(|context| {
+                self.resized.register(context.waker());
+                match self.is_resized.swap(false, Ordering::AcqRel) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            })
+            .await;
+            return Some(self.size());
+        };
+        let mut message = [0; SIZE_MESSAGE];
+        let mut done = 0;
+        while done < message.len() {
+            match poll_fn(|context| port.poll_read(&mut message[done..], context)).await {
+                Ok(count @ 1..) => done += count,
+                _ => return None,
+            }
+        }
+        let [c0, c1, r0, r1] = message;
+        Some((u16::from_le_bytes([c0, c1]), u16::from_le_bytes([r0, r1])))
+    }
+
+    fn ports(&self) -> impl Iterator<Item = &ConsolePort> {
+        self.streams.iter().map(Arc::as_ref).chain(&self.sizes)
+    }
+
     /// Waits until the device has taken all output.
     pub async fn flush(&self) {
         for port in &self.streams {
@@ -167,8 +221,9 @@ impl Console {
             let mut control = control.lock();
             while let Some(message) = control.receive()? {
                 progress = true;
-                if let Some(PortOpen { stream, is_open }) = message {
-                    let port = &self.streams[stream];
+                if let Some(PortOpen { stream, is_open }) = message
+                    && let Some(port) = self.ports().nth(stream)
+                {
                     // Input that came before the port was closed is in its queue by now.
                     port.serve()?;
                     port.set_open(is_open);
@@ -176,16 +231,14 @@ impl Console {
             }
             control.kick();
         }
-        for port in &self.streams {
+        for port in self.ports() {
             progress |= port.serve()?;
         }
         Ok(progress)
     }
 
     fn fail(&self) {
-        for port in &self.streams {
-            port.fail();
-        }
+        self.ports().for_each(ConsolePort::fail);
     }
 }
 
@@ -201,8 +254,12 @@ impl Listed for Console {
 impl Device for Console {
     fn poll(&self) -> bool {
         let has_interrupted = self.line.take();
-        if has_interrupted && self.line.needs_acknowledgement() {
-            self.transport.acknowledge_interrupt();
+        if has_interrupted
+            && (self.line.needs_acknowledgement() || self.is_size_wanted.load(Ordering::Relaxed))
+            && self.transport.acknowledge_interrupt()
+        {
+            self.is_resized.store(true, Ordering::Release);
+            self.resized.wake_all();
         }
         let progress = match self.serve() {
             Ok(progress) => progress,
@@ -230,8 +287,7 @@ impl Device for Console {
             Some(control) => control.lock().arm(),
             None => false,
         };
-        self.streams
-            .iter()
+        self.ports()
             .fold(is_control_ready, |ready, port| ready | port.arm())
     }
 

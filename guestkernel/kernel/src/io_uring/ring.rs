@@ -219,7 +219,7 @@ impl State {
 
     /// Does all that a task which asks for events does for the ring; returns how many CQEs the
     /// program finds.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reap(&mut self) -> u32 {
         if self.has_work() {
             self.run();
@@ -232,7 +232,7 @@ impl State {
     }
 
     /// Shows the program new CQEs, ends timeouts that waited for them, and tells those who wait.
-    #[inline]
+    #[inline(always)]
     pub(super) fn publish(&mut self) {
         if self.completions.publish(&self.memory) {
             if self.counting_timeouts > 0 {

@@ -294,6 +294,26 @@ fn a_fault_maps_neighbours_and_more_when_it_goes_on() {
 }
 
 #[test]
+fn few_pages_given_back_are_cleared_where_they_are_and_many_are_unmapped() {
+    const MANY: u64 = 64;
+    let space = space();
+    let start = map(&space, MANY);
+    space.write(start, &[9; (MANY * PAGE) as usize]).unwrap();
+    let resident = || {
+        let pages = space.residency(start, MANY * PAGE).unwrap();
+        pages.into_iter().filter(|page| *page).count() as u64
+    };
+    space.advise(start, 2 * PAGE, Advice::DontNeed).unwrap();
+    assert_eq!(resident(), MANY);
+    assert_eq!(byte(&space, start), Ok(0));
+    assert_eq!(byte(&space, start + 2 * PAGE - 1), Ok(0));
+    assert_eq!(byte(&space, start + 2 * PAGE), Ok(9));
+    space.advise(start, MANY * PAGE, Advice::DontNeed).unwrap();
+    assert_eq!(resident(), 0);
+    assert_eq!(byte(&space, start + (MANY - 1) * PAGE), Ok(0));
+}
+
+#[test]
 fn dropped_pages_are_zero_again_and_their_frames_free() {
     let space = space();
     let start = map(&space, 2);

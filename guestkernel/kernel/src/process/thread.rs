@@ -10,6 +10,7 @@ use super::signals::Signal;
 use super::thread_state::ThreadState;
 use crate::error::{Errno, Result};
 use crate::executor;
+use crate::io_uring::Entered;
 use crate::mm::FaultError;
 use crate::syscall::{self, Args};
 use alloc::sync::Arc;
@@ -36,10 +37,12 @@ pub struct Thread {
     pub alternate_stack: (u64, u32, u64),
     /// What `rseq(2)` said.
     pub sequences: RestartableSequences,
+    /// A call of `io_uring_enter(2)` that waits.
+    pub entered: Option<Entered>,
     /// What it said when it ended itself.
     exit: Option<u8>,
-    /// Where its program makes system calls.
-    call_sites: CallSites,
+    /// Where its program makes system calls: what all its threads know together.
+    call_sites: Arc<CallSites>,
     /// The turn on a CPU in which the program was entered last.
     entered_in: u64,
 }
@@ -66,10 +69,16 @@ impl Thread {
     pub fn new(process: Arc<Process>, context: UserContext, name: [u8; 16]) -> Result<Self> {
         let state = process.add_thread(None)?;
         *state.name.lock() = name;
-        Ok(Self::with_state(process, state, context))
+        let call_sites = Arc::new(CallSites::new());
+        Ok(Self::with_state(process, state, context, call_sites))
     }
 
-    fn with_state(process: Arc<Process>, state: Arc<ThreadState>, context: UserContext) -> Self {
+    fn with_state(
+        process: Arc<Process>,
+        state: Arc<ThreadState>,
+        context: UserContext,
+        call_sites: Arc<CallSites>,
+    ) -> Self {
         Self {
             tid: state.tid,
             process,
@@ -78,8 +87,9 @@ impl Thread {
             clear_at_end: 0,
             alternate_stack: (0, raw::SS_DISABLE, 0),
             sequences: RestartableSequences::default(),
+            entered: None,
             exit: None,
-            call_sites: CallSites::new(),
+            call_sites,
             entered_in: 0,
         }
     }
@@ -107,7 +117,12 @@ impl Thread {
         }
         let thread = Self {
             clear_at_end: new.clear_at_end,
-            ..Self::with_state(self.process.clone(), state, context)
+            ..Self::with_state(
+                self.process.clone(),
+                state,
+                context,
+                self.call_sites.clone(),
+            )
         };
         executor::spawn_thread(thread.state.clone(), thread.run());
         Ok(tid)

@@ -35,9 +35,11 @@ use linux_raw_sys::general as number;
 macro_rules! system_calls {
     (
         now { $($now:ident => $now_module:ident::$now_handler:ident),* $(,)? }
+        first { $($first:ident => $first_module:ident::$first_handler:ident),* $(,)? }
         wait { $($wait:ident => $wait_module:ident::$wait_handler:ident),* $(,)? }
     ) => {
-        /// Does the system call with that number for `thread`, if it is one that never waits.
+        /// Does the system call with that number for `thread`, if it does not wait; else, what
+        /// [`dispatch`] has not to do again.
         #[inline]
         pub(crate) fn dispatch_now(
             thread: &mut Thread,
@@ -46,6 +48,7 @@ macro_rules! system_calls {
         ) -> Option<Result<u64>> {
             match u32::try_from(number).ok()? {
                 $(number::$now => Some($now_module::$now_handler(thread, args)),)*
+                $(number::$first => $first_module::$first_handler(thread, args),)*
                 _ => None,
             }
         }
@@ -180,6 +183,12 @@ system_calls! {
         __NR_alarm => time::alarm,
         __NR_times => time::times,
         __NR_getrusage => time::getrusage,
+    }
+    // `fn(&mut Thread, Args) -> Option<Result<u64>>`: what often need not wait, and is to cost
+    // little then. What is left to do when it gives nothing stands below.
+    first {
+        __NR_futex => futex::futex_now,
+        __NR_io_uring_enter => io_uring::io_uring_enter_now,
     }
     // `async fn(&mut Thread, Args) -> Result<u64>`
     wait {

@@ -9,7 +9,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ringlet_abi::{REPORT_IRQ, REPORT_VECTOR};
 
 const LOCAL_APIC: u64 = 0xfee0_0000;
-const IO_APIC: u64 = 0xfec0_0000;
+/// I/O APICs with [`PINS`] pins each. The second is where QEMU's microvm has it; an IRQ that would be
+/// its is not announced where there is none.
+const IO_APICS: [u64; 2] = [0xfec0_0000, 0xfec1_0000];
+const PINS: u32 = 24;
 
 const APIC_EOI: u64 = 0xb0;
 const APIC_SPURIOUS: u64 = 0xf0;
@@ -32,15 +35,15 @@ const START_DELAY: u64 = 100_000;
 /// The vector of bit 0 of the latch, and of IRQ 0.
 const FIRST_VECTOR: u32 = 0x20;
 /// The latch's bit for the timer.
-const TIMER_BIT: u32 = 32;
+const TIMER_BIT: u32 = 56;
 /// The latch's bit for [`send_kick`].
-const KICK_BIT: u32 = 33;
+const KICK_BIT: u32 = 57;
 /// The latch's bit for [`REPORT_VECTOR`].
 const REPORT_BIT: u32 = REPORT_VECTOR - FIRST_VECTOR;
 /// The latch's bit by which another CPU asks for a TLB flush; no interrupt has it.
 pub(super) const FLUSH: u64 = 1 << 63;
-/// IRQs that the I/O APIC has pins for.
-const IRQS: u32 = 24;
+/// IRQs that there are pins for.
+const IRQS: u32 = PINS * IO_APICS.len() as u32;
 /// The APIC timer of KVM counts nanoseconds when it does not divide.
 const DIVIDE_BY_ONE: u32 = 0b1011;
 
@@ -75,18 +78,19 @@ pub(super) fn enable_everywhere(irq: u32) {
 }
 
 fn enable_at(irq: u32, destination: u32) {
-    if irq >= IRQS {
+    let Some(controller) = IO_APICS.get((irq / PINS) as usize) else {
         return;
-    }
+    };
     let write = |index: u32, value: u32| {
         // SAFETY: the I/O APIC's select and window registers, as above.
         unsafe {
-            write_register(PhysAddr(IO_APIC), index);
-            write_register(PhysAddr(IO_APIC + 0x10), value);
+            write_register(PhysAddr(*controller), index);
+            write_register(PhysAddr(*controller + 0x10), value);
         }
     };
-    write(0x10 + 2 * irq + 1, destination);
-    write(0x10 + 2 * irq, FIRST_VECTOR + irq);
+    let pin = irq % PINS;
+    write(0x10 + 2 * pin + 1, destination);
+    write(0x10 + 2 * pin, FIRST_VECTOR + irq);
 }
 
 /// Takes what has been latched, lets the next interrupts come, and flushes the TLB if another CPU

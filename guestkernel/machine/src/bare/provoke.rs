@@ -1,14 +1,14 @@
 //! What a CPU can do wrong below the kernel: see `kernel/src/provoke.rs`.
 
-use super::{clock, interrupt, per_cpu, smp};
+use super::{interrupt, per_cpu, smp};
 use core::sync::atomic::Ordering;
 
-/// Claims for so many nanoseconds to run a program, and takes no interrupt meanwhile.
-pub fn ignore_flushes(nanoseconds: u64) {
+/// Claims to run a program while it runs `busy`, and takes no interrupt meanwhile.
+pub fn ignore_flushes(busy: fn()) {
     // SAFETY: an atomic field.
     let in_program = unsafe { &(*per_cpu::current()).in_program };
     in_program.store(1, Ordering::SeqCst);
-    clock::spin(nanoseconds);
+    busy();
     in_program.store(0, Ordering::SeqCst);
 }
 

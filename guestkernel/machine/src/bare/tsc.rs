@@ -1,6 +1,7 @@
 //! The frequency of the TSC where the host has no kvmclock.
 
 use super::privileged::{read_port, write_port};
+use crate::calibration::{Calibration, Look};
 use core::arch::x86_64::{__cpuid, _rdtsc};
 
 /// CPUID leaf with the ratio of TSC and crystal clock (Intel SDM volume 3, section 20.7.3).
@@ -19,7 +20,10 @@ const PIT_FREQUENCY: u64 = 1_193_182;
 const PIT_MODE: u8 = 0x34;
 const PIT_LATCH_0: u8 = 0x00;
 /// Ticks to measure for: 10 ms.
-const PIT_TICKS: u16 = 11_932;
+const PIT_TICKS: u64 = 11_932;
+/// TSC cycles in which the counter, which wraps every 55 ms, does not do so unnoticed: 2 ms at
+/// 10 GHz, 50 ms at 400 MHz.
+const LONGEST_GAP: u64 = 20_000_000;
 /// Looks at the counter before it is taken for broken.
 const PIT_LOOKS: u32 = 10_000_000;
 
@@ -67,36 +71,23 @@ fn by_pit() -> Option<u64> {
         write_port(PIT_COUNTER_0, &[0]);
         write_port(PIT_COUNTER_0, &[0]);
     }
-    let (first, start) = closest_pit_and_tsc();
-    for _ in 0..PIT_LOOKS {
-        let (count, ..) = pit_and_tsc();
-        if first.wrapping_sub(count) >= PIT_TICKS {
-            let (count, now) = closest_pit_and_tsc();
-            let ticks = first.wrapping_sub(count);
-            return Some((now - start) * PIT_FREQUENCY / u64::from(ticks));
-        }
-    }
-    None
+    let mut calibration = Calibration::new(PIT_FREQUENCY, PIT_TICKS, LONGEST_GAP);
+    (0..PIT_LOOKS).find_map(|_| calibration.add(look()))
 }
 
-/// The counter and the TSC at the same time, as nearly as in a few tries, during some of which the
-/// host may not run us.
-fn closest_pit_and_tsc() -> (u16, u64) {
-    let tries = (0..5).map(|_| pit_and_tsc());
-    let closest = tries.min_by_key(|(_, _, took)| *took);
-    closest.map_or((0, 0), |(count, now, _)| (count, now))
-}
-
-/// The counter, which counts down, the TSC at about the same time, and how far they may be apart in
-/// cycles.
-fn pit_and_tsc() -> (u16, u64, u64) {
+/// The counter, which counts down, and the TSC before and after it was latched.
+fn look() -> Look {
     // SAFETY: latching and reading a counter; RDTSC is always there.
     unsafe {
         let before = _rdtsc();
         write_port(PIT_CONTROL, &[PIT_LATCH_0]);
-        let now = _rdtsc();
+        let after = _rdtsc();
         let low = read_port(PIT_COUNTER_0);
         let high = read_port(PIT_COUNTER_0);
-        (u16::from_le_bytes([low, high]), now, now - before)
+        Look {
+            before,
+            count: u16::from_le_bytes([low, high]),
+            after,
+        }
     }
 }

@@ -3,19 +3,22 @@
 use machine::{
     AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue, VirtioError,
 };
-use ringlet_abi::console::PORTS;
+use ringlet_abi::console::{PORTS, SIZE_PORT};
 use virtio_spec::console::Device as Event;
 
 /// Bytes of a message without the name that may follow (`struct virtio_console_control`).
 const MESSAGE: usize = 8;
 /// Bytes of a receive buffer; a name that does not fit is not one of ours.
 const BUFFER: usize = 128;
-/// Receive buffers: more than the messages that three ports bring at once.
+/// Receive buffers: more than the messages that four ports bring at once.
 const BUFFERS: usize = PAGE_SIZE / BUFFER;
+
+/// The ports that there may be.
+const KNOWN: [(u32, &str); PORTS.len() + 1] = [PORTS[0], PORTS[1], PORTS[2], SIZE_PORT];
 
 /// The host has opened or closed its end of a port.
 pub(super) struct PortOpen {
-    /// The index of the port in [`PORTS`].
+    /// The index of the port in [`PORTS`], or their number for [`SIZE_PORT`].
     pub(super) stream: usize,
     pub(super) is_open: bool,
 }
@@ -99,7 +102,7 @@ impl Control {
         let id = u32::from_le_bytes([i0, i1, i2, i3]);
         let value = u16::from_le_bytes([v0, v1]);
         let event = Event::try_from(u16::from_le_bytes([e0, e1])).ok()?;
-        let stream = PORTS
+        let stream = KNOWN
             .iter()
             .position(|(number, _)| self.first + number == id);
         match (event, stream) {
@@ -113,7 +116,7 @@ impl Control {
                 None
             }
             (Event::PortName, Some(stream)) => {
-                let name = PORTS[stream].1;
+                let name = KNOWN[stream].1;
                 // QEMU ends the name with a NUL.
                 if text.strip_suffix(b"\0").unwrap_or(text) != name.as_bytes() {
                     log::warn!("virtio-console: port {id} has another name than {name}");

@@ -117,6 +117,28 @@ impl Tty {
         self.process.call_once(|| Arc::downgrade(process));
     }
 
+    /// The terminal has `columns` by `rows` characters now.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        self.set_size(raw::winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        });
+    }
+
+    /// Another size is told to the process by SIGWINCH (ioctl_tty(2)).
+    fn set_size(&self, size: raw::winsize) {
+        let as_words =
+            |size: &raw::winsize| [size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel];
+        let old = core::mem::replace(&mut *self.size.lock(), size);
+        if as_words(&old) != as_words(&size)
+            && let Some(process) = self.process.get().and_then(Weak::upgrade)
+        {
+            process.signal(Signal::SIGWINCH);
+        }
+    }
+
     /// Takes in what comes from `input`, echoing to `output`, for ever: a task of its own, since a
     /// control character counts whether the program reads or not.
     pub async fn run(self: Arc<Self>, input: Arc<dyn ByteStream>, output: Arc<Output>) {
@@ -313,7 +335,7 @@ impl TtyFile {
             }
             ioctl::TIOCSWINSZ => {
                 let size = space.read_value(argument)?;
-                *tty.size.lock() = size;
+                tty.set_size(size);
             }
             ioctl::TIOCGPGRP => {
                 let group = tty.foreground.load(Ordering::Relaxed);
