@@ -19,7 +19,7 @@ OUT := target/release
 TRIPLE := x86_64-unknown-linux-gnu
 KERNEL_ELF := target/kernel/$(TRIPLE)/kernel/ringlet-kernel
 PROGRAMS_DIR := target/programs/$(TRIPLE)/program
-PROGRAMS := uring-sha256 uring-bench syscall-test uring-test thread-test crash
+PROGRAMS := uring-sha256 uring-bench syscall-test uring-test thread-test stress crash
 BUSYBOX := /bin/busybox
 # 256 MiB of real data; the demonstration and the benchmarks read it.
 IMAGE := target/share.img
@@ -30,7 +30,7 @@ all: build ## build everything (the default)
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 .PHONY: deps
 deps: ## install what the build needs from the distribution, if it is missing
@@ -96,6 +96,17 @@ bench: kvm build $(IMAGE) ## compare host and guest; writes target/bench.json
 	cargo build --release --locked -p ringlet-tests --bin bench
 	$(OUT)/bench --ringlet $(OUT)/ringlet --program $(PROGRAMS_DIR)/uring-bench \
 	    --image $(IMAGE) --output target/bench.json
+
+LINUX := target/debian-kernel
+
+.PHONY: bench-qemu
+bench-qemu: build $(IMAGE) ## compare with Debian's kernel under QEMU; writes target/bench-qemu.json
+	@tests/deps qemu-system-x86_64=qemu-system-x86
+	@tests/debian-kernel $(LINUX)
+	cargo build --release --locked -p ringlet-tests --bin bench-qemu
+	$(OUT)/bench-qemu --linux $(LINUX) --kernel $(OUT)/ringlet-kernel \
+	    --program $(PROGRAMS_DIR)/uring-bench --busybox $(BUSYBOX) --image $(IMAGE) \
+	    --output target/bench-qemu.json
 
 .PHONY: debug
 debug: build ## boot the kernel under QEMU, which waits for gdb, and run PROGRAM

@@ -1,5 +1,5 @@
-//! `syscall-test`, `uring-test` and `thread-test` in the guest, and on the host where that is a
-//! Linux 6.18: each of their named checks is a test.
+//! `syscall-test`, `uring-test`, `thread-test` and `stress` in the guest, and on the host where that
+//! is a Linux 6.18: each of their named checks is a test.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -8,7 +8,13 @@ use std::sync::{Arc, OnceLock};
 use libtest_mimic::{Arguments, Failed, Trial};
 use ringlet_tests::{Artifacts, Disk, LoopDevice, Output, Ringlet, machine_options};
 
-const PROGRAMS: [&str; 3] = ["syscall-test", "uring-test", "thread-test"];
+/// The programs, and options of their own.
+const PROGRAMS: [(&str, &[&str]); 4] = [
+    ("syscall-test", &[]),
+    ("uring-test", &[]),
+    ("thread-test", &[]),
+    ("stress", &["--seconds", "0.25"]),
+];
 const DISK_SIZE: usize = 32 << 20;
 /// A VM that dies takes the checks after it along; this many deaths are looked behind.
 const RESTARTS: usize = 20;
@@ -16,12 +22,13 @@ const RESTARTS: usize = 20;
 /// What the checks said, by name: nothing, or why they failed.
 type Results = HashMap<String, Result<(), String>>;
 
-/// Runs a test program's checks of these names, somewhere.
-type Run = fn(&str, &[&str]) -> Output;
+/// Runs a test program's checks of these names, with options of its own, somewhere.
+type Run = fn(&str, &[&str], &[&str]) -> Output;
 
 /// A test program in one place.
 struct Suite {
     program: &'static str,
+    options: &'static [&'static str],
     names: Vec<String>,
     run: Run,
     results: OnceLock<Results>,
@@ -36,9 +43,10 @@ fn main() {
     }
     let mut trials = Vec::new();
     for (place, run) in places {
-        for program in PROGRAMS {
+        for (program, options) in PROGRAMS {
             let suite = Arc::new(Suite {
                 program,
+                options,
                 names: names(program),
                 run,
                 results: OnceLock::new(),
@@ -66,24 +74,26 @@ fn names(program: &str) -> Vec<String> {
     output.out().lines().map(str::to_owned).collect()
 }
 
-fn in_guest(program: &str, names: &[&str]) -> Output {
+fn in_guest(program: &str, options: &[&str], names: &[&str]) -> Output {
     let disk = Disk::patterned(DISK_SIZE);
     let option = disk.option(false);
     Ringlet::run(
         ["--disk", &option],
         [program, "--disk", "/dev/vda", "--exact"],
     )
+    .args(options)
     .args(names)
     .output()
 }
 
-fn on_host(program: &str, names: &[&str]) -> Output {
+fn on_host(program: &str, options: &[&str], names: &[&str]) -> Output {
     let device = LoopDevice::new(Disk::patterned(DISK_SIZE));
     let mut command = Command::new(Artifacts::get().program(program));
     // Where a tmpfs is, as in the guest.
     command.args(["--dir", "/dev/shm", "--exact", "--disk"]);
     Ringlet::command(command)
         .args([device.path()])
+        .args(options)
         .args(names)
         .output()
 }
@@ -110,7 +120,7 @@ impl Suite {
             let Some(first) = left.first() else {
                 break;
             };
-            let output = (self.run)(self.program, &left);
+            let output = (self.run)(self.program, self.options, &left);
             results.extend(output.out().lines().filter_map(parse));
             let victim = left.iter().find(|name| !results.contains_key(**name));
             if let Some(name) = victim {

@@ -39,6 +39,15 @@ fn a_signal_that_ended_the_program() {
     }
 }
 
+/// No CPU may still translate the page's address as it did before.
+#[test]
+fn a_store_to_a_page_that_another_thread_has_protected() {
+    assert_eq!(
+        code(&["stress", "--store-after-protect"]),
+        128 + libc::SIGSEGV
+    );
+}
+
 #[test]
 fn not_found() {
     for program in ["/bin/none", "none", "/none/none", "/etc/passwd/none", ""] {

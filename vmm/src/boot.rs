@@ -141,6 +141,11 @@ fn cmdline(config: &Config, devices: usize) -> Result<Cmdline, BootError> {
             .add_virtio_mmio_device(VIRTIO_SIZE, base, VIRTIO_IRQ + index as u32, None)
             .map_err(BootError::Cmdline)?;
     }
+    if !config.append.is_empty() {
+        cmdline
+            .insert_str(&config.append)
+            .map_err(BootError::Cmdline)?;
+    }
     Ok(cmdline)
 }
 

@@ -100,6 +100,10 @@ pub struct RunArgs {
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = KernelLog::Error)]
     pub kernel_log: KernelLog,
 
+    /// Add to the guest kernel's command line, such as 'watchdog_thresh=60'
+    #[arg(long, value_name = "PARAMETERS", default_value = "", hide_default_value = true, value_parser = parse_append)]
+    pub append: String,
+
     /// Print to stderr when each stage was reached, in milliseconds since ringlet was started
     #[arg(long)]
     pub timeline: bool,
@@ -235,6 +239,16 @@ fn parse_cpus(text: &str) -> Result<u32, &'static str> {
     }
 }
 
+/// Parameters of the kernel: words of printable ASCII characters, none of them `--`.
+fn parse_append(text: &str) -> Result<String, &'static str> {
+    let words: Vec<_> = text.split_ascii_whitespace().collect();
+    let is_word = |word: &&str| *word != "--" && word.bytes().all(|byte| byte.is_ascii_graphic());
+    match words.iter().all(is_word) {
+        true => Ok(words.join(" ")),
+        false => Err("give words as in 'watchdog_thresh=60', no '--'"),
+    }
+}
+
 fn parse_disk(text: OsString) -> Result<DiskConfig, &'static str> {
     let bytes = text.as_bytes();
     let (path, access) = match bytes.strip_suffix(b",ro") {
@@ -326,12 +340,23 @@ mod tests {
             (&["--bogus", "--", "x"], "--bogus"),
             (&["--disk", ",ro", "--", "x"], "--disk"),
             (&["--env", "=v", "--", "x"], "K=V"),
+            (&["--append", "a -- b", "--", "x"], "--append"),
+            (&["--append", "é", "--", "x"], "--append"),
             (&["--gdb", "70000", "--", "x"], "HOST:PORT"),
             (&[], "PROGRAM"),
         ] {
             let error = run(args).unwrap_err();
             assert!(error.contains(says) && !error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn parameters_of_the_kernel_are_words() {
+        assert_eq!(
+            run(&["--append", " a=1\tb\n", "x"]).unwrap().append,
+            "a=1 b"
+        );
+        assert_eq!(run(&["x"]).unwrap().append, "");
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Config {
     pub mode: String,
     /// The kernel's `loglevel=` parameter.
     pub kernel_log: String,
+    /// Words that are added to the kernel's command line.
+    pub append: String,
     /// Where a debugger can connect, if one may: the VM waits for it.
     pub gdb: Option<Address>,
     /// The program to start.

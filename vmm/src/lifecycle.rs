@@ -59,6 +59,9 @@ pub trait Guest {
     /// What its CPUs are doing, for the user.
     fn report(&self) -> String;
 
+    /// Has the guest's kernel list its tasks, which it does by itself or not at all.
+    fn request_tasks(&self);
+
     /// This process is about to be stopped: what runs outside of it must stop too.
     fn pause(&self) {}
 
@@ -186,7 +189,10 @@ impl<G: Guest> Subscriber<G> {
                 self.flags.signal.set(Some(signal));
                 self.ending.end(Outcome::Signal(signal));
             }
-            Request::Report => terminal::write_stderr(self.guest.report().as_bytes()),
+            Request::Report => {
+                terminal::write_stderr(self.guest.report().as_bytes());
+                self.guest.request_tasks();
+            }
             Request::Suspend => self.suspend(),
             Request::Resume => self.resume(),
             Request::Resize => self.guest.resize(terminal::size()),

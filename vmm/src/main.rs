@@ -109,6 +109,7 @@ fn config(args: &RunArgs) -> Result<Config, Error> {
         rootfs: images::ROOTFS.find(args.rootfs.as_deref(), variable, &exe)?,
         mode: cli::value_name(&args.mode),
         kernel_log: cli::value_name(&args.kernel_log),
+        append: args.append.clone(),
         gdb: args.gdb.clone(),
         process: ProcessSpec {
             args: args

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use kvm_bindings::kvm_msi;
 use kvm_ioctls::VmFd;
-use ringlet_abi::TerminalSize;
+use ringlet_abi::{REPORT_VECTOR, TerminalSize};
 use ringlet_devices::Worker;
 use ringlet_devices::console::{ConsoleHandle, Size};
 use vmm_sys_util::eventfd::EventFd;
@@ -19,6 +20,9 @@ use crate::signals::Signals;
 use crate::terminal::RawMode;
 use crate::vcpu::{Machine, Vcpu};
 
+/// The address of a message that interrupts all CPUs (Intel SDM volume 3, 12.11.1).
+const MSI_TO_ALL: u32 = 0xfeef_f000;
+
 /// Milliseconds between two requests to a vCPU to stop.
 const KICK_INTERVAL: i32 = 1;
 
@@ -31,7 +35,7 @@ pub struct Vm {
     machine: Machine,
     debugger: Option<Debugger>,
     /// Closed last: vCPUs and devices use it.
-    _fd: VmFd,
+    fd: Arc<VmFd>,
 }
 
 /// The GDB stub before the VM runs. The vCPUs are held until a debugger has come.
@@ -58,7 +62,7 @@ impl Vm {
             console,
             machine,
             debugger,
-            _fd: fd,
+            fd: Arc::new(fd),
         }
     }
 }
@@ -71,6 +75,7 @@ impl VirtualMachine for Vm {
 
     fn run(&mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError> {
         let running = Running {
+            fd: Arc::clone(&self.fd),
             machine: self.machine.clone(),
             ports: Arc::clone(&self.ports),
             console: self.console.clone(),
@@ -126,6 +131,7 @@ fn stop_vcpus(vcpus: Vec<Worker>, life: &mut Lifecycle<'_>) -> Result<bool, RunE
 
 /// A running guest as signals reach it.
 struct Running {
+    fd: Arc<VmFd>,
     machine: Machine,
     ports: Arc<[Port<Cpu>]>,
     console: ConsoleHandle,
@@ -146,5 +152,17 @@ impl Guest for Running {
     fn report(&self) -> String {
         let states = report::states(&self.ports);
         report::all(&states, &self.machine.memory, &self.machine.image)
+    }
+
+    fn request_tasks(&self) {
+        let message = kvm_msi {
+            address_lo: MSI_TO_ALL,
+            data: REPORT_VECTOR,
+            ..Default::default()
+        };
+        // A guest whose APICs are not set up yet has no tasks either.
+        if let Err(error) = self.fd.signal_msi(message) {
+            log::debug!("request for tasks: {error}");
+        }
     }
 }

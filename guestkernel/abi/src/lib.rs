@@ -50,6 +50,15 @@ pub const MODULE_PROCESS: &str = "process";
 /// I/O port of the 16550 serial port: kernel log and panics; the VMM copies it to stderr.
 pub const SERIAL_PORT: u16 = 0x3f8;
 
+/// The interrupt vector by which a VMM asks the kernel to list its tasks on the serial port: a message
+/// to all local APICs.
+pub const REPORT_VECTOR: u32 = 0x5a;
+/// I/O port and IOAPIC pin of a second serial port, where there is no control page: a byte that
+/// arrives there asks for what all CPUs do, and for the tasks.
+pub const REPORT_PORT: u16 = 0x2f8;
+/// See [`REPORT_PORT`].
+pub const REPORT_IRQ: u32 = 3;
+
 /// Registers of the control page: 32-bit little-endian writes; a read gives 0. Where the command
 /// line announces no control page the kernel says the same on the serial port.
 pub mod control {

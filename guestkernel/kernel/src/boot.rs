@@ -11,6 +11,7 @@ use crate::fs::procfs::{self, ProcessFacts};
 use crate::fs::{DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View};
 use crate::log;
 use crate::process::{self, ExitStatus, Process, Thread};
+use crate::provoke::provoke;
 use crate::standard_streams::StandardStreams;
 use ::log::{debug, error, info, warn};
 use alloc::format;
@@ -18,6 +19,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::time::Duration;
 use linux_raw_sys::general::AT_FDCWD;
 use machine::{BootInfo, BootModule, Mode, PAGE_SIZE, power};
 use ringlet_abi::control::{Exit, Mark, ModeChoice};
@@ -27,6 +29,9 @@ use ringlet_abi::{Footer, MODULE_INITRAMFS, MODULE_PROCESS, ProcessSpec};
 /// for a disk and its partitions.
 const BLOCK_MAJOR: u32 = 254;
 const BLOCK_MINORS: u32 = 16;
+
+/// How long a CPU may be stuck before that is reported, unless the command line says otherwise.
+const WATCHDOG_THRESHOLD: Duration = Duration::from_secs(10);
 
 /// Runs the kernel: starts the program that `boot` names and ends the VM when it has ended.
 pub fn main(boot: BootInfo) -> ! {
@@ -101,6 +106,7 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     // An empty table has room for them.
     let opened = streams.open(&files);
     opened.map_err(|_| Exit::OutOfMemory)?;
+    start_watchdog(&command_line);
     let process = start(files, FsContext::new(namespace), spec, &streams)?;
     let status = executor::block_on(process.ended());
     debug!("{status:?}");
@@ -110,6 +116,18 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
         ExitStatus::Exited(status) => Exit::Exited(status),
         ExitStatus::Signaled(signal) => Exit::Signaled(signal),
     })
+}
+
+/// Starts to watch the CPUs, as Linux's parameters of these names say, and provokes what
+/// `ringlet.provoke` says.
+fn start_watchdog(command_line: &str) {
+    let number = |name| parameter(command_line, name)?.parse::<u64>().ok();
+    let threshold = number("watchdog_thresh").map_or(WATCHDOG_THRESHOLD, Duration::from_secs);
+    let panics = number("softlockup_panic").is_some_and(|value| value != 0);
+    machine::watchdog::start(threshold, panics);
+    if let Some(what) = parameter(command_line, "ringlet.provoke") {
+        provoke(what);
+    }
 }
 
 /// Loads the program and has its thread run.
@@ -158,8 +176,7 @@ fn start(
     let thread = Thread::new(process.clone(), program.context, program.name)
         .map_err(|_| Exit::OutOfMemory)?;
     power::mark(Mark::ProgramEntered);
-    let affinity = thread.affinity();
-    executor::spawn_thread(thread.run(), affinity);
+    executor::spawn_thread(thread.state.clone(), thread.run());
     Ok(process)
 }
 

@@ -44,7 +44,7 @@ impl StandardStreams {
             .any(is_terminal)
             .then(|| Tty::new(size.columns, size.rows));
         if let Some(tty) = &tty {
-            executor::spawn(follow_size(tty.clone(), console.clone()));
+            executor::spawn("terminal size", follow_size(tty.clone(), console.clone()));
         }
         let files = STREAMS.map(|stream| -> Arc<dyn FileOps> {
             match &tty {
@@ -57,7 +57,7 @@ impl StandardStreams {
                     let output = Output::new(shown.map(port));
                     if stream == Stream::Input {
                         let input = port(Stream::Input);
-                        executor::spawn(tty.clone().run(input, output.clone()));
+                        executor::spawn("terminal", tty.clone().run(input, output.clone()));
                     }
                     Arc::new(TtyFile::new(tty.clone(), output))
                 }

@@ -2,14 +2,14 @@
 //! `--cfg loom`, those of loom, which tries every order in which threads can reach them.
 
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU8, Ordering, fence};
+pub(crate) use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(loom))]
-pub(crate) use spin::Mutex;
+pub(crate) use machine::lock::Mutex;
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU8, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
-/// `spin::Mutex` as loom has it.
+/// `Mutex` as loom has it.
 #[cfg(loom)]
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);

@@ -4,10 +4,11 @@
 //! changed at any time by a program or a device that has the page mapped, so they are only
 //! copied in and out or accessed as atomics, never borrowed as slices.
 
+use crate::lock::Mutex;
 use crate::physical::{self, PAGE_SIZE, PhysAddr};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
-use spin::{Mutex, Once};
+use spin::Once;
 
 /// Ranges of usable RAM that are told apart; smaller ones beyond are left unused.
 pub(crate) const MEMORY_RANGES: usize = 8;

@@ -20,18 +20,28 @@ use bare as backend;
 use hosted as backend;
 
 mod boot_info;
+#[cfg(any(baremetal, test))]
+mod calibration;
 mod dma;
 mod frame;
 mod heap_use;
+pub mod lock;
 mod mmio;
 mod mode;
 mod page_table;
 mod physical;
 mod plain;
 mod random;
+mod stall;
+#[cfg(any(baremetal, test))]
+mod tsc_sync;
 mod user;
 mod virtio_mmio;
 mod virtqueue;
+pub mod watchdog;
+
+/// CPUs that the kernel can use; they are numbered from 0.
+pub const MAX_CPUS: usize = 64;
 
 pub use boot_info::{BootInfo, BootModule};
 pub use dma::{DmaSegments, Segment};
@@ -53,5 +63,8 @@ pub use backend::heap::heap_use;
 pub use backend::interrupt;
 pub use backend::mode::{is_cpl0_emulated, mode};
 pub use backend::power;
+pub use backend::provoke;
+pub use backend::report::cpus as report_cpus;
 pub use backend::serial;
 pub use backend::smp::{cpu_count, current_cpu, kick, start_cpus};
+pub use backend::watch::progress;

@@ -1,9 +1,9 @@
 //! Device registers: ranges of physical addresses that are not RAM, and 32-bit access to them.
 
 use crate::backend;
+use crate::lock::Mutex;
 use crate::physical::PhysAddr;
 use core::ops::Range;
-use spin::Mutex;
 
 /// Where devices may be: above the RAM below 4 GiB, and below the interrupt controllers, which
 /// belong to the machine itself.

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
+use smallvec::SmallVec;
 
 bitflags! {
     /// What a program may do with a page. x86 has no page that can be written or executed but
@@ -55,6 +56,7 @@ const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
 /// Software bit: the entry holds a frame, be it present or not.
 const HELD: u64 = 1 << 9;
 const NO_EXECUTE: u64 = 1 << 63;
@@ -101,13 +103,21 @@ fn free_table(entry: &AtomicU64, level: u32) {
 
 /// Frames that were unmapped, kept until no CPU's TLB can know them.
 ///
-/// Flushes when it is dropped; collect the changes of one system call in one.
+/// Flushes when it is dropped, in one round for all CPUs; collect the changes of one system call in
+/// one.
 #[must_use]
 #[derive(Debug, Default)]
 pub struct Flush {
-    is_needed: bool,
+    /// The tables that were changed, by the address of their root; 0 for none yet.
+    root: u64,
+    /// The pages to flush, as far as they are few; after those come many.
+    pages: SmallVec<[u64; FEW_PAGES]>,
+    has_many: bool,
     frames: Vec<Frame>,
 }
+
+/// Pages that are flushed one by one. More are flushed together with all others.
+const FEW_PAGES: usize = 4;
 
 impl Flush {
     /// Nothing to flush yet.
@@ -115,17 +125,44 @@ impl Flush {
         Self::default()
     }
 
-    fn note(&mut self, old: u64) {
+    /// The entry of the page at `address` in the tables at `root` held `old` before.
+    fn note(&mut self, root: PhysAddr, address: u64, old: u64) {
         // A translation that was never used is in no TLB.
-        self.is_needed |= old & ACCESSED != 0;
+        if old & ACCESSED == 0 {
+            return;
+        }
+        if self.root != root.0 {
+            self.flush();
+            self.root = root.0;
+        }
+        match self.pages.len() < FEW_PAGES {
+            true => self.pages.push(address & !(PAGE_SIZE as u64 - 1)),
+            false => self.has_many = true,
+        }
+    }
+
+    /// Takes the frame out of an entry that was just overwritten, as above.
+    fn take(&mut self, root: PhysAddr, address: u64, old: u64) {
+        if old & HELD != 0 {
+            self.note(root, address, old);
+            // SAFETY: the entry stood for one reference and is gone.
+            self.frames
+                .push(unsafe { Frame::from_address(PhysAddr(old & ADDRESS)) });
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.pages.is_empty() {
+            backend::flush_tlb(self.root, (!self.has_many).then_some(&self.pages));
+        }
+        self.pages.clear();
+        self.has_many = false;
     }
 }
 
 impl Drop for Flush {
     fn drop(&mut self) {
-        if self.is_needed {
-            backend::flush_tlb();
-        }
+        self.flush();
     }
 }
 
@@ -186,15 +223,30 @@ impl PageTable {
         let old = table
             .entry(address)
             .swap(leaf(frame, access), Ordering::Relaxed);
-        take(old, flush);
+        flush.take(self.root.address(), address, old);
         Ok(())
     }
 
     /// Unmaps all pages of `range` (page aligned).
     pub fn unmap(&mut self, range: Range<u64>, flush: &mut Flush) {
-        self.for_each_entry(range, |_, entry| {
-            take(entry.swap(0, Ordering::Relaxed), flush)
+        let root = self.root.address();
+        self.for_each_entry(range, |address, entry| {
+            flush.take(root, address, entry.swap(0, Ordering::Relaxed))
         });
+    }
+
+    /// The addresses of the pages of `range` (page aligned) that are mapped, unless they are more
+    /// than `N`.
+    pub fn mapped<const N: usize>(&mut self, range: Range<u64>) -> Option<SmallVec<[u64; N]>> {
+        let mut pages = SmallVec::new();
+        let mut count = 0;
+        self.for_each_entry(range, |address, _| {
+            count += 1;
+            if count <= N {
+                pages.push(address);
+            }
+        });
+        (count <= N).then_some(pages)
     }
 
     /// Sets what the program may do with the pages of `range` (page aligned) that are mapped.
@@ -206,6 +258,7 @@ impl PageTable {
         flush: &mut Flush,
         mut adjust: impl FnMut(u64, &Frame) -> Access,
     ) {
+        let root = self.root.address();
         self.for_each_entry(range, |address, entry| {
             let old = entry.load(Ordering::Relaxed);
             // SAFETY: the entry keeps its reference; this second one is forgotten, not dropped.
@@ -214,7 +267,7 @@ impl PageTable {
             });
             let new = old & (ADDRESS | HELD) | bits(adjust(address, &frame));
             // Swapped, since a CPU may set ACCESSED meanwhile.
-            flush.note(entry.swap(new, Ordering::Relaxed));
+            flush.note(root, address, entry.swap(new, Ordering::Relaxed));
         });
     }
 
@@ -230,10 +283,11 @@ impl PageTable {
         to: u64,
         flush: &mut Flush,
     ) -> Result<(), MapError> {
+        let root = self.root.address();
         let mut moved = Vec::new();
         self.for_each_entry(range.clone(), |address, entry| {
             let old = entry.swap(0, Ordering::Relaxed);
-            flush.note(old);
+            flush.note(root, address, old);
             moved.push((address, old & !ACCESSED));
         });
         let mut result = Ok(());
@@ -241,10 +295,11 @@ impl PageTable {
             match self.table_for(address - range.start + to) {
                 Ok(table) => {
                     let entry = table.entry(address - range.start + to);
-                    take(entry.swap(value, Ordering::Relaxed), flush);
+                    let at = address - range.start + to;
+                    flush.take(root, at, entry.swap(value, Ordering::Relaxed));
                 }
                 Err(error) => {
-                    take(value, flush);
+                    flush.take(root, address, value);
                     result = Err(error);
                 }
             }
@@ -433,9 +488,11 @@ fn bits(access: Access) -> u64 {
     if access.is_empty() {
         return 0;
     }
-    let mut bits = PRESENT | USER;
+    // As if the page had been used, which most are soon: a processor then need not note it. Where
+    // the host keeps a shadow of the table it makes the entries of eight such neighbours at a time.
+    let mut bits = PRESENT | USER | ACCESSED;
     if access.contains(Access::WRITE) {
-        bits |= WRITABLE;
+        bits |= WRITABLE | DIRTY;
     }
     if !access.contains(Access::EXECUTE) {
         bits |= NO_EXECUTE;
@@ -455,17 +512,6 @@ fn access_of(value: u64) -> Access {
 
 fn leaf(frame: Frame, access: Access) -> u64 {
     frame.into_address().0 | HELD | bits(access)
-}
-
-/// Takes the frame out of an entry that was just overwritten.
-fn take(old: u64, flush: &mut Flush) {
-    if old & HELD != 0 {
-        flush.note(old);
-        // SAFETY: the entry stood for one reference and is gone.
-        flush
-            .frames
-            .push(unsafe { Frame::from_address(PhysAddr(old & ADDRESS)) });
-    }
 }
 
 #[cfg(test)]
@@ -548,6 +594,15 @@ mod tests {
         );
         drop(table);
         assert!(frame.is_unique());
+    }
+
+    #[test]
+    fn few_mapped_pages_are_listed_and_many_are_not() {
+        let mut table = table_with(0x1f_f000, 3, RW);
+        let pages = table.mapped::<3>(0..END).unwrap();
+        assert_eq!(pages[..], [0x1f_f000, 0x20_0000, 0x20_1000]);
+        assert_eq!(table.mapped::<2>(0..END), None);
+        assert_eq!(table.mapped::<2>(0..0x20_1000).unwrap().len(), 2);
     }
 
     #[test]

@@ -107,6 +107,18 @@ impl UserContext {
         [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]
     }
 
+    /// Base of the GS segment; `None` where GS belongs to the kernel.
+    pub fn gs_base(&self) -> Option<u64> {
+        self.backend.gs_base()
+    }
+
+    /// Sets the base of the GS segment, an address in the programs' half; false where GS belongs to
+    /// the kernel.
+    pub fn set_gs_base(&mut self, base: u64) -> bool {
+        assert!(base >> 47 == 0, "a program's GS base");
+        self.backend.set_gs_base(base)
+    }
+
     /// Sets what the system call returns.
     pub fn set_syscall_result(&mut self, value: u64) {
         self.registers.rax = value;

@@ -11,6 +11,11 @@ pub struct AlignedBuffer {
     len: usize,
 }
 
+// SAFETY: the buffer owns its memory, and only `&mut self` changes it.
+unsafe impl Send for AlignedBuffer {}
+// SAFETY: as above.
+unsafe impl Sync for AlignedBuffer {}
+
 impl AlignedBuffer {
     /// Maps a buffer of `len` bytes.
     ///

@@ -8,6 +8,8 @@ use std::fmt::Debug;
 use std::panic::Location;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::sys::Errno;
 
@@ -18,7 +20,7 @@ pub struct Context {
 }
 
 /// Why a check failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure(String);
 
 /// How a check ended.
@@ -30,6 +32,12 @@ impl Failure {
     pub fn new(why: impl Into<String>) -> Self {
         let line = Location::caller().line();
         Self(format!("{} (line {line})", why.into()))
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -49,6 +57,40 @@ pub struct Check {
     pub needs_disk: bool,
     /// The check.
     pub run: fn(&Context) -> Outcome,
+}
+
+/// How long [`comes_true`] waits, and [`in_some_try`] goes on.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for `condition`, which another thread or the kernel brings about: whether it came true in
+/// time that is enough on a machine that is busy otherwise, too.
+pub fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() > PATIENCE {
+            return false;
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Repeats a check of how long something takes until it passes: others who use the machine may make
+/// it take longer, but not each time.
+///
+/// # Errors
+///
+/// The last [`Failure`], if it never passes.
+pub fn in_some_try(mut check: impl FnMut() -> Outcome) -> Outcome {
+    let start = Instant::now();
+    loop {
+        match check() {
+            Err(_) if start.elapsed() < PATIENCE => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// A table of checks, named as their functions are; those after `disk:` need a disk.
@@ -147,7 +189,17 @@ struct Options {
     dir: PathBuf,
 }
 
-fn options(program: &str) -> Result<Option<Options>, lexopt::Error> {
+/// An option of a program's own, which takes a value.
+pub struct OwnOption<'a> {
+    /// Its name, without the dashes.
+    pub name: &'static str,
+    /// Its line of the help.
+    pub help: &'static str,
+    /// Takes the value.
+    pub take: &'a mut dyn FnMut(OsString) -> Result<(), lexopt::Error>,
+}
+
+fn options(program: &str, own: &mut [OwnOption<'_>]) -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut options = Options {
         filters: Vec::new(),
@@ -165,7 +217,15 @@ fn options(program: &str) -> Result<Option<Options>, lexopt::Error> {
             Long("list") => options.list = true,
             Long("help") | Short('h') => {
                 print!("Usage: {program} [OPTION]... [FILTER]...\n\n{OPTIONS}");
+                own.iter().for_each(|option| println!("{}", option.help));
                 return Ok(None);
+            }
+            Long(name) if own.iter().any(|option| option.name == name) => {
+                let name = name.to_owned();
+                let value = parser.value()?;
+                if let Some(option) = own.iter_mut().find(|option| option.name == name) {
+                    (option.take)(value)?;
+                }
             }
             Value(filter) => options.filters.push(filter.string()?),
             other => return Err(other.unexpected()),
@@ -176,7 +236,12 @@ fn options(program: &str) -> Result<Option<Options>, lexopt::Error> {
 
 /// The `main` of a test program: parses the command line and runs the checks.
 pub fn main(program: &str, groups: &[&[Check]]) -> ExitCode {
-    let options = match options(program) {
+    main_with(program, &mut [], groups)
+}
+
+/// As [`main`], for a program that has options of its own.
+pub fn main_with(program: &str, own: &mut [OwnOption<'_>], groups: &[&[Check]]) -> ExitCode {
+    let options = match options(program, own) {
         Ok(Some(options)) => options,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {

@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use ringlet_tests::{Output, Ringlet};
-use serde::{Deserialize, Serialize};
+use ringlet_tests::{Comparison, Measured, Output, Ringlet, Side};
 
 /// Turns that each side gets.
 const ROUNDS: usize = 5;
@@ -23,30 +22,11 @@ struct Options {
     output: PathBuf,
 }
 
-/// A line of `uring-bench`.
-#[derive(Deserialize)]
-struct Measured {
+/// A benchmark that `uring-bench` knows.
+struct Benchmark {
     name: String,
-    unit: String,
-    value: f64,
-}
-
-/// The values of one name on both sides.
-struct Series {
-    name: String,
-    unit: String,
-    host: Vec<f64>,
-    guest: Vec<f64>,
-}
-
-/// An entry of `bench.json`.
-#[derive(Serialize)]
-struct Entry<'a> {
-    name: &'a str,
-    unit: &'a str,
-    host: Option<f64>,
-    guest: f64,
-    ratio: Option<f64>,
+    /// CPUs that it needs.
+    cpus: String,
 }
 
 fn main() -> ExitCode {
@@ -61,27 +41,22 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let options = options()?;
-    let names = names(&options)?;
-    let mut all: Vec<Series> = Vec::new();
+    let benchmarks = benchmarks(&options)?;
+    let mut comparison = Comparison::new("host", "guest");
     for round in 1..=ROUNDS {
         eprintln!("round {round} of {ROUNDS}");
         // One name at a time, so that both sides meet the same moments of a busy machine.
-        for name in &names {
-            let (host, guest) = (on_host(&options, name)?, in_guest(&options, name)?);
-            let series = series(&mut all, &host);
-            series.host.push(host.value);
-            series.guest.push(guest.value);
+        for benchmark in &benchmarks {
+            comparison.add(Side::Reference, on_host(&options, benchmark)?);
+            comparison.add(Side::Ours, in_guest(&options, benchmark)?);
         }
+        comparison.add_quotient("nop_scaling_2cpus", "nop_rings_2", "nop_rings_1");
         for measured in of_the_vm(&options)? {
-            series(&mut all, &measured).guest.push(measured.value);
+            comparison.add(Side::Ours, measured);
         }
     }
-    print(&all);
-    let entries: Vec<_> = all.iter().map(Series::entry).collect();
-    fs::write(
-        &options.output,
-        serde_json::to_string_pretty(&entries)? + "\n",
-    )?;
+    comparison.print();
+    comparison.write(&options.output)?;
     eprintln!("written to {}", options.output.display());
     Ok(())
 }
@@ -108,23 +83,6 @@ fn options() -> Result<Options, Box<dyn Error>> {
     })
 }
 
-/// The series that `measured` belongs to.
-fn series<'a>(all: &'a mut Vec<Series>, measured: &Measured) -> &'a mut Series {
-    let index = all
-        .iter()
-        .position(|series| series.name == measured.name)
-        .unwrap_or_else(|| {
-            all.push(Series {
-                name: measured.name.clone(),
-                unit: measured.unit.clone(),
-                host: Vec::new(),
-                guest: Vec::new(),
-            });
-            all.len() - 1
-        });
-    &mut all[index]
-}
-
 fn succeeded(output: Output, what: &str) -> Result<Output, Box<dyn Error>> {
     match output.code() {
         0 => Ok(output),
@@ -132,41 +90,48 @@ fn succeeded(output: Output, what: &str) -> Result<Output, Box<dyn Error>> {
     }
 }
 
-/// The names that `uring-bench` knows.
-fn names(options: &Options) -> Result<Vec<String>, Box<dyn Error>> {
+/// What `uring-bench` can measure.
+fn benchmarks(options: &Options) -> Result<Vec<Benchmark>, Box<dyn Error>> {
     let mut command = Command::new(&options.program);
     command.arg("--list");
     let output = succeeded(Ringlet::command(command).output(), "uring-bench --list")?;
-    let text = output.out();
-    let names = text.lines().filter_map(|line| line.split(' ').next());
-    Ok(names.map(str::to_owned).collect())
+    let benchmark = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        let (name, _unit, cpus) = (words.next()?, words.next()?, words.next()?);
+        Some(Benchmark { name, cpus })
+    };
+    let all: Option<Vec<_>> = output.out().lines().map(benchmark).collect();
+    Ok(all.ok_or("uring-bench --list has another format")?)
 }
 
 fn parse(output: &Output) -> Result<Measured, Box<dyn Error>> {
     Ok(serde_json::from_str(&output.out())?)
 }
 
-fn on_host(options: &Options, name: &str) -> Result<Measured, Box<dyn Error>> {
+fn on_host(options: &Options, benchmark: &Benchmark) -> Result<Measured, Box<dyn Error>> {
     let mut command = Command::new(&options.program);
-    command.arg("--file").arg(&options.image).arg(name);
+    command
+        .arg("--file")
+        .arg(&options.image)
+        .arg(&benchmark.name);
     let output = Ringlet::command(command).output();
     parse(&succeeded(output, "uring-bench on the host")?)
 }
 
-/// `ringlet run` with the image as a disk.
-fn with_disk(options: &Options, program: &[&str]) -> Ringlet {
+fn in_guest(options: &Options, benchmark: &Benchmark) -> Result<Measured, Box<dyn Error>> {
     let mut disk = options.image.clone().into_os_string();
     disk.push(",ro");
-    Ringlet::command(Command::new(&options.ringlet))
-        .args(["run", "--disk"])
+    let output = Ringlet::command(Command::new(&options.ringlet))
+        .args(["run", "--cpus", &benchmark.cpus, "--disk"])
         .args([disk])
-        .args(["--"])
-        .args(program)
-}
-
-fn in_guest(options: &Options, name: &str) -> Result<Measured, Box<dyn Error>> {
-    let program = ["/bin/uring-bench", "--file", "/dev/vda", name];
-    let output = with_disk(options, &program).output();
+        .args([
+            "--",
+            "/bin/uring-bench",
+            "--file",
+            "/dev/vda",
+            &benchmark.name,
+        ])
+        .output();
     parse(&succeeded(output, "uring-bench in the guest")?)
 }
 
@@ -249,66 +214,4 @@ fn overhead(smaps: &str) -> Result<u64, Box<dyn Error>> {
         return Err("guest RAM is not among the mappings".into());
     }
     Ok(total)
-}
-
-impl Series {
-    fn entry(&self) -> Entry<'_> {
-        let (host, guest) = (median(&self.host), median(&self.guest).unwrap_or(f64::NAN));
-        let more_is_better = matches!(self.unit.as_str(), "IOPS" | "MiB/s");
-        let ratio = host.map(|host| {
-            if more_is_better {
-                guest / host
-            } else {
-                host / guest
-            }
-        });
-        Entry {
-            name: &self.name,
-            unit: &self.unit,
-            host,
-            guest,
-            ratio,
-        }
-    }
-}
-
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        count if count % 2 == 1 => Some(sorted[middle]),
-        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
-    }
-}
-
-/// The distance between the extremes, in percent of the median.
-fn spread(values: &[f64]) -> Option<f64> {
-    let low = values.iter().copied().min_by(f64::total_cmp)?;
-    let high = values.iter().copied().max_by(f64::total_cmp)?;
-    Some((high - low) / median(values)? * 100.0)
-}
-
-fn print(all: &[Series]) {
-    println!(
-        "{:<22} {:>6} {:>12} {:>12} {:>7} {:>8} {:>8}",
-        "benchmark", "unit", "host", "guest", "ratio", "spread h", "spread g"
-    );
-    let show = |value: Option<f64>, digits: usize, unit: &str| {
-        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}{unit}"))
-    };
-    for series in all {
-        let entry = series.entry();
-        println!(
-            "{:<22} {:>6} {:>12} {:>12} {:>7} {:>8} {:>8}",
-            entry.name,
-            entry.unit,
-            show(entry.host, 1, ""),
-            show(Some(entry.guest), 1, ""),
-            show(entry.ratio, 2, ""),
-            show(spread(&series.host), 0, "%"),
-            show(spread(&series.guest), 0, "%"),
-        );
-    }
 }

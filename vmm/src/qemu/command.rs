@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use ringlet_abi::console::{FIRST_PORT, PORTS, SIZE_PORT};
+use ringlet_abi::{REPORT_IRQ, REPORT_PORT};
 use ringlet_devices::block;
 
 use super::process::Process;
@@ -44,8 +45,8 @@ impl Launch {
             passed: Vec::new(),
             next_place: FIRST_PLACE,
             command_line: format!(
-                "{FIRST_PORT}={FIRST} ringlet.cpus={} loglevel={} mode={}",
-                config.cpus, config.kernel_log, config.mode
+                "{FIRST_PORT}={FIRST} ringlet.cpus={} loglevel={} mode={} {}",
+                config.cpus, config.kernel_log, config.mode, config.append
             ),
         };
         for flag in ["-nodefaults", "-no-user-config"] {
@@ -90,6 +91,25 @@ impl Launch {
         self.option("-chardev", format!("file,id=serial,path={path}"));
         self.option("-serial", "chardev:serial");
         Ok(reader)
+    }
+
+    /// Adds a second serial port, which asks the kernel for reports; gives the other end, which does
+    /// not block.
+    ///
+    /// # Errors
+    ///
+    /// Those of socketpair(2).
+    pub(super) fn add_request_port(&mut self) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let fd = theirs.as_raw_fd();
+        self.pass(theirs.into());
+        self.option("-chardev", format!("socket,id=requests,fd={fd}"));
+        self.option(
+            "-device",
+            format!("isa-serial,chardev=requests,iobase={REPORT_PORT:#x},irq={REPORT_IRQ}"),
+        );
+        Ok(ours)
     }
 
     /// Adds the console with a port for each standard stream, and one for the terminal's size; gives

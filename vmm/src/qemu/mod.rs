@@ -55,6 +55,8 @@ pub struct QemuVm {
     /// Where the terminal's size is told.
     sizes: UnixStream,
     serial: Option<PipeReader>,
+    /// Our end of the serial port that asks for reports.
+    requests: UnixStream,
     timeline: Arc<Timeline>,
     server: Option<Server>,
     /// The monitor's events.
@@ -82,6 +84,7 @@ pub fn build(
     let (memory, ram) = memory::map_shared(config.memory)?;
     let mut launch = Launch::new(config, initrd, ram);
     let serial = launch.add_serial_port()?;
+    let requests = launch.add_request_port()?;
     let [input, output, error, sizes] = launch.add_console()?;
     // What the guest does not take is not waited for.
     sizes.set_nonblocking(true)?;
@@ -106,6 +109,7 @@ pub fn build(
         ports: [input, output, error],
         sizes,
         serial: Some(serial),
+        requests,
         timeline: Arc::clone(timeline),
         server,
         events: Some(events),
@@ -142,6 +146,7 @@ impl VirtualMachine for QemuVm {
 
         let drained = Arc::new(Drained::new()?);
         let guest = Running {
+            requests: self.requests.try_clone()?,
             process: Arc::clone(&process),
             drained: Arc::clone(&drained),
             inspector: Arc::clone(&self.inspector),
@@ -233,6 +238,7 @@ fn watch(mut events: Monitor, process: &Process, inspector: &Inspector, crash: &
 
 /// A running guest as signals reach it.
 struct Running {
+    requests: UnixStream,
     process: Arc<Process>,
     drained: Arc<Drained>,
     inspector: Arc<Inspector>,
@@ -256,6 +262,11 @@ impl Guest for Running {
 
     fn report(&self) -> String {
         self.inspector.report()
+    }
+
+    fn request_tasks(&self) {
+        // Requests that were not taken are enough.
+        let _ = (&self.requests).write(b"t");
     }
 
     fn pause(&self) {

@@ -1,32 +1,28 @@
 //! Doorbells put off: a device is told once of all requests of a batch.
 
-use alloc::sync::Arc;
-use alloc::vec::Vec;
+use crate::executor::kick_devices;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use spin::RwLock;
+use machine::MAX_CPUS;
 
-/// A device that is told of new requests.
-pub(super) trait Doorbell: Send + Sync {
-    /// Tells the device of requests that it does not know of, if there are any.
-    fn kick(&self);
+/// Batches of one CPU, which are begun and ended there: nobody waits while he holds one. In a
+/// cache line of its own.
+#[repr(align(64))]
+struct Count(AtomicUsize);
+
+static BATCHES: [Count; MAX_CPUS] = [const { Count(AtomicUsize::new(0)) }; MAX_CPUS];
+
+fn batches() -> &'static AtomicUsize {
+    &BATCHES[machine::current_cpu() as usize % MAX_CPUS].0
 }
 
-static DOORBELLS: RwLock<Vec<Arc<dyn Doorbell>>> = RwLock::new(Vec::new());
-static BATCHES: AtomicUsize = AtomicUsize::new(0);
-
-/// Has the end of a batch ring `doorbell`.
-pub(super) fn register(doorbell: Arc<dyn Doorbell>) {
-    DOORBELLS.write().push(doorbell);
-}
-
-/// Whether requests that are submitted now are told to the device later.
+/// Whether requests that this CPU submits now are told to the device later.
 pub(super) fn is_batching() -> bool {
-    BATCHES.load(Ordering::Relaxed) > 0
+    batches().load(Ordering::Relaxed) > 0
 }
 
-/// While one exists, devices are not told of requests; when the last is dropped they are told of
-/// all at once. A doorbell costs a few microseconds, so whoever submits several requests in a row
-/// holds one meanwhile, but never while waiting.
+/// While one exists, devices are not told of this CPU's requests; when the last is dropped they are
+/// told of all at once. A doorbell costs a few microseconds, so whoever submits several requests in
+/// a row holds one meanwhile, but never while waiting.
 #[derive(Debug)]
 pub struct Batch(());
 
@@ -34,15 +30,15 @@ impl Batch {
     /// Starts a batch.
     #[expect(clippy::new_without_default, reason = "starting one has an effect")]
     pub fn new() -> Self {
-        BATCHES.fetch_add(1, Ordering::Relaxed);
+        batches().fetch_add(1, Ordering::Relaxed);
         Self(())
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if BATCHES.fetch_sub(1, Ordering::Relaxed) == 1 {
-            DOORBELLS.read().iter().for_each(|doorbell| doorbell.kick());
+        if batches().fetch_sub(1, Ordering::Relaxed) == 1 {
+            kick_devices();
         }
     }
 }

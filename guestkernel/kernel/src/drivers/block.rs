@@ -9,19 +9,21 @@ mod requests;
 #[cfg(test)]
 pub(super) mod tests;
 
-use super::batch::{self, Doorbell};
+use super::batch;
 use super::interrupt::InterruptLine;
 use crate::error::{Errno, Result};
-use crate::executor::Device;
+use crate::executor::{Device, Listed, note_request};
 use alloc::sync::Arc;
+use core::fmt;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
+use machine::lock::Mutex;
 use machine::{DmaSegments, Frame, Payload, Segment, VirtioFound, VirtioTransport};
 use requests::{Command, Reaped, Requests};
 use ringlet_abi::block as ringlet;
 use smallvec::SmallVec;
-use spin::{Mutex, Once};
+use spin::Once;
 use virtio_spec::blk;
 
 /// Bytes of a sector, the unit in which the device counts (VIRTIO 1.2, 5.2.4).
@@ -221,6 +223,7 @@ impl BlockDevice {
                 let mut requests = self.requests.lock();
                 let index = requests.submit(command);
                 self.publish(&requests);
+                note_request();
                 drop(requests);
                 BlockTicket(Ticket::Submitted {
                     device: self.clone(),
@@ -375,9 +378,10 @@ impl BlockDevice {
     }
 }
 
-impl Doorbell for BlockDevice {
-    fn kick(&self) {
-        BlockDevice::kick(self);
+impl Listed for BlockDevice {
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requests = self.unfinished.load(Ordering::Relaxed);
+        write!(out, "virtio-blk: {requests} requests")
     }
 }
 
@@ -412,6 +416,10 @@ impl Device for BlockDevice {
         requests.kick();
         self.publish(&requests);
         requests.arm()
+    }
+
+    fn kick(&self) {
+        BlockDevice::kick(self);
     }
 }
 

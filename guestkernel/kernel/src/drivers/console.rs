@@ -10,21 +10,21 @@ mod port;
 #[cfg(test)]
 mod tests;
 
-use super::batch::Doorbell;
 use super::interrupt::InterruptLine;
-use crate::executor::Device;
+use crate::executor::{Device, Listed};
 use crate::fs::{ByteStream, WaitQueue};
 use alloc::sync::Arc;
 use control::{Control, PortOpen};
+use core::fmt;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Poll;
 use input::Input;
+use machine::lock::Mutex;
 use machine::{QueueBroken, VirtioError, VirtioFound, VirtioTransport};
 use output::Output;
 pub use port::ConsolePort;
 use ringlet_abi::console::{PORTS, SIZE_MESSAGE, SIZE_PORT};
-use spin::Mutex;
 use virtio_spec::console;
 
 const QUEUE_SIZE: u16 = 64;
@@ -242,9 +242,12 @@ impl Console {
     }
 }
 
-impl Doorbell for Console {
-    fn kick(&self) {
-        self.streams.iter().for_each(|port| port.kick());
+impl Listed for Console {
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.in_flight() {
+            true => write!(out, "virtio-console: output under way"),
+            false => write!(out, "virtio-console: no output under way"),
+        }
     }
 }
 
@@ -286,5 +289,9 @@ impl Device for Console {
         };
         self.ports()
             .fold(is_control_ready, |ready, port| ready | port.arm())
+    }
+
+    fn kick(&self) {
+        self.streams.iter().for_each(|port| port.kick());
     }
 }

@@ -108,13 +108,11 @@ fn start(place: Place, vmm: Vmm, devices: &mut Devices) -> Result<(), ProbeError
     match u8::try_from(found.device_id()).map(Id::from) {
         Ok(Id::Block) => {
             let block = BlockDevice::start(found, line())?;
-            batch::register(block.clone());
             add_device(block.clone());
             devices.blocks.push(block);
         }
         Ok(Id::Console) if devices.console.is_none() => {
             let console = Console::start(found, line(), vmm.console)?;
-            batch::register(console.clone());
             add_device(console.clone());
             devices.console = Some(console);
         }

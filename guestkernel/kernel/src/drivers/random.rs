@@ -6,7 +6,7 @@
 
 use super::entropy::{EntropyDevice, SEED};
 use machine::clock;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 const KEY_WORDS: usize = SEED / 4;
 const BLOCK: usize = 64;

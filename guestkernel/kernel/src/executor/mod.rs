@@ -4,22 +4,25 @@
 //! polls its operation in place. The loop in [`run`] polls devices between tasks; it halts the
 //! CPU only when nothing is ready and polling has found nothing for a while.
 
-mod cpus;
 mod devices;
 mod idle;
 mod program;
 mod queue;
+mod registry;
+mod scheduler;
 mod task;
 mod task_state;
 mod timer;
 
-pub use devices::{Device, Urgent, add_device, poll_devices};
+pub use devices::{Device, Urgent, add_device, kick_devices, note_request, poll_devices};
 pub use program::{Slice, prepare_program};
-pub use task::{block_on, spawn, spawn_thread, yield_now};
+pub use registry::{Listed, Listing, for_each_listed, list, report};
+pub use task::{Scheduled, block_on, spawn, spawn_thread, yield_now};
 pub use timer::{Sleep, sleep_until};
 
 use alloc::sync::Arc;
-use queue::Queue;
+use machine::MAX_CPUS;
+use scheduler::{CpuSet, Placement, Scheduler};
 
 /// Something that makes progress when it is run, and is queued again when it can make more.
 pub trait Runnable: Send + Sync {
@@ -27,70 +30,66 @@ pub trait Runnable: Send + Sync {
     fn run(self: Arc<Self>);
 }
 
-/// CPUs whose threads are told apart.
-const MAX_CPUS: usize = 64;
+#[cfg(not(loom))]
+static SCHEDULER: Scheduler<Arc<dyn Runnable>, MAX_CPUS> = Scheduler::new();
+#[cfg(loom)]
+static SCHEDULER: spin::Lazy<Scheduler<Arc<dyn Runnable>, MAX_CPUS>> =
+    spin::Lazy::new(Scheduler::new);
 
-/// Tasks of the kernel and rings: each runs for a moment.
-static WORK: Queue = Queue::new();
-/// Threads that wait for a CPU to run their programs on, whichever it is.
-static THREADS: Queue = Queue::new();
-/// Threads that wait for one CPU, by its number.
-static PINNED: [Queue; MAX_CPUS] = [const { Queue::new() }; MAX_CPUS];
-
-/// Queues `runnable`; the caller sees to it that it is not queued twice.
-pub fn schedule(runnable: Arc<dyn Runnable>) {
-    WORK.push(runnable);
-    cpus::notify_one();
+/// The CPU that executes this.
+#[inline]
+fn this_cpu() -> u32 {
+    machine::current_cpu()
 }
 
-/// Queues a thread that may run on the CPUs of the set `allowed`: CPU N is bit N.
-fn schedule_thread(runnable: Arc<dyn Runnable>, allowed: u64) {
-    let all = all_cpus();
-    if allowed & all == all {
-        THREADS.push(runnable);
-        cpus::notify_one();
-        return;
+fn interrupt(cpus: CpuSet) {
+    for number in scheduler::members(cpus) {
+        machine::kick(number);
     }
-    let number = cpus::choose(allowed & all);
-    pinned(number).push(runnable);
-    cpus::notify(number);
 }
 
-/// The threads that wait for that CPU alone.
-fn pinned(number: u32) -> &'static Queue {
-    &PINNED[number as usize % MAX_CPUS]
+/// Queues work of the kernel; the caller sees to it that it is not queued twice. It runs on this
+/// CPU before that runs a program, or on CPU `near` if that is on the watch for work.
+pub fn schedule(runnable: Arc<dyn Runnable>, near: u32) {
+    interrupt(SCHEDULER.add_work(this_cpu(), near, runnable));
+}
+
+fn schedule_thread(runnable: Arc<dyn Runnable>, placement: Placement) {
+    interrupt(SCHEDULER.add_thread(this_cpu(), runnable, placement));
 }
 
 /// The CPUs that run, as a set.
 pub fn all_cpus() -> u64 {
-    u64::MAX >> (64 - machine::cpu_count().clamp(1, 64))
+    SCHEDULER.all()
 }
 
 /// Whether the kernel has something to do, which a thread does before it enters its program.
 #[inline]
 pub fn has_work() -> bool {
-    !WORK.is_empty()
+    SCHEDULER.work(this_cpu()) > 0
 }
 
-/// Whether threads wait for this CPU.
+/// Whether threads wait that this CPU may run.
 #[inline]
-pub fn has_waiting_threads() -> bool {
-    !THREADS.is_empty() || !pinned(machine::current_cpu()).is_empty()
+fn has_waiting_threads() -> bool {
+    let this = this_cpu();
+    SCHEDULER.has_threads(this) || SCHEDULER.has_others(this)
 }
 
-/// Whether anything waits to be run.
+/// Whether anything waits to be run here.
 #[inline]
 pub fn has_ready() -> bool {
     has_work() || has_waiting_threads()
 }
 
-/// Runs what the kernel has to do, but not what that leads to in turn, so that it ends; false if
-/// there was nothing.
+/// Runs what the kernel has to do here, but not what that leads to in turn, so that it ends; false
+/// if there was nothing.
 pub fn run_work() -> bool {
-    let mut left = WORK.len();
+    let this = this_cpu();
+    let mut left = SCHEDULER.work(this);
     let has_any = left > 0;
     while left > 0
-        && let Some(runnable) = WORK.pop()
+        && let Some(runnable) = SCHEDULER.take_work(this)
     {
         runnable.run();
         left -= 1;
@@ -98,21 +97,29 @@ pub fn run_work() -> bool {
     has_any
 }
 
+/// Runs what another CPU has no time for; false if there was nothing.
+fn steal_work() -> bool {
+    let work = SCHEDULER.steal_work(this_cpu());
+    work.map(Runnable::run).is_some()
+}
+
 /// Polls devices and timers once and runs what the kernel then has to do; false if there was
 /// nothing. A thread does that when it was interrupted.
 pub fn poll() -> bool {
+    if machine::interrupt::take_report_request() {
+        registry::print();
+    }
     poll_devices() | timer::fire() | run_work()
 }
 
 /// As [`poll`], then runs one thread.
 fn step() -> bool {
+    machine::progress();
     let progress = poll();
-    match pinned(machine::current_cpu())
-        .pop()
-        .or_else(|| THREADS.pop())
-    {
+    let this = this_cpu();
+    match SCHEDULER.take_thread(this) {
         Some(thread) => {
-            cpus::is_busy();
+            SCHEDULER.is_busy(this);
             thread.run();
             if machine::cpu_count() > 1 {
                 // It may go on elsewhere.
@@ -127,6 +134,7 @@ fn step() -> bool {
 /// Starts CPUs until there are `wanted`, as far as the machine has them; all run tasks for ever.
 pub fn start_cpus(wanted: u32) {
     let started = machine::start_cpus(wanted, run);
+    SCHEDULER.set_count(started);
     if started < wanted {
         log::warn!("{started} of {wanted} CPUs have started");
     }
@@ -136,7 +144,7 @@ pub fn start_cpus(wanted: u32) {
 pub fn run() -> ! {
     loop {
         if !step() {
-            idle::wait();
+            idle::wait(|| false);
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Sharing the CPU between programs: time slices, and the interrupts that a program must not keep
 //! from coming.
 
-use super::{cpus, devices, has_ready, has_waiting_threads, timer};
+use super::{
+    SCHEDULER, devices, has_ready, has_waiting_threads, has_work, interrupt, this_cpu, timer,
+};
 use machine::clock;
 
 /// Nanoseconds that a thread runs at least before it gives way to others.
@@ -34,11 +36,28 @@ impl Slice {
         self.end
     }
 
-    /// Whether it is over and somebody waits.
+    /// When to look next whether somebody waits: at its end or, if that has passed and nobody could
+    /// be fetched from where he waits, when another one would end.
+    fn next_end(self) -> u64 {
+        let now = clock::monotonic();
+        match self.end > now {
+            true => self.end,
+            false => Self::starting(now).end,
+        }
+    }
+
+    /// Whether it is over and somebody waits, here or, if this CPU then fetches it, elsewhere.
     #[inline]
     pub fn must_yield(self) -> bool {
-        has_waiting_threads() && clock::monotonic() >= self.end
+        has_waiting_threads() && clock::monotonic() >= self.end && balance()
     }
+}
+
+#[cold]
+fn balance() -> bool {
+    let (must_yield, interrupted) = SCHEDULER.balance(this_cpu());
+    interrupt(interrupted);
+    must_yield
 }
 
 /// Sees to the interrupts that are needed while a program runs, the one at the end of `slice`
@@ -48,21 +67,24 @@ impl Slice {
 pub fn prepare_program(slice: Slice) -> bool {
     let is_urgent = devices::is_urgent();
     let mut is_shared = has_ready();
-    if !is_urgent && !is_shared {
-        if machine::cpu_count() == 1 {
-            return false;
-        }
-        cpus::runs_unlimited();
+    if !is_shared && machine::cpu_count() > 1 {
+        SCHEDULER.runs_unlimited(this_cpu());
         is_shared = has_ready();
-        if !is_shared {
-            return false;
-        }
     }
-    cpus::is_busy();
-    let timer = is_urgent.then(timer::next_deadline).flatten();
-    let slice_end = is_shared.then_some(slice.end);
-    machine::interrupt::set_timer(timer.into_iter().chain(slice_end).min());
-    is_urgent && devices::arm()
+    if !is_urgent && !is_shared {
+        return false;
+    }
+    if has_work() {
+        return true;
+    }
+    let mut deadline = is_urgent.then(timer::next_deadline).flatten();
+    if is_shared {
+        SCHEDULER.is_busy(this_cpu());
+        let end = slice.next_end();
+        deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
+    }
+    machine::interrupt::set_timer(deadline);
+    is_urgent && devices::arm_for_program()
 }
 
 #[cfg(test)]

@@ -1,40 +1,71 @@
 //! Futures as tasks.
 
+use super::registry::{self, Listed, Listing};
+use super::scheduler::Placement;
 use super::task_state::TaskState;
-use super::{Runnable, schedule, schedule_thread, step};
+use super::{Runnable, SCHEDULER, schedule, schedule_thread, step, this_cpu};
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
+use core::fmt;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::task::{Context, Poll, Waker};
-use spin::Mutex;
+use machine::lock::Mutex;
+
+/// What the executor has to know of a thread.
+pub trait Scheduled: Send + Sync {
+    /// The CPUs that it may use, CPU N as bit N.
+    fn affinity(&self) -> u64;
+
+    /// Says which thread it is and what it does, as [`Listed::describe`].
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result;
+}
 
 /// Where a task is queued.
 enum Kind {
-    /// With the kernel's own work.
-    Kernel,
-    /// With threads, for the CPUs of a set that may change.
-    Thread(Arc<AtomicU64>),
+    /// With the kernel's own work. It has a name.
+    Kernel(&'static str),
+    /// With threads.
+    Thread(Arc<dyn Scheduled>),
 }
 
 struct Task {
     state: TaskState,
     kind: Kind,
+    /// The CPU that it ran on last, or was made on.
+    cpu: AtomicU32,
+    _listing: Listing,
     /// `None` once the future is done. Only who runs the task takes the lock.
     future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
 }
 
 impl Task {
-    fn queue(self: Arc<Self>) {
+    /// Queues it; `goes_on` if this CPU has just run it.
+    fn queue(self: Arc<Self>, goes_on: bool) {
         match &self.kind {
-            Kind::Kernel => schedule(self),
-            Kind::Thread(allowed) => {
-                let allowed = allowed.load(Ordering::Relaxed);
-                schedule_thread(self, allowed);
+            Kind::Kernel(_) => schedule(self, this_cpu()),
+            Kind::Thread(thread) => {
+                let placement = Placement {
+                    allowed: thread.affinity(),
+                    last: self.cpu.load(Ordering::Relaxed),
+                    goes_on,
+                };
+                schedule_thread(self, placement);
             }
         }
+    }
+}
+
+impl Listed for Task {
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Kernel(name) => write!(out, "task {name}")?,
+            Kind::Thread(thread) => thread.describe(out)?,
+        }
+        let cpu = self.cpu.load(Ordering::Relaxed);
+        write!(out, ": {}, CPU {cpu}", self.state.name())
     }
 }
 
@@ -45,7 +76,7 @@ impl Wake for Task {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.state.wake() {
-            self.clone().queue();
+            self.clone().queue(false);
         }
     }
 }
@@ -53,6 +84,7 @@ impl Wake for Task {
 impl Runnable for Task {
     fn run(self: Arc<Self>) {
         self.state.start();
+        self.cpu.store(this_cpu(), Ordering::Relaxed);
         let waker = Waker::from(self.clone());
         let mut slot = self.future.lock();
         let Some(future) = slot.as_mut() else {
@@ -69,30 +101,32 @@ impl Runnable for Task {
         }
         drop(slot);
         if self.state.suspend() {
-            self.queue();
+            self.queue(true);
         }
     }
 }
 
 fn start(future: impl Future<Output = ()> + Send + 'static, kind: Kind) {
-    let task = Arc::new(Task {
+    let task = Arc::new_cyclic(|task: &Weak<Task>| Task {
         state: TaskState::queued(),
         kind,
+        cpu: AtomicU32::new(this_cpu()),
+        _listing: registry::list(task.clone()),
         future: Mutex::new(Some(Box::pin(future))),
     });
-    task.queue();
+    task.queue(false);
 }
 
 /// Runs `future` as a task of its own, one of the kernel: it never runs for long, and goes before
-/// programs.
-pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
-    start(future, Kind::Kernel);
+/// programs. Reports call it `name`.
+pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+    start(future, Kind::Kernel(name));
 }
 
-/// Runs `future`, which runs a program, as a task of its own. It gives way to others of its kind
-/// when its time slice is over. `allowed` is the set of CPUs that it may use, CPU N as bit N.
-pub fn spawn_thread(future: impl Future<Output = ()> + Send + 'static, allowed: Arc<AtomicU64>) {
-    start(future, Kind::Thread(allowed));
+/// Runs `future`, which runs the program of `thread`, as a task of its own. It gives way to others
+/// of its kind when its time slice is over.
+pub fn spawn_thread(thread: Arc<dyn Scheduled>, future: impl Future<Output = ()> + Send + 'static) {
+    start(future, Kind::Thread(thread));
 }
 
 /// Lets everything else that is ready run first.
@@ -119,15 +153,14 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     impl Wake for Flag {
         fn wake(self: Arc<Self>) {
             self.is_set.store(true, Ordering::Release);
-            if machine::current_cpu() != self.cpu {
-                // It may be about to halt: the interrupt keeps it from it.
+            if this_cpu() != self.cpu && SCHEDULER.must_interrupt(self.cpu) {
                 machine::kick(self.cpu);
             }
         }
     }
     let flag = Arc::new(Flag {
         is_set: AtomicBool::new(true),
-        cpu: machine::current_cpu(),
+        cpu: this_cpu(),
     });
     let waker = Waker::from(flag.clone());
     let mut future = pin!(future);
@@ -137,8 +170,8 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
         {
             return value;
         }
-        if !step() && !flag.is_set.load(Ordering::Acquire) {
-            super::idle::wait();
+        if !step() {
+            super::idle::wait(|| flag.is_set.load(Ordering::Acquire));
         }
     }
 }
@@ -152,7 +185,7 @@ mod tests {
     fn tasks_take_turns_when_they_yield() {
         static LOG: Mutex<Vec<u32>> = Mutex::new(Vec::new());
         for id in 0..2 {
-            spawn(async move {
+            spawn("test", async move {
                 for _ in 0..2 {
                     LOG.lock().push(id);
                     yield_now().await;

@@ -56,6 +56,17 @@ impl TaskState {
         true
     }
 
+    /// In a word.
+    pub(super) fn name(&self) -> &'static str {
+        match self.0.load(Ordering::Relaxed) {
+            IDLE => "waiting",
+            QUEUED => "ready",
+            RUNNING => "running",
+            WOKEN => "running, woken",
+            _ => "done",
+        }
+    }
+
     /// The task has ended: wake-ups have no effect any more.
     pub(super) fn end(&self) {
         self.0.store(DONE, Ordering::Release);

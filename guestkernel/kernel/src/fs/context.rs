@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::general as raw;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Root, working directory and umask of a process.
 pub struct FsContext {

@@ -4,7 +4,7 @@ use super::{FileOps, Readiness, WaitQueue};
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io, IoFlags};
 use core::task::{Context, Poll};
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// The largest count.
 const COUNT_MAX: u64 = u64::MAX - 1;

@@ -6,7 +6,7 @@ use crate::heap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// `RLIMIT_NOFILE` at the start: one more than the largest file descriptor.
 pub const FD_LIMIT: u32 = 1024;

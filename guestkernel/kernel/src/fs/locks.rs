@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::task::Poll;
 use linux_raw_sys::general as raw;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Whether others may have a lock too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
-use spin::RwLock;
+use machine::lock::RwLock;
 
 const ROOT_DEVICE: DeviceNumber = DeviceNumber::new(0, 2);
 

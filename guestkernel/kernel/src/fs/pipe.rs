@@ -13,7 +13,7 @@ use core::any::Any;
 use core::future::poll_fn;
 use core::task::{Context, Poll};
 use linux_raw_sys::{general as raw, ioctl};
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Bytes that a new pipe holds.
 pub const PIPE_CAPACITY: usize = 65536;
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn a_reader_waits_for_bytes_and_for_the_end() {
         let (reader, writer) = pipe(OpenFlags::empty());
-        spawn(async move {
+        spawn("test", async move {
             yield_now().await;
             assert_eq!(write(&writer, b"hello").await, Ok(5));
         });
@@ -401,7 +401,7 @@ mod tests {
     fn a_writer_waits_for_room_and_fails_without_readers() {
         let (reader, writer) = pipe(OpenFlags::empty());
         let all = vec![7; 3 * PIPE_CAPACITY];
-        spawn(async move {
+        spawn("test", async move {
             let mut got = 0;
             while got < 3 * PIPE_CAPACITY {
                 got += read(&reader, 10_000).await.unwrap().len();

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 use core::task::Waker;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Wakers to be woken, all of them, at the next change.
 ///

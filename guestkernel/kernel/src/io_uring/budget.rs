@@ -17,7 +17,7 @@ static IN_USE: AtomicUsize = AtomicUsize::new(0);
 
 /// Held by tests that use up most of the budget.
 #[cfg(test)]
-pub(super) static EXHAUSTING: spin::Mutex<()> = spin::Mutex::new(());
+pub(super) static EXHAUSTING: machine::lock::Mutex<()> = machine::lock::Mutex::new(());
 
 /// The bytes that there are.
 pub(super) fn limit() -> usize {

@@ -36,21 +36,14 @@ impl CompletionQueue {
     /// Posts a CQE; [`publish`](Self::publish) shows it.
     #[inline(always)]
     pub(super) fn post(&mut self, memory: &RingMemory, cqe: Cqe) {
-        let tail = self.tail();
-        if tail == self.room_until || !self.overflow.is_empty() {
-            return self.post_slowly(memory, cqe);
+        if !self.try_post(memory, cqe) {
+            self.keep(memory, cqe);
         }
-        memory.write_cqe(tail, cqe);
-        self.posted += 1;
     }
 
+    /// Keeps a CQE until there is room.
     #[cold]
-    fn post_slowly(&mut self, memory: &RingMemory, cqe: Cqe) {
-        if self.overflow.is_empty() && self.find_room(memory) {
-            memory.write_cqe(self.tail(), cqe);
-            self.posted += 1;
-            return;
-        }
+    fn keep(&mut self, memory: &RingMemory, cqe: Cqe) {
         if self.overflow.is_empty() {
             memory.set_sq_flag(IORING_SQ_CQ_OVERFLOW, true);
         }
@@ -58,6 +51,7 @@ impl CompletionQueue {
     }
 
     /// Posts a CQE of a request that will post more; false, and nothing done, if there is no room.
+    #[inline(always)]
     pub(super) fn try_post(&mut self, memory: &RingMemory, cqe: Cqe) -> bool {
         let has_room =
             self.overflow.is_empty() && (self.tail() != self.room_until || self.find_room(memory));

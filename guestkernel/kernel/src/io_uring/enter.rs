@@ -48,6 +48,13 @@ pub struct Enter {
     pub size: u64,
 }
 
+/// A call that has submitted and has not all the CQEs yet that it wants.
+pub struct Entered {
+    file: Arc<OpenFile>,
+    submitted: u32,
+    wait: Wait,
+}
+
 /// Submits to the ring `fd` and waits, for the task `task` of `process`; returns how many SQEs
 /// were taken.
 ///
@@ -55,20 +62,59 @@ pub struct Enter {
 ///
 /// Those of io_uring_enter(2).
 pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> Result<u32> {
+    match enter_now(process, task, fd, call)? {
+        Ok(submitted) => Ok(submitted),
+        Err(entered) => entered.wait(process, task).await,
+    }
+}
+
+/// As [`enter`], but does not wait: gives what remains of the call if it has to.
+///
+/// # Errors
+///
+/// Those of io_uring_enter(2).
+#[inline]
+pub fn enter_now(
+    process: &Arc<Process>,
+    task: u32,
+    fd: i32,
+    call: Enter,
+) -> Result<core::result::Result<u32, Entered>> {
     let file = ring_file(process, fd, call.flags)?;
     let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
     let (submitted, wait) = begin(ring, process, task, &call)?;
-    let Some(mut wait) = wait else {
-        return Ok(submitted);
-    };
-    let mask = wait.mask.map(|mask| SignalMask::set(process, task, mask));
-    let waiting = poll_fn(|context| wait.poll(ring, context));
-    let result = match process.until_signal(task, waiting).await {
-        Err(_) if ring.lock().reap() > 0 => Ok(()),
-        result => result.flatten(),
-    };
-    drop(mask);
-    finish(submitted, result)
+    Ok(match wait {
+        None => Ok(submitted),
+        Some(wait) => Err(Entered {
+            file,
+            submitted,
+            wait,
+        }),
+    })
+}
+
+impl Entered {
+    /// Waits for the CQEs; returns how many SQEs were taken.
+    ///
+    /// # Errors
+    ///
+    /// Those of io_uring_enter(2).
+    pub async fn wait(self, process: &Arc<Process>, task: u32) -> Result<u32> {
+        let Self {
+            file,
+            submitted,
+            mut wait,
+        } = self;
+        let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
+        let mask = wait.mask.map(|mask| SignalMask::set(process, task, mask));
+        let waiting = poll_fn(|context| wait.poll(ring, context));
+        let result = match process.until_signal(task, waiting).await {
+            Err(_) if ring.lock().reap() > 0 => Ok(()),
+            result => result.flatten(),
+        };
+        drop(mask);
+        finish(submitted, result)
+    }
 }
 
 /// What was submitted counts more than how the waiting went.
@@ -93,6 +139,7 @@ fn ring_file(process: &Process, fd: i32, flags: u32) -> Result<Arc<OpenFile>> {
 }
 
 /// All that is done without waiting, under one lock; gives what remains to be waited for.
+#[inline(always)]
 fn begin(
     ring: &Ring,
     process: &Arc<Process>,

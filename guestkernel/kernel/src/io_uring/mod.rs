@@ -31,6 +31,6 @@ mod submit;
 #[cfg(test)]
 mod tests;
 
-pub use enter::{Enter, enter};
+pub use enter::{Enter, Entered, enter, enter_now};
 pub use register::{Call, register};
 pub use setup::create;

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use core::task::Waker;
 use linux_raw_sys::io_uring::IORING_SQ_TASKRUN;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// The woken requests of a ring.
 pub(super) struct ReadyQueue {
@@ -25,6 +25,8 @@ pub(super) struct ReadyQueue {
     has_slots: AtomicBool,
     /// Tasks inside `io_uring_enter` that will look at `slots` before they leave or wait.
     attendants: AtomicU32,
+    /// The CPU where a task was last inside `io_uring_enter`, which has the ring in its cache.
+    home: AtomicU32,
     /// The ring is queued in the executor.
     is_scheduled: AtomicBool,
     /// Tasks that wait for CQEs.
@@ -41,6 +43,7 @@ impl ReadyQueue {
             slots: Mutex::new(Vec::new()),
             has_slots: AtomicBool::new(false),
             attendants: AtomicU32::new(0),
+            home: AtomicU32::new(machine::current_cpu()),
             is_scheduled: AtomicBool::new(false),
             waiters: WaitQueue::new(),
             has_waiters: AtomicBool::new(false),
@@ -90,7 +93,7 @@ impl ReadyQueue {
         } else if !self.is_scheduled.swap(true, Ordering::AcqRel)
             && let Some(ring) = self.ring.upgrade()
         {
-            executor::schedule(ring);
+            executor::schedule(ring, self.home.load(Ordering::Relaxed));
         }
     }
 
@@ -127,6 +130,10 @@ pub(super) struct Attention<'a>(&'a ReadyQueue);
 impl<'a> Attention<'a> {
     pub(super) fn new(queue: &'a ReadyQueue) -> Self {
         queue.attendants.fetch_add(1, Ordering::Relaxed);
+        let cpu = machine::current_cpu();
+        if queue.home.load(Ordering::Relaxed) != cpu {
+            queue.home.store(cpu, Ordering::Relaxed);
+        }
         Self(queue)
     }
 }

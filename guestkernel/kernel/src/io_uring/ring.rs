@@ -4,22 +4,23 @@ use super::budget::Allowance;
 use super::completion::CompletionQueue;
 use super::links::{Chain, Drain};
 use super::memory::{Cqe, RingMemory};
-use super::operation::{Completion, Progress, Work};
+use super::operation::{Completion, Progress, Work, opcode};
 use super::ready::ReadyQueue;
 use super::request::{REQUEST_COST, Request, Running, Slot, Slots};
 use super::resources::Resources;
 use super::setup::Setup;
 use super::sqe::RequestFlags;
 use crate::error::{Errno, Result};
-use crate::executor::{Runnable, Urgent};
+use crate::executor::{self, Listed, Listing, Runnable, Urgent};
 use crate::process::{Process, Signal};
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Context;
 use linux_raw_sys::io_uring::IORING_CQE_F_MORE;
-use spin::{Mutex, MutexGuard};
+use machine::lock::{Mutex, MutexGuard};
 
 /// A ring. Its open file shuts it down when it is closed.
 pub(super) struct Ring {
@@ -31,6 +32,9 @@ pub(super) struct Ring {
     /// The only task that may use the ring; 0 for any, or for none yet.
     issuer: AtomicU32,
     state: Mutex<State>,
+    /// The process that made it.
+    owner: u32,
+    _listing: Listing,
 }
 
 /// What the lock guards.
@@ -62,6 +66,9 @@ pub(super) struct State {
 }
 
 impl Ring {
+    /// Requests that a report names.
+    const LISTED_REQUESTS: usize = 16;
+
     /// A ring made by the task `issuer` of `owner`.
     ///
     /// # Errors
@@ -78,6 +85,8 @@ impl Ring {
                 setup,
                 is_disabled: AtomicBool::new(setup.starts_disabled()),
                 issuer: AtomicU32::new(if is_issuer_known { issuer } else { 0 }),
+                owner: owner.pid,
+                _listing: executor::list(ring.clone()),
                 state: Mutex::new(State {
                     completions: CompletionQueue::new(setup.cq_entries),
                     slots: Slots::new(ready.clone()),
@@ -166,6 +175,21 @@ impl Runnable for Ring {
     }
 }
 
+impl Listed for Ring {
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "io_uring of process {}: ", self.owner)?;
+        let Some(state) = self.state.try_lock() else {
+            return write!(out, "in use");
+        };
+        write!(out, "{} requests", state.slots.running())?;
+        for (_, running) in state.slots.all_running().take(Self::LISTED_REQUESTS) {
+            let name = opcode(running.request.opcode).map_or("?", |opcode| opcode.name);
+            write!(out, " {name}")?;
+        }
+        Ok(())
+    }
+}
+
 impl State {
     /// Polls what was woken and starts what has its turn, and shows the program the results.
     pub(super) fn run(&mut self) {
@@ -195,7 +219,7 @@ impl State {
 
     /// Does all that a task which asks for events does for the ring; returns how many CQEs the
     /// program finds.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reap(&mut self) -> u32 {
         if self.has_work() {
             self.run();
@@ -208,7 +232,7 @@ impl State {
     }
 
     /// Shows the program new CQEs, ends timeouts that waited for them, and tells those who wait.
-    #[inline]
+    #[inline(always)]
     pub(super) fn publish(&mut self) {
         if self.completions.publish(&self.memory) {
             if self.counting_timeouts > 0 {

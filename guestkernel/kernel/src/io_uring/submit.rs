@@ -1,6 +1,6 @@
 //! Taking SQEs out of the ring: one batch, under one lock.
 
-use super::operation::{self, Completion, Operation, Started};
+use super::operation::{self, Completion, Opcode, Operation, Started};
 use super::request::{Held, Request, Slot};
 use super::ring::State;
 use super::sqe::{RequestFlags, Sqe};
@@ -55,13 +55,28 @@ impl State {
     /// Accepts one SQE; an error is one of the SQE itself, for which the CQE is seen to.
     #[inline(always)]
     fn submit_one(&mut self, sqe: &Sqe, process: &Arc<Process>) -> Result<()> {
+        match operation::is_nop(sqe.opcode()) {
+            // It takes less time than a call through a pointer, so there is none on its way.
+            true => self.submit_as(sqe, process, operation::prepare_nop),
+            false => self.submit_as(sqe, process, operation::prepare),
+        }
+    }
+
+    /// The same for an SQE that `prepare` checks.
+    #[inline(always)]
+    fn submit_as(
+        &mut self,
+        sqe: &Sqe,
+        process: &Arc<Process>,
+        prepare: impl FnOnce(&Opcode, &Sqe, RequestFlags, &Process) -> Result<Operation>,
+    ) -> Result<()> {
         let mut request = Request {
             user_data: sqe.user_data(),
             flags: RequestFlags::from_bits_retain(sqe.flags().into()),
             opcode: sqe.opcode(),
             next: None,
         };
-        let prepared = self.prepare(sqe, &mut request, process);
+        let prepared = self.prepare(sqe, &mut request, process, prepare);
         let is_simple = !request
             .flags
             .intersects(RequestFlags::ANY_LINK | RequestFlags::QUEUED)
@@ -113,13 +128,14 @@ impl State {
         error.map_or(Ok(()), Err)
     }
 
-    /// Checks an SQE, in Linux's order.
+    /// Checks an SQE, in Linux's order; what its opcode has to say comes last, by `prepare`.
     #[inline(always)]
     fn prepare(
         &mut self,
         sqe: &Sqe,
         request: &mut Request,
         process: &Arc<Process>,
+        prepare: impl FnOnce(&Opcode, &Sqe, RequestFlags, &Process) -> Result<Operation>,
     ) -> Result<Operation> {
         let opcode = operation::opcode(request.opcode).ok_or(Errno::EINVAL)?;
         if !RequestFlags::COMMON.contains(request.flags) {
@@ -135,7 +151,7 @@ impl State {
         if sqe.personality() != 0 {
             return Err(Errno::EINVAL);
         }
-        (opcode.prepare)(sqe, request.flags, process)
+        prepare(opcode, sqe, request.flags, process)
     }
 
     #[cold]

@@ -13,8 +13,9 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
+use machine::lock::Mutex;
 use machine::{Access, Flush, PageTable, Space};
-use spin::{Mutex, Once};
+use spin::Once;
 
 /// Programs' addresses are below this.
 pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
@@ -33,6 +34,11 @@ const MAX_AREAS: usize = 65530;
 
 /// Bytes of the kernel's heap that another two areas may take: nodes of the tree.
 const AREA_COST: usize = 4096;
+
+/// How many pages can be mapped in about the time that a fault takes: 10 µs where CPL 0 is emulated.
+fn pages_worth_a_fault() -> u64 {
+    if machine::is_cpl0_emulated() { 16 } else { 1 }
+}
 
 /// The memory of a program.
 pub struct AddressSpace {
@@ -77,7 +83,7 @@ impl AddressSpace {
                 table,
                 areas: BTreeMap::new(),
                 generation: 0,
-                window: Window::default(),
+                window: Window::new(pages_worth_a_fault()),
                 size: 0,
                 limit: u64::MAX,
                 mmap_base: TASK_SIZE - (1 << 32),

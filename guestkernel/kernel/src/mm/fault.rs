@@ -1,7 +1,8 @@
 //! Filling pages in when they are first used: zeros, pages of a source, private copies.
 //!
-//! A fault costs far more than mapping a page does, so neighbours that were never touched are
-//! mapped along with the page that is needed.
+//! A fault costs more than mapping a page does, so neighbours that were never touched are mapped
+//! along with the page that is needed: when a program goes through its memory, and always where a
+//! fault costs very much.
 
 use super::address_space::{AddressSpace, Mappings};
 use super::page_source::PageSource;
@@ -12,9 +13,10 @@ use core::ops::Range;
 use machine::{Access, Flush, Frame, MapError, PAGE_SIZE, PageFault};
 use smallvec::SmallVec;
 
-/// Pages that one fault maps at first, and at most when a program goes through its memory.
+/// Pages of a source that one fault maps: that costs little, since they exist already.
 const AROUND: u64 = 16;
-const AROUND_MOST: u64 = 256;
+/// Pages of anonymous memory that one fault maps at most, when a program goes through its memory.
+const WINDOW_MOST: u64 = 256;
 
 /// Frames that programs leave to the kernel: a share of all, between these.
 const RESERVE_MIN: usize = 32;
@@ -56,21 +58,31 @@ impl From<machine::OutOfMemory> for FaultError {
 
 /// How many pages of anonymous memory the next fault maps: more, when it goes on where the last
 /// one ended.
-#[derive(Default)]
 pub(super) struct Window {
+    /// What a fault anywhere maps; a power of two.
+    least: u64,
     end: u64,
     pages: u64,
 }
 
 impl Window {
+    /// One for a machine on which a fault costs as much as mapping `least` pages.
+    pub(super) fn new(least: u64) -> Self {
+        Self {
+            least,
+            end: 0,
+            pages: least,
+        }
+    }
+
     /// The pages to map for a fault at `page` in the area `area`.
     fn around(&mut self, page: u64, area: &Range<u64>) -> Range<u64> {
         let range = if page == self.end {
-            self.pages = (self.pages * 2).min(AROUND_MOST);
+            self.pages = (self.pages * 2).min(WINDOW_MOST);
             page..page.saturating_add(self.pages * PAGE)
         } else {
-            self.pages = AROUND;
-            aligned_around(page)
+            self.pages = self.least;
+            aligned_around(page, self.least)
         };
         let range = range.start.max(area.start)..range.end.min(area.end);
         self.end = range.end;
@@ -91,9 +103,9 @@ pub(super) fn take(
     Ok(frame()?)
 }
 
-fn aligned_around(page: u64) -> Range<u64> {
-    let start = page & !(AROUND * PAGE - 1);
-    start..start + AROUND * PAGE
+fn aligned_around(page: u64, pages: u64) -> Range<u64> {
+    let start = page & !(pages * PAGE - 1);
+    start..start + pages * PAGE
 }
 
 /// A page of a source that is to be mapped.
@@ -245,7 +257,7 @@ impl Mappings {
             }
             Backing::Source { source, first_page } => {
                 let range = if source.is_resident() && present.is_none() {
-                    let around = aligned_around(page);
+                    let around = aligned_around(page, AROUND);
                     around.start.max(bounds.start)..around.end.min(bounds.end)
                 } else {
                     page..page + PAGE

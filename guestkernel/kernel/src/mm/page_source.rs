@@ -8,7 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Weak;
 use alloc::vec::Vec;
 use machine::Frame;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Something that has pages which programs can map.
 ///

@@ -5,8 +5,8 @@ use crate::error::{Errno, Result};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use machine::lock::Mutex;
 use machine::{DmaSegments, Frame, PageFault};
-use spin::Mutex;
 
 const RW: Access = Access::READ.union(Access::WRITE);
 
@@ -291,6 +291,26 @@ fn a_fault_maps_neighbours_and_more_when_it_goes_on() {
     assert!((1..=16).contains(&first));
     space.fault(store(start + first as u64 * PAGE)).unwrap();
     assert!(resident() >= first + 16);
+}
+
+#[test]
+fn few_pages_given_back_are_cleared_where_they_are_and_many_are_unmapped() {
+    const MANY: u64 = 64;
+    let space = space();
+    let start = map(&space, MANY);
+    space.write(start, &[9; (MANY * PAGE) as usize]).unwrap();
+    let resident = || {
+        let pages = space.residency(start, MANY * PAGE).unwrap();
+        pages.into_iter().filter(|page| *page).count() as u64
+    };
+    space.advise(start, 2 * PAGE, Advice::DontNeed).unwrap();
+    assert_eq!(resident(), MANY);
+    assert_eq!(byte(&space, start), Ok(0));
+    assert_eq!(byte(&space, start + 2 * PAGE - 1), Ok(0));
+    assert_eq!(byte(&space, start + 2 * PAGE), Ok(9));
+    space.advise(start, MANY * PAGE, Advice::DontNeed).unwrap();
+    assert_eq!(resident(), 0);
+    assert_eq!(byte(&space, start + (MANY - 1) * PAGE), Ok(0));
 }
 
 #[test]

@@ -16,12 +16,18 @@
 use crate::error::{Errno, Result};
 use crate::mm::AddressSpace;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use machine::PAGE_SIZE;
+use machine::lock::Mutex;
 
 /// A site is patched when it has trapped so often: patching costs as much as that.
-const THRESHOLD: u32 = 32;
-/// Sites that are counted at a time; a new one takes the place of another.
-const COUNTED: usize = 64;
+const THRESHOLD: u64 = 32;
+/// Bits that hold a count; addresses have 47.
+const COUNT_BITS: u32 = 8;
+/// Sites that are counted at a time, in sets of two, of which a new site takes the place of the one
+/// that has trapped less: with sets of one, two sites in turn would keep each other from ever being
+/// patched.
+const COUNTED: usize = 256;
 /// Bytes set apart for a trampoline.
 const TRAMPOLINE: usize = 32;
 
@@ -29,12 +35,12 @@ const CALL: [u8; 2] = [0x0f, 0x05];
 const MOV_EAX: u8 = 0xb8;
 const MOV_R9_STACK: [u8; 5] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
 
-/// What a thread knows of the places where its program makes system calls.
+/// What is known of the places where a program makes system calls.
 pub(super) struct CallSites {
-    /// Addresses after the SYSCALL, and how often they trapped.
-    counts: [(u64, u32); COUNTED],
+    /// Addresses after the SYSCALL, shifted by [`COUNT_BITS`], and how often they trapped.
+    counts: [AtomicU64; COUNTED],
     /// Pages of trampolines, and how many of each are used.
-    pages: Vec<(u64, usize)>,
+    pages: Mutex<Vec<(u64, usize)>>,
     /// The low half of the gate's address; `None` if SYSCALL is as good.
     gate: Option<u32>,
 }
@@ -43,35 +49,54 @@ impl CallSites {
     /// Nothing is known.
     pub(super) fn new() -> Self {
         Self {
-            counts: [(0, 0); COUNTED],
-            pages: Vec::new(),
+            counts: [const { AtomicU64::new(0) }; COUNTED],
+            pages: Mutex::new(Vec::new()),
             gate: machine::syscall_gate().and_then(sign_extended),
         }
     }
 
     /// Notes that system call `number` was made from before `address`, and patches the site when
-    /// it is worth while.
+    /// it is worth while. A count that another thread changes at the same time may be lost.
     #[inline]
-    pub(super) fn note(&mut self, space: &AddressSpace, address: u64, number: u64) {
+    pub(super) fn note(&self, space: &AddressSpace, address: u64, number: u64) {
         if self.gate.is_none() {
             return;
         }
-        let (counted, count) = &mut self.counts[(address / 2) as usize % COUNTED];
-        if *counted != address {
-            (*counted, *count) = (address, 0);
-        }
-        if *count > THRESHOLD {
+        let set = self
+            .set_of(address)
+            .map(|place| (place, place.load(Ordering::Relaxed)));
+        let count_of = |value: u64| value % (1 << COUNT_BITS);
+        let known = set.iter().find(|(_, value)| value >> COUNT_BITS == address);
+        let count = known.map_or(0, |(_, value)| count_of(*value));
+        if count >= THRESHOLD {
             return;
         }
-        *count += 1;
-        if *count == THRESHOLD {
+        let [first, second] = &set;
+        let rarer = if count_of(first.1) <= count_of(second.1) {
+            first
+        } else {
+            second
+        };
+        let (place, before) = *known.unwrap_or(rarer);
+        let after = address << COUNT_BITS | (count + 1);
+        let is_noted = place.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+        // Only one of several threads gets so far.
+        if is_noted.is_ok() && count + 1 == THRESHOLD {
             // A site that cannot be patched goes on trapping.
             let _ = self.patch(space, address, number);
         }
     }
 
+    /// Where a site is counted, if it is.
+    #[inline]
+    fn set_of(&self, address: u64) -> [&AtomicU64; 2] {
+        // Fibonacci hashing: sites are often at similar places of different pages.
+        let hash = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % COUNTED;
+        [&self.counts[hash], &self.counts[hash ^ 1]]
+    }
+
     #[cold]
-    fn patch(&mut self, space: &AddressSpace, address: u64, number: u64) -> Result<()> {
+    fn patch(&self, space: &AddressSpace, address: u64, number: u64) -> Result<()> {
         let gate = self.gate.ok_or(Errno::ENOSYS)?;
         let start = address.checked_sub(8).ok_or(Errno::EFAULT)?;
         let mut code = [0; 8];
@@ -88,16 +113,17 @@ impl CallSites {
     }
 
     /// The address of an unused trampoline within reach of `address`.
-    fn allocate(&mut self, space: &AddressSpace, address: u64) -> Result<u64> {
+    fn allocate(&self, space: &AddressSpace, address: u64) -> Result<u64> {
         let has_room = |page: &&mut (u64, usize)| {
             page.1 < PAGE_SIZE / TRAMPOLINE && relative(address, page.0).is_some()
         };
-        if let Some((page, used)) = self.pages.iter_mut().find(has_room) {
+        let mut pages = self.pages.lock();
+        if let Some((page, used)) = pages.iter_mut().find(has_room) {
             *used += 1;
             return Ok(*page + ((*used - 1) * TRAMPOLINE) as u64);
         }
         let page = space.map_code_near(address)?;
-        self.pages.push((page, 1));
+        pages.push((page, 1));
         Ok(page)
     }
 }
@@ -186,7 +212,7 @@ mod tests {
     #[test]
     fn a_hot_site_becomes_a_jump_and_keeps_its_syscall() {
         let space = space_with(&GETPPID);
-        let mut sites = sites();
+        let sites = sites();
         for _ in 0..THRESHOLD - 1 {
             sites.note(&space, 0x40_1008, 110);
         }
@@ -203,6 +229,29 @@ mod tests {
             0x40_1008
         );
         assert_eq!(code[15..], 0x8020_0000u32.to_le_bytes());
+    }
+
+    #[test]
+    fn sites_of_one_set_do_not_keep_each_other_from_being_patched() {
+        let mut code = [0x90; 0x1000];
+        for at in (0..code.len()).step_by(16) {
+            code[at..at + GETPPID.len()].copy_from_slice(&GETPPID);
+        }
+        let space = space_with(&code);
+        let sites = sites();
+        let first = 0x40_1008;
+        let same_set = |address: &u64| {
+            core::ptr::eq(sites.set_of(*address)[0], sites.set_of(first)[0])
+                || core::ptr::eq(sites.set_of(*address)[0], sites.set_of(first)[1])
+        };
+        let second = (0x40_1018..0x40_2000).step_by(16).find(same_set).unwrap();
+        for _ in 0..THRESHOLD {
+            sites.note(&space, first, 110);
+            sites.note(&space, second, 110);
+        }
+        for address in [first, second] {
+            assert_eq!(read::<8>(&space, address - 8)[1], 0xe9, "{address:#x}");
+        }
     }
 
     #[test]
@@ -228,7 +277,7 @@ mod tests {
         let space = space_with(&GETPPID);
         let all = Access::READ | Access::WRITE | Access::EXECUTE;
         space.protect(0x40_1000, 0x1000, all).unwrap();
-        let mut sites = sites();
+        let sites = sites();
         for _ in 0..2 * THRESHOLD {
             sites.note(&space, 0x40_1008, 110);
         }

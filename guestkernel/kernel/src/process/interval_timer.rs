@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Poll, Waker};
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// When a timer goes off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl IntervalTimer {
         if state.deadline.is_some() && !state.is_running {
             state.is_running = true;
             drop(state);
-            executor::spawn(self.clone().run(Arc::downgrade(process)));
+            executor::spawn("interval timer", self.clone().run(Arc::downgrade(process)));
         }
         before
     }

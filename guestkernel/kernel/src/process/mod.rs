@@ -3,6 +3,7 @@
 mod call_sites;
 mod credentials;
 mod elf;
+mod emulated_fault;
 mod exec;
 pub mod futex;
 mod image;

@@ -17,7 +17,7 @@ use core::pin::pin;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::{Poll, Waker};
 use linux_raw_sys::general as raw;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

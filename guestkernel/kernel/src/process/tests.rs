@@ -315,8 +315,7 @@ fn a_program_is_looked_for_in_path() {
 /// Runs a first thread until its process has ended.
 fn run_to_end(thread: Thread) -> ExitStatus {
     let process = thread.process.clone();
-    let allowed = thread.state.affinity.clone();
-    executor::spawn_thread(thread.run(), allowed);
+    executor::spawn_thread(thread.state.clone(), thread.run());
     block_on(process.ended())
 }
 
@@ -355,7 +354,7 @@ fn call(context: &mut UserContext, number: u32, arguments: &[u64]) -> Trap {
 
 /// Runs system calls one after the other and returns their results.
 fn results(calls: &'static [(u32, &'static [u64])]) -> (ExitStatus, Vec<i64>) {
-    use spin::Mutex;
+    use machine::lock::Mutex;
     let results = Arc::new(Mutex::new(Vec::new()));
     let seen = results.clone();
     let mut next = 0;

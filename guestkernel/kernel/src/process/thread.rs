@@ -1,6 +1,7 @@
 //! A thread: running the program and seeing to what it wants.
 
 use super::call_sites::CallSites;
+use super::emulated_fault;
 use super::futex::{ALL_BITS, Futex};
 use super::process::Process;
 use super::robust_list;
@@ -9,12 +10,13 @@ use super::signals::Signal;
 use super::thread_state::ThreadState;
 use crate::error::{Errno, Result};
 use crate::executor;
+use crate::io_uring::Entered;
 use crate::mm::FaultError;
 use crate::syscall::{self, Args};
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general as raw;
 use machine::{PageFault, Trap, UserContext};
 
@@ -35,10 +37,12 @@ pub struct Thread {
     pub alternate_stack: (u64, u32, u64),
     /// What `rseq(2)` said.
     pub sequences: RestartableSequences,
+    /// A call of `io_uring_enter(2)` that waits.
+    pub entered: Option<Entered>,
     /// What it said when it ended itself.
     exit: Option<u8>,
-    /// Where its program makes system calls.
-    call_sites: CallSites,
+    /// Where its program makes system calls: what all its threads know together.
+    call_sites: Arc<CallSites>,
     /// The turn on a CPU in which the program was entered last.
     entered_in: u64,
 }
@@ -65,10 +69,16 @@ impl Thread {
     pub fn new(process: Arc<Process>, context: UserContext, name: [u8; 16]) -> Result<Self> {
         let state = process.add_thread(None)?;
         *state.name.lock() = name;
-        Ok(Self::with_state(process, state, context))
+        let call_sites = Arc::new(CallSites::new());
+        Ok(Self::with_state(process, state, context, call_sites))
     }
 
-    fn with_state(process: Arc<Process>, state: Arc<ThreadState>, context: UserContext) -> Self {
+    fn with_state(
+        process: Arc<Process>,
+        state: Arc<ThreadState>,
+        context: UserContext,
+        call_sites: Arc<CallSites>,
+    ) -> Self {
         Self {
             tid: state.tid,
             process,
@@ -77,15 +87,11 @@ impl Thread {
             clear_at_end: 0,
             alternate_stack: (0, raw::SS_DISABLE, 0),
             sequences: RestartableSequences::default(),
+            entered: None,
             exit: None,
-            call_sites: CallSites::new(),
+            call_sites,
             entered_in: 0,
         }
-    }
-
-    /// The CPUs that it may use, CPU N as bit N; they may change.
-    pub fn affinity(&self) -> Arc<AtomicU64> {
-        self.state.affinity.clone()
     }
 
     /// Starts another thread of the process, which begins where this one is, and returns its
@@ -111,10 +117,14 @@ impl Thread {
         }
         let thread = Self {
             clear_at_end: new.clear_at_end,
-            ..Self::with_state(self.process.clone(), state, context)
+            ..Self::with_state(
+                self.process.clone(),
+                state,
+                context,
+                self.call_sites.clone(),
+            )
         };
-        let affinity = thread.affinity();
-        executor::spawn_thread(thread.run(), affinity);
+        executor::spawn_thread(thread.state.clone(), thread.run());
         Ok(tid)
     }
 
@@ -146,6 +156,7 @@ impl Thread {
 
     async fn run_program(mut self) {
         let process = self.process.clone();
+        let state = self.state.clone();
         loop {
             self.give_way().await;
             if self.exit.is_some() || process.is_ending() {
@@ -172,7 +183,10 @@ impl Thread {
                             let is_urgent = syscall::waits_for_others(number, args);
                             // Pinned here, so that the future is not moved on its way.
                             let call = pin!(syscall::dispatch(&mut self, number, args));
-                            process.until_ending(tid, is_urgent, call).await
+                            state.waits_in(Some(number));
+                            let result = process.until_ending(tid, is_urgent, call).await;
+                            state.waits_in(None);
+                            result
                         }
                     };
                     match result {
@@ -266,12 +280,23 @@ impl Thread {
         self.die(signal, format_args!("{access} of address {address:#x}"));
     }
 
+    /// Whether an invalid opcode is none: see [`emulated_fault`].
+    fn is_misreported(&self) -> bool {
+        let mut code = [0; emulated_fault::PREFIX];
+        let rip = self.context.registers.rip;
+        machine::is_cpl0_emulated()
+            && self.process.space.read(rip, &mut code).is_ok()
+            && emulated_fault::is_valid(&code)
+    }
+
     fn exception(&self, vector: u8, code: u64) {
         let signal = match vector {
             0 | 16 | 19 => Signal::SIGFPE,
             1 | 3 => Signal::SIGTRAP,
+            6 if self.is_misreported() => Signal::SIGSEGV,
             6 => Signal::SIGILL,
-            17 => Signal::SIGBUS,
+            // As on Linux: a segment is not present, the stack segment, alignment.
+            11 | 12 | 17 => Signal::SIGBUS,
             _ => Signal::SIGSEGV,
         };
         self.die(signal, format_args!("exception {vector} ({code:#x})"));

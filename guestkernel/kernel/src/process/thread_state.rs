@@ -1,10 +1,11 @@
 //! What others see of a thread: its number, its name, the CPU time that it has used.
 
-use crate::executor::{Slice, all_cpus};
-use alloc::sync::Arc;
+use crate::executor::{Scheduled, Slice, all_cpus};
+use crate::syscall;
+use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use machine::clock;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// The part of a thread that is not its own alone.
 #[derive(Debug)]
@@ -16,13 +17,17 @@ pub struct ThreadState {
     /// What `set_robust_list(2)` said: the list's head.
     pub robust_list: AtomicU64,
     /// The CPUs that it may use (`sched_setaffinity(2)`), CPU N as bit N.
-    pub affinity: Arc<AtomicU64>,
+    pub affinity: AtomicU64,
     time: Mutex<CpuTime>,
     /// The CPU that it is on, or [`NOWHERE`].
     cpu: AtomicU32,
     /// How often it has got a CPU, and the end of its time slice on it.
     turns: AtomicU64,
     slice_end: AtomicU64,
+    /// The number of the system call that it waits in, or [`NONE`].
+    waits_in: AtomicU64,
+    /// When its last turn ended, on the monotonic clock.
+    left: AtomicU64,
 }
 
 /// The CPU time of a thread.
@@ -36,6 +41,8 @@ struct CpuTime {
 
 /// No CPU has that number.
 const NOWHERE: u32 = u32::MAX;
+/// No system call has that number.
+const NONE: u64 = u64::MAX;
 
 /// A turn on a CPU: while one exists, the thread has it.
 pub(super) struct Turn<'a>(&'a ThreadState);
@@ -50,7 +57,9 @@ impl ThreadState {
             tid,
             name: Mutex::new(name),
             robust_list: AtomicU64::new(0),
-            affinity: Arc::new(AtomicU64::new(affinity)),
+            affinity: AtomicU64::new(affinity),
+            waits_in: AtomicU64::new(NONE),
+            left: AtomicU64::new(0),
             time: Mutex::default(),
             cpu: AtomicU32::new(NOWHERE),
             turns: AtomicU64::new(0),
@@ -97,26 +106,63 @@ impl ThreadState {
         (self.turns.load(Ordering::Relaxed), Slice::ending(end))
     }
 
+    /// Notes the number of the system call that it may wait in.
+    pub(super) fn waits_in(&self, number: Option<u64>) {
+        self.waits_in
+            .store(number.unwrap_or(NONE), Ordering::Relaxed);
+    }
+
     /// Nanoseconds of CPU time that it has used.
     pub fn cpu_time(&self) -> u64 {
-        self.time.lock().now()
+        let time = *self.time.lock();
+        time.at(clock::monotonic())
+    }
+}
+
+impl Scheduled for ThreadState {
+    fn affinity(&self) -> u64 {
+        self.affinity.load(Ordering::Relaxed)
+    }
+
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "thread {}", self.tid)?;
+        if let Some(name) = self.name.try_lock() {
+            let length = name.iter().position(|byte| *byte == 0);
+            let name = &name[..length.unwrap_or(name.len())];
+            write!(out, " ({})", name.escape_ascii())?;
+        }
+        match self.waits_in.load(Ordering::Relaxed) {
+            NONE => write!(out, " in its program"),
+            number => match syscall::name(number) {
+                Some(name) => write!(out, " in {name}"),
+                None => write!(out, " in system call {number}"),
+            },
+        }?;
+        if self.cpu.load(Ordering::Relaxed) == NOWHERE {
+            let left = clock::monotonic().saturating_sub(self.left.load(Ordering::Relaxed));
+            let milliseconds = left / 1_000_000;
+            write!(out, ", off the CPU for {milliseconds} ms")?;
+        }
+        Ok(())
     }
 }
 
 impl CpuTime {
-    fn now(&self) -> u64 {
+    fn at(&self, now: u64) -> u64 {
         let turn = self
             .running_since
-            .map_or(0, |since| clock::monotonic().saturating_sub(since));
+            .map_or(0, |since| now.saturating_sub(since));
         self.used + turn
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        let now = clock::monotonic();
+        self.0.left.store(now, Ordering::Relaxed);
         let mut time = self.0.time.lock();
         *time = CpuTime {
-            used: time.now(),
+            used: time.at(now),
             running_since: None,
         };
         self.0.cpu.store(NOWHERE, Ordering::Relaxed);

@@ -28,23 +28,35 @@ struct Call {
     is_realtime: bool,
 }
 
-pub(super) async fn futex(thread: &mut Thread, args: Args) -> Result<u64> {
-    let operation = args.uint(1);
-    let call = Call {
-        command: operation & COMMAND,
-        address: args.get(0),
-        value: args.uint(2),
-        time: args.get(3),
-        other: args.get(4),
-        third: args.uint(5),
-        is_private: operation & raw::FUTEX_PRIVATE_FLAG != 0,
-        is_realtime: operation & raw::FUTEX_CLOCK_REALTIME != 0,
-    };
-    match call.command {
-        raw::FUTEX_WAIT | raw::FUTEX_WAIT_BITSET => wait(thread, call).await,
-        _ if call.is_realtime => Err(Errno::ENOSYS),
-        _ => change(thread, call).map(u64::from),
+impl Call {
+    fn new(args: Args) -> Self {
+        let operation = args.uint(1);
+        Self {
+            command: operation & COMMAND,
+            address: args.get(0),
+            value: args.uint(2),
+            time: args.get(3),
+            other: args.get(4),
+            third: args.uint(5),
+            is_private: operation & raw::FUTEX_PRIVATE_FLAG != 0,
+            is_realtime: operation & raw::FUTEX_CLOCK_REALTIME != 0,
+        }
     }
+}
+
+/// `futex(2)`, unless it is a command that waits.
+pub(super) fn futex_now(thread: &mut Thread, args: Args) -> Option<Result<u64>> {
+    let call = Call::new(args);
+    match call.command {
+        raw::FUTEX_WAIT | raw::FUTEX_WAIT_BITSET => None,
+        _ if call.is_realtime => Some(Err(Errno::ENOSYS)),
+        _ => Some(change(thread, call).map(u64::from)),
+    }
+}
+
+/// `futex(2)` with a command that waits.
+pub(super) async fn futex(thread: &mut Thread, args: Args) -> Result<u64> {
+    wait(thread, Call::new(args)).await
 }
 
 async fn wait(thread: &Thread, call: Call) -> Result<u64> {

@@ -1,7 +1,7 @@
 //! The system calls of io_uring.
 
 use super::Args;
-use crate::error::Result;
+use crate::error::{Errno, Result};
 use crate::io_uring::{self, Call, Enter};
 use crate::process::Thread;
 use linux_raw_sys::io_uring::io_uring_params;
@@ -15,8 +15,9 @@ pub(super) fn io_uring_setup(thread: &mut Thread, args: Args) -> Result<u64> {
     process.files.insert(file, true, 0).map(|fd| fd as u64)
 }
 
-/// `io_uring_enter(2)`.
-pub(super) async fn io_uring_enter(thread: &mut Thread, args: Args) -> Result<u64> {
+/// `io_uring_enter(2)`, up to where it has to wait.
+#[inline]
+pub(super) fn io_uring_enter_now(thread: &mut Thread, args: Args) -> Option<Result<u64>> {
     let call = Enter {
         to_submit: args.uint(1),
         min_complete: args.uint(2),
@@ -24,9 +25,21 @@ pub(super) async fn io_uring_enter(thread: &mut Thread, args: Args) -> Result<u6
         argument: args.get(4),
         size: args.get(5),
     };
-    io_uring::enter(&thread.process, thread.tid, args.int(0), call)
-        .await
-        .map(u64::from)
+    match io_uring::enter_now(&thread.process, thread.tid, args.int(0), call) {
+        Ok(Ok(submitted)) => Some(Ok(submitted.into())),
+        Ok(Err(entered)) => {
+            thread.entered = Some(entered);
+            None
+        }
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// The rest of it.
+pub(super) async fn io_uring_enter(thread: &mut Thread, _: Args) -> Result<u64> {
+    let entered = thread.entered.take().ok_or(Errno::EINVAL)?;
+    let submitted = entered.wait(&thread.process, thread.tid).await?;
+    Ok(submitted.into())
 }
 
 /// `io_uring_register(2)`.

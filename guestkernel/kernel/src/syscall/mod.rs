@@ -25,6 +25,7 @@ mod thread;
 mod time;
 
 pub use arguments::Args;
+pub(crate) use names::name;
 
 use crate::error::{Errno, Result};
 use crate::process::Thread;
@@ -34,9 +35,11 @@ use linux_raw_sys::general as number;
 macro_rules! system_calls {
     (
         now { $($now:ident => $now_module:ident::$now_handler:ident),* $(,)? }
+        first { $($first:ident => $first_module:ident::$first_handler:ident),* $(,)? }
         wait { $($wait:ident => $wait_module:ident::$wait_handler:ident),* $(,)? }
     ) => {
-        /// Does the system call with that number for `thread`, if it is one that never waits.
+        /// Does the system call with that number for `thread`, if it does not wait; else, what
+        /// [`dispatch`] has not to do again.
         #[inline]
         pub(crate) fn dispatch_now(
             thread: &mut Thread,
@@ -45,6 +48,7 @@ macro_rules! system_calls {
         ) -> Option<Result<u64>> {
             match u32::try_from(number).ok()? {
                 $(number::$now => Some($now_module::$now_handler(thread, args)),)*
+                $(number::$first => $first_module::$first_handler(thread, args),)*
                 _ => None,
             }
         }
@@ -180,6 +184,12 @@ system_calls! {
         __NR_times => time::times,
         __NR_getrusage => time::getrusage,
     }
+    // `fn(&mut Thread, Args) -> Option<Result<u64>>`: what often need not wait, and is to cost
+    // little then. What is left to do when it gives nothing stands below.
+    first {
+        __NR_futex => futex::futex_now,
+        __NR_io_uring_enter => io_uring::io_uring_enter_now,
+    }
     // `async fn(&mut Thread, Args) -> Result<u64>`
     wait {
         __NR_read => read_write::read,
@@ -289,7 +299,7 @@ pub(crate) fn waits_for_others(number: u64, args: Args) -> bool {
 #[cold]
 fn unimplemented(number: u64) -> Result<u64> {
     static LOGGED: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
-    if let Some(name) = names::name(number) {
+    if let Some(name) = name(number) {
         let bit = 1 << (number % 64);
         let is_new = LOGGED
             .get(number as usize / 64)

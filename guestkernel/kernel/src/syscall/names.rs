@@ -1,4 +1,4 @@
-//! The names of all system calls of Linux on x86-64, for the log. The list grows when Linux does.
+//! The names of all system calls of Linux on x86-64, for the log and reports. The list grows when Linux does.
 
 use linux_raw_sys::general::*;
 
@@ -9,7 +9,7 @@ macro_rules! names {
 }
 
 /// The name of a system call; `None` for a number that Linux does not know either.
-pub(super) fn name(number: u64) -> Option<&'static str> {
+pub(crate) fn name(number: u64) -> Option<&'static str> {
     let (_, constant) = NAMES
         .iter()
         .find(|(known, _)| u64::from(*known) == number)?;

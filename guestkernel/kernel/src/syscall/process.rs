@@ -8,8 +8,10 @@ use linux_raw_sys::{general as raw, prctl as raw_prctl};
 
 /// Supplementary groups that there may be.
 const GROUPS_MAX: u32 = 65536;
-/// `ARCH_GET_FS` of `arch_prctl(2)`.
+/// Operations of `arch_prctl(2)`.
+const ARCH_SET_GS: u32 = 0x1001;
 const ARCH_GET_FS: u32 = 0x1003;
+const ARCH_GET_GS: u32 = 0x1004;
 
 pub(super) fn getpid(thread: &mut Thread, _: Args) -> Result<u64> {
     Ok(thread.process.pid.into())
@@ -41,8 +43,8 @@ pub(super) fn waitid(_: &mut Thread, args: Args) -> Result<u64> {
     Err(Errno::ECHILD)
 }
 
-/// GS belongs to the kernel where program and kernel share a protection domain, so only FS is
-/// the program's.
+/// GS belongs to the kernel where program and kernel share a protection domain; only FS is the
+/// program's there.
 pub(super) fn arch_prctl(thread: &mut Thread, args: Args) -> Result<u64> {
     match args.uint(0) {
         raw::ARCH_SET_FS => {
@@ -53,6 +55,18 @@ pub(super) fn arch_prctl(thread: &mut Thread, args: Args) -> Result<u64> {
         }
         ARCH_GET_FS => {
             let base = thread.context.fs_base;
+            thread.process.space.write_value(args.get(1), &base)?;
+        }
+        ARCH_SET_GS => {
+            if args.get(1) >= crate::mm::TASK_SIZE {
+                return Err(Errno::EPERM);
+            }
+            if !thread.context.set_gs_base(args.get(1)) {
+                return Err(Errno::EINVAL);
+            }
+        }
+        ARCH_GET_GS => {
+            let base = thread.context.gs_base().ok_or(Errno::EINVAL)?;
             thread.process.space.write_value(args.get(1), &base)?;
         }
         _ => return Err(Errno::EINVAL),

@@ -6,7 +6,7 @@ use crate::error::{Errno, Result};
 use crate::process::Thread;
 use linux_raw_sys::general as raw;
 use machine::PAGE_SIZE;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Bytes of a name in `struct utsname`, its NUL included.
 const NAME: usize = 65;

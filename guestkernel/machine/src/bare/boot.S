@@ -35,7 +35,7 @@ pvh_entry:
     wrmsr
     mov eax, offset page_map - VIRTUAL
     mov cr3, eax
-    mov eax, 0x80010033                                 // PG, WP, NE, ET, MP, PE
+    mov eax, {control0}
     mov cr0, eax
     lgdt [gdt_pointer_low - VIRTUAL]
     .byte 0xea                                          // ljmp 0x10, long_mode
@@ -70,6 +70,10 @@ high:
     mov ecx, 0xc0000081                                 // STAR: SYSCALL 0x10/0x18, SYSRET base 0x20
     xor eax, eax
     mov edx, 0x00230010
+    wrmsr
+    mov ecx, 0xc0000083                                 // CSTAR
+    mov eax, offset syscall_entry_compatibility - VIRTUAL + 0x80000000
+    mov edx, 0xffffffff
     wrmsr
     mov ecx, 0xc0000101                                 // GS base
     mov eax, esi
@@ -129,9 +133,15 @@ shared:                                                 // eax: where SYSCALL go
     iretq
 
 native:
-    mov eax, 1                                          // XSAVE with all that programs may use
+    mov eax, 1
     cpuid
-    bt ecx, 26
+    bt edx, 7                                           // machine checks
+    jnc 1f
+    mov rax, cr4
+    bts rax, 6
+    mov cr4, rax
+    mov [rip + boot_control4], rax
+1:  bt ecx, 26                                          // XSAVE with all that programs may use
     jnc 1f
     mov rax, cr4
     bts rax, 18
@@ -253,7 +263,7 @@ page_directories:
 .pushsection .bss.stack, "aw", @nobits
 .balign 4096
 .globl kernel_stack_end
-    .skip {stack_size}
+    .skip {boot_stack_size}
 kernel_stack_end:
 .globl panic_stack_end
     .skip {panic_stack_size}
@@ -305,7 +315,7 @@ cpu_start32:
     wrmsr
     mov eax, offset page_map - VIRTUAL
     mov cr3, eax
-    mov eax, 0x80010033
+    mov eax, {control0}
     mov cr0, eax
     lgdt [gdt_pointer_low - VIRTUAL]
     .byte 0xea
@@ -341,6 +351,10 @@ cpu_start_high:
     xor eax, eax
     mov edx, 0x00230010
     wrmsr
+    mov ecx, 0xc0000083
+    mov eax, offset syscall_entry_compatibility - VIRTUAL + 0x80000000
+    mov edx, 0xffffffff
+    wrmsr
     mov ecx, 0xc0000082
     mov eax, dword ptr [rip + boot_syscall_entry]
     mov edx, 0xffffffff
@@ -368,7 +382,7 @@ cpu_start_high:
     iretq
 2:  mov rax, [rip + starting_gates]
     lidt [rax]
-    push 0                                              // as aligned as behind a call
+    push 0                                              // the stack as after a call
     jmp machine_start_cpu
 .popsection
 

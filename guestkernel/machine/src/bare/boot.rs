@@ -4,13 +4,17 @@
 
 use super::mode;
 use super::per_cpu::{LeaveBy, Stacks};
-use super::{IMAGE_BASE, PHYSICAL_MAP_SLOT, clock, gates, heap, interrupt, per_cpu, power};
+use super::{
+    IMAGE_BASE, PHYSICAL_MAP_SLOT, clock, gates, heap, interrupt, per_cpu, power, report, stacks,
+};
 use crate::Mode;
 use crate::boot_info::{BootInfo, BootModule};
 use crate::frame::{self, Frame, FrameState};
 use crate::physical::{PAGE_SIZE, PhysAddr, pointer};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::arch::asm;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use ringlet_abi::control::{Exit, Mark};
@@ -80,6 +84,12 @@ unsafe extern "Rust" {
 pub(super) fn page_map_entry(index: usize) -> u64 {
     // SAFETY: the boot code's table, accessed atomically.
     unsafe { page_map[index].load(Ordering::Relaxed) }
+}
+
+/// Makes an entry of the kernel's half of the page map. Address spaces that exist do not see it.
+pub(super) fn set_page_map_entry(index: usize, entry: u64) {
+    // SAFETY: the boot code's table, accessed atomically.
+    unsafe { page_map[index].store(entry, Ordering::Relaxed) };
 }
 
 /// TSC cycles of the loop by which the boot code has told whether CPL 0 is emulated.
@@ -191,12 +201,33 @@ extern "C" fn machine_start(start_info: u64) -> ! {
     // SAFETY: boot data that was written once, before this.
     clock::initialise(unsafe { boot_kvm_features.load(Ordering::Relaxed) });
     interrupt::initialise_local();
+    if !power::has_control_page() {
+        report::listen();
+    }
     let boot = BootInfo {
         command_line: String::from_utf8_lossy(&read_string(info.command_line)).into_owned(),
         modules: modules.iter().map(take_module).collect(),
         boot_loop_cycles: loop_cycles(),
     };
-    ringlet_kernel_main(boot)
+    let boot = Box::new(boot);
+    let stack = stacks::map(0);
+    // SAFETY: a field that only this CPU's kernel uses.
+    unsafe { (*per_cpu::current()).move_stack(stack) };
+    // SAFETY: the stack is mapped and nobody else's. Nothing on the one that is left is used any more.
+    unsafe {
+        asm!("mov rsp, {stack}", "xor ebp, ebp", "call {start}", "ud2", stack = in(reg) stack,
+             start = sym start_kernel, in("rdi") Box::into_raw(boot), options(noreturn));
+    }
+}
+
+/// On the boot CPU's final stack.
+///
+/// # Safety
+///
+/// `boot` must come from a box.
+unsafe extern "C" fn start_kernel(boot: *mut BootInfo) -> ! {
+    // SAFETY: the caller's promise.
+    ringlet_kernel_main(*unsafe { Box::from_raw(boot) })
 }
 
 fn take_module(module: &ModuleEntry) -> BootModule {

@@ -2,8 +2,9 @@
 //! it, by a frequency that is measured at boot.
 
 use super::{IMAGE_BASE, privileged, rtc, tsc};
-use core::arch::x86_64::_rdtsc;
-use core::sync::atomic::{AtomicI8, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use crate::tsc_sync::Latest;
+use core::arch::x86_64::{_mm_lfence, _rdtsc};
+use core::sync::atomic::{AtomicBool, AtomicI8, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 const MSR_WALL_CLOCK: u32 = 0x4b56_4d00;
 const MSR_SYSTEM_TIME: u32 = 0x4b56_4d01;
@@ -39,6 +40,10 @@ static SYSTEM_TIME: SystemTime = SystemTime {
     shift: AtomicI8::new(0),
     flags: AtomicU8::new(0),
 };
+
+/// Whether times are compared with [`LATEST`].
+static IS_BOUNDED: AtomicBool = AtomicBool::new(false);
+static LATEST: Latest = Latest::new();
 
 static WALL_CLOCK: WallClock = WallClock {
     version: AtomicU32::new(0),
@@ -90,6 +95,18 @@ fn set_by_hardware() {
     WALL_CLOCK.seconds.store(seconds as u32, Ordering::Relaxed);
 }
 
+/// Has no CPU see an earlier time than another has seen: their TSCs differ.
+pub(super) fn never_go_back() {
+    IS_BOUNDED.store(true, Ordering::Relaxed);
+}
+
+/// The TSC after all that was read before.
+pub(super) fn ordered_cycles() -> u64 {
+    // SAFETY: LFENCE is there on every x86-64.
+    unsafe { _mm_lfence() };
+    cycles()
+}
+
 fn cycles() -> u64 {
     // SAFETY: RDTSC is there on every x86-64 and is not disabled for CPL 3.
     unsafe { _rdtsc() }
@@ -116,7 +133,11 @@ pub fn monotonic() -> u64 {
             delta >> (shift.unsigned_abs() & 63)
         };
         let scaled = ((u128::from(shifted) * u128::from(multiplier)) >> 32) as u64;
-        return base + scaled;
+        let time = base + scaled;
+        if IS_BOUNDED.load(Ordering::Relaxed) {
+            return LATEST.at_least(time);
+        }
+        return time;
     }
 }
 

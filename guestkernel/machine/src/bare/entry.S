@@ -77,9 +77,13 @@ syscall_jump:
     lea rsp, [rsp + {rflags} + 8]
     pushfq
     mov r11, [rsp]
-    lea rsp, [rsp - {rflags}]
-    cld
+    test r11d, 0x44400                                  // AC, NT, DF: not for the kernel
+    jnz 3f
+2:  lea rsp, [rsp - {rflags}]
     jmp 1f
+3:  push 0x202                                          // where cs goes, soon
+    popfq
+    jmp 2b
 .globl syscall_entry
 .balign 64
 syscall_entry:
@@ -88,6 +92,8 @@ syscall_entry:
 1:  mov [rsp + {rax}], rax
     mov [rsp + {rcx}], rcx
     mov [rsp + {rip}], rcx
+    mov qword ptr [rsp + {cs}], {user_cs}
+    mov qword ptr [rsp + {ss}], {user_ss}
     mov [rsp + {r11}], r11
     mov [rsp + {rflags}], r11
     save_general
@@ -110,6 +116,14 @@ syscall_entry_ring0:
     mov gs:[{user_rsp}], rsp
     mov rsp, gs:[{context}]
     jmp 1b
+
+// SYSCALL of 32-bit code, which only processors of AMD have: there are no 32-bit system calls. On the
+// program's stack, with its GS.
+.globl syscall_entry_compatibility
+.balign 64
+syscall_entry_compatibility:
+    mov eax, -38                                        // ENOSYS
+    .byte 0x0f, 0x07                                    // SYSRET to 32-bit code
 
 // SYSCALL at CPL 3 in mode `shared` where it arrives at CPL 0: back to CPL 3, on the same way.
 .globl syscall_entry_native
@@ -197,8 +211,8 @@ exit_end:
 .globl upcall_exception
 .balign 64
 upcall_exception:
-    cmp qword ptr gs:[{exception_frame}], 0
-    jl 1f
+    cmp qword ptr gs:[{exception_frame}], {image_base}
+    jae 1f
 .globl program_exception
 program_exception:
     mov rsp, gs:[{context}]
@@ -209,6 +223,10 @@ program_exception:
     save_general
     mov rax, gs:[{exception_frame}]
     mov [rsp + {rip}], rax
+    mov rax, gs:[{exception_frame} + 8]
+    mov [rsp + {cs}], rax
+    mov rax, gs:[{exception_frame} + 32]
+    mov [rsp + {ss}], rax
     mov rax, gs:[{exception_frame} + 16]
     mov [rsp + {rflags}], rax
     mov rax, gs:[{exception_frame} + 24]
@@ -217,7 +235,10 @@ program_exception:
     mov dword ptr [rsp + {leave_by}], 0
     mov eax, 1
     return_to_kernel
-1:  mov rsp, gs:[{panic_rsp}]                           // the kernel faulted: a bug
+    // A program that single-steps itself gets here by a jump before it notices.
+1:  cmp qword ptr gs:[{exception_frame}], offset syscall_jump
+    je program_exception
+    mov rsp, gs:[{panic_rsp}]                           // the kernel faulted: a bug
     push 0
     push rbp
     mov rbp, rsp
@@ -254,6 +275,10 @@ upcall_interrupt:
     save_general
     mov rax, gs:[{interrupt_frame}]
     mov [rsp + {rip}], rax
+    mov rax, gs:[{interrupt_frame} + 8]
+    mov [rsp + {cs}], rax
+    mov rax, gs:[{interrupt_frame} + 32]
+    mov [rsp + {ss}], rax
     mov rax, gs:[{interrupt_frame} + 16]
     mov [rsp + {rflags}], rax
     mov rax, gs:[{interrupt_frame} + 24]

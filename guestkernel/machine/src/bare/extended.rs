@@ -1,17 +1,19 @@
-//! A program's vector and floating-point state beyond what the entry code stores: x87, the upper
-//! halves of the vector registers, masks, MXCSR.
+//! A program's state beyond what the entry code stores: x87, the upper halves of the vector
+//! registers, masks, MXCSR; the segment registers DS and ES, which 32-bit code uses; and in mode `ring0`
+//! the GS base.
 //!
 //! It stays in the CPU's registers while the kernel runs, which uses only the lower halves. It is
 //! stored when another program's is to be loaded ([`load`]) or when the program may go on
 //! elsewhere ([`store_current`]). XSAVE: Intel SDM volume 1, chapter 13.
 
-use super::{boot, per_cpu};
+use super::mode::is_ring0;
+use super::{boot, per_cpu, privileged};
 use alloc::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use alloc::sync::Arc;
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
 /// CPUID leaf that describes the area.
 const LEAF_XSAVE: u32 = 0xd;
@@ -46,7 +48,13 @@ fn has_xsave() -> bool {
 
 /// An area in memory. Only the CPU that has it loaded, or the owner of its context, uses it.
 #[derive(Debug)]
-struct Area(NonNull<u8>);
+struct Area {
+    memory: NonNull<u8>,
+    /// The program's GS base. Always 0 in mode `shared`, where GS is the kernel's.
+    gs_base: AtomicU64,
+    /// DS and ES.
+    selectors: [AtomicU16; 2],
+}
 
 // SAFETY: plain memory; `ExtendedState` says who may use it when.
 unsafe impl Send for Area {}
@@ -72,14 +80,18 @@ impl Area {
             // SAFETY: the x87 control word lies in the area; FXRSTOR takes it as it is.
             unsafe { area.cast::<u16>().write(0x37f) };
         }
-        Self(area)
+        Self {
+            memory: area,
+            gs_base: AtomicU64::new(0),
+            selectors: [const { AtomicU16::new(0) }; 2],
+        }
     }
 }
 
 impl Drop for Area {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.0.as_ptr(), Self::layout()) }
+        unsafe { dealloc(self.memory.as_ptr(), Self::layout()) }
     }
 }
 
@@ -108,9 +120,40 @@ impl Clone for ExtendedState {
         }
         // SAFETY: both areas have the size; nobody else uses either now.
         unsafe {
-            core::ptr::copy_nonoverlapping(self.area.0.as_ptr(), copy.area.0.as_ptr(), size());
+            core::ptr::copy_nonoverlapping(
+                self.area.memory.as_ptr(),
+                copy.area.memory.as_ptr(),
+                size(),
+            );
+        }
+        let gs_base = self.area.gs_base.load(Ordering::Relaxed);
+        copy.area.gs_base.store(gs_base, Ordering::Relaxed);
+        for (from, to) in self.area.selectors.iter().zip(&copy.area.selectors) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         copy
+    }
+}
+
+impl ExtendedState {
+    /// The program's GS base; `None` in mode `shared`, where GS is the kernel's.
+    pub(crate) fn gs_base(&self) -> Option<u64> {
+        is_ring0().then(|| match is_loaded(&self.area) {
+            true => privileged::program_gs_base(),
+            false => self.area.gs_base.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Sets the program's GS base, a canonical address; false in mode `shared`.
+    pub(crate) fn set_gs_base(&mut self, base: u64) -> bool {
+        if !is_ring0() {
+            return false;
+        }
+        self.area.gs_base.store(base, Ordering::Relaxed);
+        if is_loaded(&self.area) {
+            privileged::set_program_gs_base(base);
+        }
+        true
     }
 }
 
@@ -155,13 +198,31 @@ pub fn store_current() {
     }
 }
 
+/// DS and ES. The kernel has no use for what they hold.
+fn selectors() -> [u16; 2] {
+    let (ds, es): (u32, u32);
+    // SAFETY: reads registers.
+    unsafe {
+        asm!("mov {:e}, ds", "mov {:e}, es", out(reg) ds, out(reg) es,
+             options(nomem, nostack, preserves_flags));
+    }
+    [ds as u16, es as u16]
+}
+
 /// Stores the registers to `area`.
 ///
 /// # Safety
 ///
 /// Nobody else may use the area now.
 unsafe fn store(area: &Area) {
-    let area = area.0.as_ptr();
+    if is_ring0() {
+        let base = privileged::program_gs_base();
+        area.gs_base.store(base, Ordering::Relaxed);
+    }
+    for (selector, place) in selectors().into_iter().zip(&area.selectors) {
+        place.store(selector, Ordering::Relaxed);
+    }
+    let area = area.memory.as_ptr();
     // SAFETY: the area has the size that CPUID says, the alignment, and is ours.
     unsafe {
         if has_xsave() {
@@ -180,7 +241,19 @@ unsafe fn store(area: &Area) {
 ///
 /// The area must hold a state, and nobody else may use it now.
 unsafe fn restore(area: &Area) {
-    let area = area.0.as_ptr();
+    if is_ring0() {
+        privileged::set_program_gs_base(area.gs_base.load(Ordering::Relaxed));
+    }
+    let wanted = [0, 1].map(|index: usize| area.selectors[index].load(Ordering::Relaxed));
+    if selectors() != wanted {
+        let [ds, es] = wanted;
+        // SAFETY: null, or what a program could load. 64-bit code does not use these segments.
+        unsafe {
+            asm!("mov ds, {:e}", "mov es, {:e}", in(reg) u32::from(ds), in(reg) u32::from(es),
+                 options(nomem, nostack, preserves_flags));
+        }
+    }
+    let area = area.memory.as_ptr();
     // SAFETY: as the caller promises; all vector registers are declared overwritten.
     unsafe {
         if has_xsave() {

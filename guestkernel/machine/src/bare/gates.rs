@@ -13,6 +13,7 @@ const PROGRAM_GATE: u64 = 0xee << 40;
 const BREAKPOINT: usize = 3;
 const NMI: usize = 2;
 const DOUBLE_FAULT: usize = 8;
+const MACHINE_CHECK: usize = 18;
 const FIRST_INTERRUPT: usize = 32;
 /// Gates with a target of their own; one more target is for all others.
 const TARGETS: usize = 96;
@@ -39,7 +40,8 @@ pub(super) unsafe fn initialise() {
     for (vector, gate) in table.iter_mut().enumerate() {
         let target = gate_targets[vector.min(TARGETS)];
         let stack = match vector {
-            NMI | DOUBLE_FAULT => 2,
+            NMI => 3,
+            DOUBLE_FAULT | MACHINE_CHECK => 2,
             FIRST_INTERRUPT.. => 1,
             _ => 0,
         };

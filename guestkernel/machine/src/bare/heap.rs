@@ -5,11 +5,40 @@
 //! much is left.
 
 use crate::HeapUse;
+use crate::lock::RawLock;
 use talc::TalcLock;
 use talc::source::Manual;
 
+/// The heap's lock, in the form that the allocator takes.
+struct HeapLock(RawLock);
+
+// SAFETY: `RawLock` is held by one at a time.
+unsafe impl lock_api::RawMutex for HeapLock {
+    const INIT: Self = Self(RawLock::new());
+
+    type GuardMarker = lock_api::GuardNoSend;
+
+    #[inline]
+    #[track_caller]
+    fn lock(&self) {
+        self.0.lock();
+    }
+
+    #[inline]
+    #[track_caller]
+    fn try_lock(&self) -> bool {
+        self.0.try_lock()
+    }
+
+    #[inline]
+    unsafe fn unlock(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.unlock() };
+    }
+}
+
 #[global_allocator]
-static HEAP: TalcLock<spin::Mutex<()>, Manual> = TalcLock::new(Manual);
+static HEAP: TalcLock<HeapLock, Manual> = TalcLock::new(Manual);
 
 /// Gives the heap its memory.
 ///

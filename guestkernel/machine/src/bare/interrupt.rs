@@ -3,9 +3,10 @@
 //! The local APIC and the I/O APIC are reached by MMIO (Intel SDM volume 3, chapter 12; 82093AA
 //! data sheet); KVM emulates both in the host's kernel, some 3 µs an access.
 
-use super::{clock, per_cpu, privileged, write_register};
+use super::{clock, per_cpu, privileged, report, watch, write_register};
 use crate::PhysAddr;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use ringlet_abi::{REPORT_IRQ, REPORT_VECTOR};
 
 const LOCAL_APIC: u64 = 0xfee0_0000;
 /// I/O APICs with [`PINS`] pins each. The second is where QEMU's microvm has it; an IRQ that would be
@@ -25,7 +26,9 @@ const APIC_DIVIDE: u64 = 0x3e0;
 /// Commands: INIT (level, assert) and start-up.
 const ICR_INIT: u32 = 0x4500;
 const ICR_START: u32 = 0x4600;
-/// Nanoseconds that a CPU is given after each.
+/// Command: an NMI (assert).
+const ICR_NMI: u32 = 0x4400;
+/// Nanoseconds that a CPU is given after INIT and start-up.
 const INIT_DELAY: u64 = 200_000;
 const START_DELAY: u64 = 100_000;
 
@@ -35,6 +38,8 @@ const FIRST_VECTOR: u32 = 0x20;
 const TIMER_BIT: u32 = 56;
 /// The latch's bit for [`send_kick`].
 const KICK_BIT: u32 = 57;
+/// The latch's bit for [`REPORT_VECTOR`].
+const REPORT_BIT: u32 = REPORT_VECTOR - FIRST_VECTOR;
 /// The latch's bit by which another CPU asks for a TLB flush; no interrupt has it.
 pub(super) const FLUSH: u64 = 1 << 63;
 /// IRQs that there are pins for.
@@ -44,6 +49,8 @@ const DIVIDE_BY_ONE: u32 = 0b1011;
 
 /// Device interrupts that were acknowledged and not taken.
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
+/// Somebody has asked for a report.
+static IS_REPORT_WANTED: AtomicBool = AtomicBool::new(false);
 
 fn write_local(register: u64, value: u32) {
     // SAFETY: a register of the local APIC; interrupts go through the monitor, which only
@@ -62,6 +69,15 @@ pub(super) fn initialise_local() {
 /// Lets interrupts of `irq` through, edge-triggered; one that the machine does not have is
 /// ignored.
 pub fn enable(irq: u32) {
+    enable_at(irq, 0);
+}
+
+/// As above, to all CPUs.
+pub(super) fn enable_everywhere(irq: u32) {
+    enable_at(irq, u32::MAX << 24);
+}
+
+fn enable_at(irq: u32, destination: u32) {
     let Some(controller) = IO_APICS.get((irq / PINS) as usize) else {
         return;
     };
@@ -73,7 +89,7 @@ pub fn enable(irq: u32) {
         }
     };
     let pin = irq % PINS;
-    write(0x10 + 2 * pin + 1, 0);
+    write(0x10 + 2 * pin + 1, destination);
     write(0x10 + 2 * pin, FIRST_VECTOR + irq);
 }
 
@@ -88,17 +104,30 @@ pub(super) fn acknowledge() {
     }
     if bits & 1 << TIMER_BIT != 0 {
         cpu.timer = u64::MAX;
+        watch::look();
     }
-    if bits & FLUSH != 0 && cpu.root != 0 {
+    let root = cpu.root.load(Ordering::Relaxed);
+    if bits & FLUSH != 0 && root != 0 {
         // SAFETY: it is the page map that is loaded.
-        unsafe { privileged::load_cr3(cpu.root) };
+        unsafe { privileged::load_cr3(root) };
     }
-    ARRIVED.fetch_or(bits & ((1 << IRQS) - 1), Ordering::Relaxed);
+    if bits & (1 << REPORT_BIT | 1 << REPORT_IRQ) != 0 {
+        IS_REPORT_WANTED.store(true, Ordering::Relaxed);
+    }
+    let arrived = bits & ((1 << IRQS) - 1);
+    if arrived != 0 {
+        ARRIVED.fetch_or(arrived, Ordering::Relaxed);
+    }
 }
 
 /// Interrupts the CPU with that APIC identifier, so that it looks at what is new.
 pub(super) fn send_kick(apic: u32) {
     send(apic, FIRST_VECTOR + KICK_BIT);
+}
+
+/// Sends the CPU with that APIC identifier an NMI, which makes it store where it is.
+pub(super) fn send_nmi(apic: u32) {
+    send(apic, ICR_NMI);
 }
 
 /// Resets the CPU with that APIC identifier, and starts it at physical page number `page`.
@@ -120,14 +149,18 @@ fn send(apic: u32, command: u32) {
 /// is reached.
 pub fn wait(deadline: Option<u64>) {
     set_timer(deadline);
+    // SAFETY: a field that never moves.
+    let is_waiting = unsafe { &(*per_cpu::current()).is_waiting };
+    is_waiting.store(1, Ordering::Relaxed);
     privileged::wait();
+    is_waiting.store(0, Ordering::Relaxed);
     acknowledge();
 }
 
 /// Makes an interrupt come at [`monotonic`](crate::clock::monotonic) time `deadline`, in place of
 /// the one asked for before; `None` for none. It may come early, never late.
 pub fn set_timer(deadline: Option<u64>) {
-    let deadline = deadline.unwrap_or(u64::MAX);
+    let deadline = deadline.unwrap_or(u64::MAX).min(watch::next());
     // SAFETY: a field that only this CPU's kernel uses.
     let timer = unsafe { &mut (*per_cpu::current()).timer };
     if core::mem::replace(timer, deadline) == deadline {
@@ -142,7 +175,20 @@ pub fn set_timer(deadline: Option<u64>) {
     write_local(APIC_INITIAL_COUNT, count);
 }
 
+/// Whether somebody has asked for a report since the last call: by the VMM's interrupt, which
+/// reaches all CPUs, or by the port for that.
+#[inline]
+pub fn take_report_request() -> bool {
+    IS_REPORT_WANTED.load(Ordering::Relaxed)
+        && IS_REPORT_WANTED.swap(false, Ordering::Relaxed)
+        && report::is_due()
+}
+
 /// The device interrupts that came since the last call, by IRQ number: bit N is IRQ N.
 pub fn take_pending() -> u64 {
-    ARRIVED.swap(0, Ordering::Relaxed)
+    // CPUs that poll share the word until there is something.
+    match ARRIVED.load(Ordering::Relaxed) {
+        0 => 0,
+        _ => ARRIVED.swap(0, Ordering::Relaxed),
+    }
 }

@@ -1,5 +1,6 @@
 //! The memory functions that the compiler calls. Small sizes are the common ones: they are done
-//! with a few overlapping loads and stores; large ones with the string instructions.
+//! with a few overlapping loads and stores; large ones with the string instructions, in units of
+//! 8 bytes: a processor does that as fast as by bytes, and an emulator does it one by one.
 
 use core::arch::asm;
 use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_set1_epi8, _mm_storeu_si128};
@@ -35,6 +36,20 @@ unsafe fn copy_small(to: *mut u8, from: *const u8, count: usize) {
     }
 }
 
+/// Copies 8 bytes or more, upwards: the ranges may overlap if `to` is the lower one.
+#[inline(always)]
+unsafe fn copy_large(to: *mut u8, from: *const u8, count: usize) {
+    // SAFETY: the caller's promise for both ranges; the accesses to the last 8 bytes, which the
+    // string instruction may leave out in part, lie in them.
+    unsafe {
+        let last = count - 8;
+        let tail = from.add(last).cast::<u64>().read_unaligned();
+        asm!("rep movsq", inout("rcx") count / 8 => _, inout("rsi") from => _,
+             inout("rdi") to => _, options(nostack, preserves_flags));
+        to.add(last).cast::<u64>().write_unaligned(tail);
+    }
+}
+
 /// C's `memcpy`.
 ///
 /// # Safety
@@ -59,8 +74,7 @@ pub(super) unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usiz
             }
             _mm_storeu_si128(to.add(last).cast(), tail);
         } else {
-            asm!("rep movsb", inout("rcx") count => _, inout("rsi") from => _,
-                 inout("rdi") to => _, options(nostack, preserves_flags));
+            copy_large(to, from, count);
         }
     }
     to
@@ -79,8 +93,7 @@ pub(super) unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usi
             copy_small(to, from, count);
         } else if (to as usize).wrapping_sub(from as usize) >= count {
             // A forward copy never reads what it has overwritten.
-            asm!("rep movsb", inout("rcx") count => _, inout("rsi") from => _,
-                 inout("rdi") to => _, options(nostack, preserves_flags));
+            copy_large(to, from, count);
         } else {
             let mut at = count;
             while at >= 16 {
@@ -122,7 +135,9 @@ pub(super) unsafe extern "C" fn memset(to: *mut u8, value: i32, count: usize) ->
             }
             _mm_storeu_si128(to.add(last).cast(), unit);
         } else {
-            asm!("rep stosb", inout("rcx") count => _, in("al") value as u8,
+            let unit = u64::from_ne_bytes([value as u8; 8]);
+            to.add(count - 8).cast::<u64>().write_unaligned(unit);
+            asm!("rep stosq", inout("rcx") count / 8 => _, in("rax") unit,
                  inout("rdi") to => _, options(nostack, preserves_flags));
         }
     }

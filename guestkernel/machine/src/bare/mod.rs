@@ -7,17 +7,22 @@ pub(crate) mod extended;
 mod gates;
 pub(crate) mod heap;
 pub mod interrupt;
+mod machine_check;
 mod memory_functions;
 pub(crate) mod mode;
 mod panic;
 mod per_cpu;
 pub mod power;
 mod privileged;
+pub mod provoke;
+pub(crate) mod report;
 mod rtc;
 pub mod serial;
 pub(crate) mod smp;
+mod stacks;
 mod symbols;
 mod tsc;
+pub(crate) mod watch;
 
 use crate::Mode;
 use crate::frame::Frame;
@@ -26,7 +31,7 @@ use crate::physical;
 use crate::user::{PageFault, Trap, UserContext};
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 use per_cpu::{LeaveBy, offset};
 
 /// Where the physical map starts, as on Linux. The upper half's first slot of the page map (256)
@@ -41,11 +46,20 @@ pub(crate) const USER_CS: u64 = 0x33;
 pub(crate) const USER_SS: u64 = 0x2b;
 /// Bytes of the kernel's stack. Futures live on the heap; the deepest call chains are polls.
 const STACK_SIZE: usize = 256 << 10;
+/// Bytes of the stack on which the boot CPU starts.
+const BOOT_STACK_SIZE: usize = 64 << 10;
 /// Bytes of the stack on which a panic is reported.
 const PANIC_STACK_SIZE: usize = 32 << 10;
 
+/// CR0: PG, AM, WP, NE, ET, MP, PE.
+const CONTROL0: u32 = 0x8005_0033;
 /// Programs' addresses are below this: the canonical lower half.
 const PROGRAMS_END: u64 = 1 << 47;
+/// Bytes that are moved at a time. String instructions are as fast with one byte at a time on a
+/// processor, and several times slower where they are emulated.
+const UNIT: usize = 8;
+/// String instructions take longer to start than fewer bytes than this take to move.
+const STRING_THRESHOLD: usize = 128;
 /// The flags that programs may change: CF PF AF ZF SF TF DF OF NT AC ID.
 const PROGRAM_FLAGS: u64 = 0x0024_4dd5;
 /// Flags that SYSCALL clears: TF, DF, NT, AC; in mode `ring0` also IF.
@@ -70,12 +84,23 @@ pub(crate) struct ContextState {
     leave_by: u32,
 }
 
+impl ContextState {
+    pub(crate) fn gs_base(&self) -> Option<u64> {
+        self.extended.gs_base()
+    }
+
+    pub(crate) fn set_gs_base(&mut self, base: u64) -> bool {
+        self.extended.set_gs_base(base)
+    }
+}
+
 global_asm!(
     include_str!("boot.S"),
     control = const ringlet_abi::CONTROL_BASE,
     control_mark = const ringlet_abi::control::MARK,
     physical_map_slot = const PHYSICAL_MAP_SLOT,
-    stack_size = const STACK_SIZE,
+    boot_stack_size = const BOOT_STACK_SIZE,
+    control0 = const CONTROL0,
     panic_stack_size = const PANIC_STACK_SIZE,
     emulated_cycles = const mode::EMULATED_CYCLES,
     max_cpus = const smp::MAX_CPUS,
@@ -91,6 +116,8 @@ global_asm!(
 global_asm!(
     include_str!("ring0.S"),
     latched = const offset::LATCHED,
+    panic_rsp = const offset::PANIC_RSP,
+    nmi_count = const offset::NMI_COUNT,
     ist1 = const offset::IST1,
     nested = const offset::NESTED,
 );
@@ -101,6 +128,7 @@ global_asm!(
     ist1 = const offset::IST1,
     nested = const offset::NESTED,
     to_upcall = const offset::TO_UPCALL,
+    nmi_count = const offset::NMI_COUNT,
     // Bits 16..32 of the address at which the linker script places the monitor.
     monitor_middle = const 0x8020,
 );
@@ -129,10 +157,13 @@ global_asm!(
     r14 = const register!(r14),
     r15 = const register!(r15),
     rip = const register!(rip),
+    cs = const register!(cs),
+    ss = const register!(ss),
     rflags = const register!(rflags),
     rsp = const register!(rsp),
     xmm = const offset_of!(UserContext, backend) + offset_of!(ContextState, xmm),
     leave_by = const offset_of!(UserContext, backend) + offset_of!(ContextState, leave_by),
+    image_base = const IMAGE_BASE as i64,
     own = const offset::OWN,
     in_program = const offset::IN_PROGRAM,
     is_alone = const offset::IS_ALONE,
@@ -160,6 +191,8 @@ unsafe extern "C" {
 }
 
 pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
+    watch::progress();
+    watch::keep_timer();
     load_space(space);
     extended::load(&context.backend.extended);
     let registers = &mut context.registers;
@@ -203,13 +236,15 @@ fn load_space(space: &Space) {
     let root = space.0.address().0;
     // SAFETY: fields that only this CPU's kernel uses.
     let cpu = unsafe { &mut *per_cpu::current() };
-    if cpu.root == root {
+    if cpu.root.load(Ordering::Relaxed) == root {
         return;
     }
+    // Before the tables are used: see `smp::flush_tlb`.
+    cpu.root.store(root, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
     // SAFETY: the root maps the kernel as every page map does; it is kept alive until another
     // one has been loaded.
     unsafe { privileged::load_cr3(root) };
-    cpu.root = root;
     cpu.space = Some(space.clone());
 }
 
@@ -277,11 +312,27 @@ pub(crate) fn physical_map() -> *mut u8 {
 ///
 /// Both ranges must be valid; an overlap gives a mixture of old and new bytes.
 pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
-    // SAFETY: the caller's promise. The copy is opaque to the compiler, which therefore assumes
-    // nothing about bytes that change during it.
+    let mut done = 0;
+    // SAFETY: the caller's promise; each access lies in the ranges. The copy is opaque to the
+    // compiler, which therefore assumes nothing about bytes that change during it.
     unsafe {
-        asm!("rep movsb", inout("rcx") count => _, inout("rsi") from => _, inout("rdi") to => _,
-             options(nostack, preserves_flags));
+        if count >= STRING_THRESHOLD {
+            asm!("rep movsq", inout("rcx") count / UNIT => _, inout("rsi") from => _,
+                 inout("rdi") to => _, options(nostack, preserves_flags));
+            done = count / UNIT * UNIT;
+        }
+        while count - done >= UNIT {
+            asm!("mov {unit}, [{from}]", "mov [{to}], {unit}", unit = out(reg) _,
+                 from = in(reg) from.add(done), to = in(reg) to.add(done),
+                 options(nostack, preserves_flags));
+            done += UNIT;
+        }
+        while done < count {
+            asm!("mov {byte}, [{from}]", "mov [{to}], {byte}", byte = out(reg_byte) _,
+                 from = in(reg) from.add(done), to = in(reg) to.add(done),
+                 options(nostack, preserves_flags));
+            done += 1;
+        }
     }
 }
 
@@ -291,9 +342,11 @@ pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
 ///
 /// The range must be valid.
 pub(crate) unsafe fn fill(to: *mut u8, value: u8, count: usize) {
+    let unit = u64::from_ne_bytes([value; UNIT]);
     // SAFETY: the caller's promise.
     unsafe {
-        asm!("rep stosb", inout("rcx") count => _, in("al") value, inout("rdi") to => _,
+        asm!("rep stosq", "mov ecx, {rest:e}", "rep stosb", rest = in(reg) count % UNIT,
+             inout("rcx") count / UNIT => _, in("rax") unit, inout("rdi") to => _,
              options(nostack, preserves_flags));
     }
 }

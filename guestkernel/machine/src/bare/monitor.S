@@ -26,7 +26,6 @@ exception_\vector:
 
     exception 0, 0
     exception 1, 0
-    exception 2, 0
     exception 3, 0
     exception 4, 0
     exception 5, 0
@@ -56,6 +55,14 @@ exception_\vector:
     exception 30, 1
     exception 31, 0
 
+// NMIs, on a stack of their own and at any instruction, also of this file.
+.balign 16
+exception_2:
+    push rbp                                            // stays there when it is popped
+    inc qword ptr [rsp + 8 + {nmi_count}]
+    pop rbp
+    iretq
+
 // #GP at the one HLT of the kernel is a call of the monitor: function in rax.
 .balign 16
 exception_13:
@@ -72,6 +79,7 @@ exception_13:
 
 monitor_functions:
     .quad monitor_wait, monitor_load_cr3, monitor_wrmsr, monitor_outs, monitor_in, monitor_reset
+    .quad monitor_invlpg
 
 // Waits for an interrupt unless one is latched.
 monitor_wait:
@@ -85,6 +93,10 @@ monitor_halt:
 
 monitor_load_cr3:                                       // rdi: the value
     mov cr3, rdi
+    iretq
+
+monitor_invlpg:                                         // rdi: the address
+    invlpg [rdi]
     iretq
 
 monitor_wrmsr:                                          // ecx: register, edi and edx: halves
@@ -157,7 +169,9 @@ idt:
     .altmacro
     .set vector, 0
     .rept 32
-    .if vector == 8
+    .if vector == 2
+    exception_gate %vector, 0x8e, 3
+    .elseif vector == 8 || vector == 18
     exception_gate %vector, 0x8e, 2
     .elseif vector == 3
     exception_gate %vector, 0xee, 0

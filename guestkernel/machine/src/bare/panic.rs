@@ -2,85 +2,47 @@
 //! VM.
 
 use super::per_cpu::{self, Exception};
-use super::{IMAGE_BASE, power, serial, symbols};
-use core::arch::asm;
+use super::report::{self, Report, frame_pointer};
+use super::{machine_check, power, stacks};
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 use ringlet_abi::control::Exit;
 
-const MAX_FRAMES: usize = 48;
-
-unsafe extern "C" {
-    static image_end: u8;
-}
-
-/// Text that is collected, so that the serial port is asked seldom.
-struct Report {
-    text: [u8; 512],
-    length: usize,
-}
-
-impl Report {
-    const fn new() -> Self {
-        Self {
-            text: [0; 512],
-            length: 0,
-        }
-    }
-
-    fn flush(&mut self) {
-        serial::write(&self.text[..self.length]);
-        self.length = 0;
-    }
-}
-
-impl Write for Report {
-    fn write_str(&mut self, string: &str) -> fmt::Result {
-        for byte in string.bytes() {
-            if self.length == self.text.len() {
-                self.flush();
-            }
-            self.text[self.length] = byte;
-            self.length += 1;
-        }
-        Ok(())
-    }
-}
+const DOUBLE_FAULT: u64 = 8;
+const MACHINE_CHECK: u64 = 18;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let frame_pointer: u64;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack, preserves_flags)) }
-    end(frame_pointer, None, |report| match info.location() {
+    end(frame_pointer(), None, |report| match info.location() {
         Some(location) => writeln!(report, "kernel panic at {location}: {}", info.message()),
         None => writeln!(report, "kernel panic: {}", info.message()),
     })
 }
 
-/// An exception in the kernel, or a double fault. `rbp` still is the kernel's: the entry code
+/// An exception in the kernel, a double fault, or a machine check. `rbp` still is the kernel's: the entry code
 /// has pushed it.
 #[unsafe(no_mangle)]
 extern "C" fn machine_fault(exception: &Exception) -> ! {
-    let frame_pointer: u64;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack, preserves_flags)) }
     let frame = exception.frame;
-    end(frame_pointer, Some(frame.rip), |report| {
+    end(frame_pointer(), Some(frame.rip), |report| {
+        match exception.vector {
+            DOUBLE_FAULT => writeln!(report, "kernel panic: double fault")?,
+            MACHINE_CHECK => machine_check::describe(report)?,
+            vector => writeln!(
+                report,
+                "kernel panic: exception {vector} (error code {:#x}) in the kernel",
+                exception.code
+            )?,
+        }
+        if stacks::is_guard(exception.cr2) || stacks::is_guard(frame.rsp) {
+            writeln!(report, "the kernel's stack has overflowed")?;
+        }
         writeln!(
             report,
-            "kernel panic: exception {} (error code {:#x}) in the kernel\n\
-             rip {:#018x}  rsp {:#018x}  rflags {:#x}\n\
+            "rip {:#018x}  rsp {:#018x}  rflags {:#x}\n\
              cr2 {:#018x}  rax {:#018x}  cs {:#x}",
-            exception.vector,
-            exception.code,
-            frame.rip,
-            frame.rsp,
-            frame.rflags,
-            exception.cr2,
-            exception.rax,
-            frame.cs,
+            frame.rip, frame.rsp, frame.rflags, exception.cr2, exception.rax, frame.cs,
         )
     })
 }
@@ -105,44 +67,11 @@ fn end(
         let mut report = Report::new();
         // A report never fails to take text.
         let _ = message(&mut report);
-        let _ = backtrace(&mut report, frame_pointer, rip);
+        // SAFETY: fields that never change.
+        let stacks = unsafe { (*per_cpu::current()).stacks() };
+        let _ = report::backtrace(&mut report, &stacks, frame_pointer, rip);
+        let _ = report::others(&mut report);
         report.flush();
     }
     power::exit(Exit::Panic)
-}
-
-fn backtrace(report: &mut Report, frame_pointer: u64, rip: Option<u64>) -> fmt::Result {
-    writeln!(report, "backtrace:")?;
-    if let Some(rip) = rip {
-        line(report, rip)?;
-    }
-    // SAFETY: fields that never change.
-    let stacks = unsafe { (*per_cpu::current()).stacks() };
-    let mut frame = frame_pointer;
-    for _ in 0..MAX_FRAMES {
-        let is_on_a_stack = stacks
-            .iter()
-            .any(|stack| stack.contains(&frame) && frame + 16 <= stack.end);
-        if !is_on_a_stack || !frame.is_multiple_of(8) {
-            break;
-        }
-        // SAFETY: two aligned words of the kernel's stacks, which nobody else runs on now.
-        let [next, address] = unsafe { (frame as *const [u64; 2]).read() };
-        if !(IMAGE_BASE..(&raw const image_end) as u64).contains(&address) {
-            if next == 0 {
-                break;
-            }
-        } else {
-            line(report, address - 1)?;
-        }
-        frame = next;
-    }
-    Ok(())
-}
-
-fn line(report: &mut Report, address: u64) -> fmt::Result {
-    match symbols::lookup(address) {
-        Some((name, offset)) => writeln!(report, "  {address:#018x} {name}+{offset:#x}"),
-        None => writeln!(report, "  {address:#018x}"),
-    }
 }

@@ -23,7 +23,7 @@ pub(super) struct TaskState {
     rsp1: u64,
     rsp2: u64,
     reserved1: u64,
-    /// 1: interrupts; 2: double faults.
+    /// 1: interrupts; 2: double faults and machine checks; 3: NMIs.
     ist: [u64; 7],
     reserved2: u64,
     reserved3: u16,
@@ -71,6 +71,19 @@ pub(super) struct InterruptStack {
     unused_end: [u64; 3],
 }
 
+/// A stack for the last NMI. It comes at any instruction, with whatever in GS: the handler finds
+/// everything by its stack pointer, stores where the CPU was, and returns.
+#[repr(C, align(16))]
+pub(super) struct NmiStack {
+    unused: [u64; 26],
+    /// The frame pointer at that time.
+    pub(super) rbp: u64,
+    pub(super) frame: Frame,
+    /// How many have come.
+    pub(super) count: AtomicU64,
+    unused_end: u64,
+}
+
 #[repr(C, align(4096))]
 pub(super) struct PerCpu {
     pub(super) task: TaskState,
@@ -96,12 +109,19 @@ pub(super) struct PerCpu {
     pub(super) is_alone: AtomicU32,
     /// CPUs are numbered from 0, the boot CPU.
     pub(super) number: u32,
-    /// The end of the kernel's stack, for a CPU that starts.
+    /// The CPU's number where [`lock`](crate::lock) mixes it into addresses.
+    lock_mark: u64,
+    /// Counts what shows that the kernel gets on: program entries, tasks that were run.
+    pub(super) beats: AtomicU64,
+    /// Whether the CPU waits for an interrupt.
+    pub(super) is_waiting: AtomicU32,
+    /// The end of the kernel's stack.
     stack: u64,
     /// The end of the stack on which a panic is reported.
     panic_rsp: u64,
-    /// Physical address of the page map that CR3 holds; 0 before the first program.
-    pub(super) root: u64,
+    /// Physical address of the page map that CR3 holds; 0 before the first program. Only its own CPU
+    /// changes it.
+    pub(super) root: AtomicU64,
     /// The address space that CR3 refers to, kept alive.
     pub(super) space: Option<Space>,
     /// The deadline that the timer is set to; `u64::MAX` for none.
@@ -114,7 +134,11 @@ pub(super) struct PerCpu {
     /// the kernel running, is latched, and returns at once.
     interrupt_nested: InterruptStack,
     pub(super) double_fault: ExceptionStack,
+    pub(super) nmi: NmiStack,
 }
+
+/// The handlers of double faults and machine checks find the block by their stack pointer.
+const _: () = assert!(size_of::<PerCpu>() == 4096);
 
 /// Offsets for the assembly code.
 pub(super) mod offset {
@@ -125,6 +149,8 @@ pub(super) mod offset {
     pub(crate) const KERNEL_RSP: usize = offset_of!(PerCpu, kernel_rsp);
     pub(crate) const CONTEXT: usize = offset_of!(PerCpu, context);
     pub(crate) const USER_RSP: usize = offset_of!(PerCpu, user_rsp);
+    /// Distance from the stack pointer at which an NMI arrives to the count of NMIs.
+    pub(crate) const NMI_COUNT: usize = offset_of!(NmiStack, count) - offset_of!(NmiStack, frame);
     /// Distance from the interrupt stack to the nested one.
     pub(crate) const NESTED: usize = size_of::<InterruptStack>();
     pub(crate) const IN_PROGRAM: usize = offset_of!(PerCpu, in_program);
@@ -133,6 +159,8 @@ pub(super) mod offset {
     pub(crate) const STACK: usize = offset_of!(PerCpu, stack);
     pub(crate) const PANIC_RSP: usize = offset_of!(PerCpu, panic_rsp);
     pub(crate) const OWN: usize = offset_of!(PerCpu, own);
+    pub(crate) const LOCK_MARK: usize = offset_of!(PerCpu, lock_mark);
+    pub(crate) const BEATS: usize = offset_of!(PerCpu, beats);
     pub(crate) const FAST_RETURN: usize = offset_of!(PerCpu, fast_return);
     pub(crate) const EXCEPTION: usize =
         offset_of!(PerCpu, exception) + offset_of!(ExceptionStack, exception);
@@ -227,9 +255,12 @@ impl PerCpu {
             in_program: AtomicU32::new(0),
             is_alone: AtomicU32::new(1),
             number,
+            lock_mark: (number as u64) << 48,
+            beats: AtomicU64::new(0),
+            is_waiting: AtomicU32::new(0),
             stack: 0,
             panic_rsp: 0,
-            root: 0,
+            root: AtomicU64::new(0),
             space: None,
             timer: u64::MAX,
             loaded: Loaded::NOTHING,
@@ -237,6 +268,13 @@ impl PerCpu {
             interrupt: interrupt_stack(),
             interrupt_nested: interrupt_stack(),
             double_fault: exception_stack(),
+            nmi: NmiStack {
+                unused: [0; 26],
+                rbp: 0,
+                frame: upcall_frame(),
+                count: AtomicU64::new(0),
+                unused_end: 0,
+            },
         }
     }
 
@@ -247,6 +285,11 @@ impl PerCpu {
             ending(self.stack, STACK_SIZE),
             ending(self.panic_rsp, PANIC_STACK_SIZE),
         ]
+    }
+
+    /// Says that the kernel's stack is another one.
+    pub(super) fn move_stack(&mut self, end: u64) {
+        self.stack = end;
     }
 
     /// Fills in the addresses that only the linker or the allocator knows.
@@ -261,6 +304,7 @@ impl PerCpu {
         self.task.rsp0 = (&raw const self.exception.upcall) as u64;
         self.task.ist[0] = (&raw const self.interrupt.upcall) as u64;
         self.task.ist[1] = (&raw const self.double_fault.upcall) as u64;
+        self.task.ist[2] = (&raw const self.nmi.count) as u64;
     }
 }
 

@@ -17,6 +17,11 @@ pub(super) fn use_serial_port() {
     HAS_CONTROL_PAGE.store(false, Ordering::Relaxed);
 }
 
+/// Whether there is one.
+pub(super) fn has_control_page() -> bool {
+    HAS_CONTROL_PAGE.load(Ordering::Relaxed)
+}
+
 /// Ends the VM.
 pub fn exit(exit: Exit) -> ! {
     tell(EXIT, SERIAL_EXIT, exit.encode());

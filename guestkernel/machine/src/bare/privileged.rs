@@ -1,9 +1,12 @@
 //! The privileged instructions that the kernel needs: executed at CPL 0 in mode `ring0`, asked of
 //! the monitor in mode `shared`.
 
+use super::boot;
 use super::mode::is_ring0;
 use super::per_cpu::offset;
 use core::arch::asm;
+
+const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
 
 const WAIT: u64 = 0;
 const LOAD_CR3: u64 = 1;
@@ -11,6 +14,7 @@ const WRMSR: u64 = 2;
 const OUTS: u64 = 3;
 const IN: u64 = 4;
 const RESET: u64 = 5;
+const INVLPG: u64 = 6;
 
 /// Waits until an interrupt is latched.
 pub(super) fn wait() {
@@ -54,6 +58,19 @@ pub(super) unsafe fn load_cr3(root: u64) {
     }
 }
 
+/// Takes the page at `address` out of the TLB.
+pub(super) fn invalidate_page(address: u64) {
+    if is_ring0() {
+        // SAFETY: forgetting a translation is always sound.
+        unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack, preserves_flags)) };
+        return;
+    }
+    // SAFETY: as above.
+    unsafe {
+        asm!("call monitor_call", inout("rax") INVLPG => _, in("rdi") address, out("rcx") _, out("rdx") _);
+    }
+}
+
 /// Writes a model-specific register.
 ///
 /// # Safety
@@ -73,6 +90,50 @@ pub(super) unsafe fn write_msr(register: u32, value: u64) {
     unsafe {
         asm!("call monitor_call", inout("rax") WRMSR => _, in("ecx") register,
              in("rdi") low, in("rdx") high);
+    }
+}
+
+/// Reads a model-specific register. Mode `ring0` only.
+///
+/// # Safety
+///
+/// The processor must have the register.
+pub(super) unsafe fn read_msr(register: u32) -> u64 {
+    let (low, high): (u64, u64);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("rdmsr", in("ecx") register, out("rax") low, out("rdx") high,
+             options(nomem, nostack, preserves_flags));
+    }
+    high << 32 | low
+}
+
+/// The program's GS base, which SWAPGS keeps while the kernel runs. Mode `ring0` only.
+pub(super) fn program_gs_base() -> u64 {
+    if !boot::has_fsgsbase() {
+        // SAFETY: every x86-64 processor has it.
+        return unsafe { read_msr(MSR_KERNEL_GS_BASE) };
+    }
+    let base: u64;
+    // SAFETY: interrupts are disabled, and what comes all the same (NMI, machine check) does not
+    // use GS before it has set it.
+    unsafe {
+        asm!("swapgs", "rdgsbase {}", "swapgs", out(reg) base,
+             options(nomem, nostack, preserves_flags));
+    }
+    base
+}
+
+/// Sets what [`program_gs_base`] gives; it must be a canonical address.
+pub(super) fn set_program_gs_base(base: u64) {
+    if !boot::has_fsgsbase() {
+        // SAFETY: the kernel does not use the register.
+        return unsafe { write_msr(MSR_KERNEL_GS_BASE, base) };
+    }
+    // SAFETY: as above.
+    unsafe {
+        asm!("swapgs", "wrgsbase {}", "swapgs", in(reg) base,
+             options(nomem, nostack, preserves_flags));
     }
 }
 

@@ -38,22 +38,43 @@ exception_ring0:
     mov rax, [rsp + 8]
     jz 1f
     swapgs
-    cld
+    push 2                                              // the program's AC and DF are not ours
+    popfq
     jmp program_exception
 1:  mov rdi, rsp
     jmp kernel_exception
 
+// Double faults and machine checks end the VM. They may come between an entry and its SWAPGS, so
+// GS is found anew: these stacks are in the CPU's block, which is a page.
+.balign 16
+machine_check_ring0:
+    push 0
+    push 18
+    jmp fatal_ring0
 .balign 16
 double_fault_ring0:
     push 8
+fatal_ring0:
     push rax
     mov rax, cr2
     push rax
     mov rdi, rsp
+    mov rax, rsp
+    and rax, -4096
+    mov rdx, rax
+    shr rdx, 32
+    mov ecx, 0xc0000101                                 // GS base
+    wrmsr
+    mov rsp, gs:[{panic_rsp}]
+    cld
     jmp kernel_exception
 
+// On a stack of its own, at any instruction and with any GS.
 .balign 16
-nmi_ring0:                                              // nobody sends any
+nmi_ring0:
+    push rbp                                            // stays there when it is popped
+    inc qword ptr [rsp + 8 + {nmi_count}]
+    pop rbp
     iretq
 
 .macro interrupt_ring0 bit
@@ -62,7 +83,8 @@ interrupt_ring0_\bit:
     test byte ptr [rsp + 8], 3
     jz 1f
     swapgs
-    cld
+    push 2                                              // as above
+    popfq
     bts qword ptr gs:[{latched}], \bit
     add qword ptr gs:[{ist1}], {nested}                 // as the upcall expects it
     jmp upcall_interrupt
@@ -105,6 +127,8 @@ gate_targets:
     target nmi_ring0
     .elseif vector == 8
     target double_fault_ring0
+    .elseif vector == 18
+    target machine_check_ring0
     .else
     exception_target %vector
     .endif

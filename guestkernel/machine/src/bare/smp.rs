@@ -6,12 +6,15 @@
 use super::interrupt::FLUSH;
 use super::mode::is_ring0;
 use super::per_cpu::{LeaveBy, PerCpu, Stacks};
-use super::{PANIC_STACK_SIZE, STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged};
+use super::{PANIC_STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged, stacks};
 use crate::PhysAddr;
 use crate::physical::pointer;
+use crate::stall::{self, Patience};
+use crate::tsc_sync::WarpCheck;
 use alloc::vec;
+use core::arch::asm;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use spin::Once;
 
 /// CPUs that the kernel can use.
@@ -27,6 +30,8 @@ const GIVEN_UP: *mut PerCpu = ptr::without_provenance_mut(1);
 /// The blocks of the CPUs that run, by number.
 static CPUS: [AtomicPtr<PerCpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
 static COUNT: AtomicU32 = AtomicU32::new(1);
+/// The comparison of each CPU's TSC with that of the first.
+static WARP_CHECKS: [WarpCheck; MAX_CPUS] = [const { WarpCheck::new() }; MAX_CPUS];
 /// What each CPU but the first runs for ever.
 static MAIN: Once<fn() -> !> = Once::new();
 
@@ -88,13 +93,9 @@ pub fn start_cpus(wanted: u32, main: fn() -> !) -> u32 {
 
 /// Starts one CPU and waits until it runs; false if it does not, and then it never will.
 fn start(number: u32) -> bool {
-    let stack = |bytes: usize| {
-        let memory = vec![0u128; bytes / 16].leak();
-        memory.as_ptr_range().end as u64
-    };
     let stacks = Stacks {
-        kernel: stack(STACK_SIZE),
-        panic: stack(PANIC_STACK_SIZE),
+        kernel: stacks::map(number),
+        panic: vec![0u128; PANIC_STACK_SIZE / 16].leak().as_ptr_range().end as u64,
     };
     let fast_return = if is_ring0() {
         LeaveBy::SysRet
@@ -114,6 +115,11 @@ fn start(number: u32) -> bool {
             return false;
         }
         core::hint::spin_loop();
+    }
+    let warp = WARP_CHECKS[number as usize].run(clock::ordered_cycles);
+    if warp > 0 {
+        log::warn!("the TSC of CPU {number} is {warp} cycles off; times are made to agree");
+        clock::never_go_back();
     }
     COUNT.store(number + 1, Ordering::Release);
     true
@@ -150,14 +156,30 @@ extern "C" fn machine_start_cpu() -> ! {
             privileged::wait();
         }
     }
+    WARP_CHECKS[number as usize].run(clock::ordered_cycles);
     match MAIN.get() {
         Some(main) => main(),
         None => unreachable!("main is set before any CPU is started"),
     }
 }
 
+/// Mixes the number of this CPU into bits 48 to 63 of an address.
+#[inline]
+pub(crate) fn mix_cpu_into(address: u64) -> u64 {
+    let mut mixed = address;
+    // SAFETY: GS belongs to the kernel, and the field never changes.
+    unsafe {
+        asm!("xor {}, gs:[{mark}]", inout(reg) mixed, mark = const per_cpu::offset::LOCK_MARK,
+             options(nostack, readonly, pure));
+    }
+    mixed
+}
+
+/// Lets others run while this CPU waits: it need not, they have CPUs of their own.
+pub(crate) fn relax() {}
+
 /// The blocks of all CPUs but this one.
-fn others() -> impl Iterator<Item = (u32, &'static PerCpu)> {
+pub(super) fn others() -> impl Iterator<Item = (u32, &'static PerCpu)> {
     let own = current_cpu();
     (0..cpu_count())
         .filter(move |number| *number != own)
@@ -175,30 +197,49 @@ pub fn kick(number: u32) {
     }
 }
 
-/// Flushes the TLBs of all CPUs; when it returns, no program sees what was unmapped before.
-pub(crate) fn flush_tlb() {
-    // SAFETY: a field that only this CPU's kernel uses.
-    let root = unsafe { (*per_cpu::current()).root };
-    if root != 0 {
-        // SAFETY: it is the page map that is loaded.
-        unsafe { privileged::load_cr3(root) };
+/// Takes what was unmapped from the tables at `root` out of the TLBs of all CPUs; when it returns, no
+/// program sees it. `pages` are the addresses that were, or `None` for many.
+///
+/// The tables were changed before. A CPU that loads them says so before it does ([`load_space`]), and
+/// this looks afterwards, with a fence between the two steps of each: one that is not seen to have
+/// them loaded finds them changed.
+///
+/// [`load_space`]: super::load_space
+pub(crate) fn flush_tlb(root: u64, pages: Option<&[u64]>) {
+    fence(Ordering::SeqCst);
+    // SAFETY: of this CPU's block only atomic fields are used.
+    let own = unsafe { &(*per_cpu::current()).root };
+    if own.load(Ordering::Relaxed) == root {
+        match pages {
+            Some(pages) => pages.iter().copied().for_each(privileged::invalidate_page),
+            // SAFETY: it is the page map that is loaded.
+            None => unsafe { privileged::load_cr3(root) },
+        }
     }
     if cpu_count() == 1 {
         return;
     }
+    let concerned = || others().filter(|(_, cpu)| cpu.root.load(Ordering::Relaxed) == root);
     // A CPU in the kernel flushes before it enters a program again: it looks at the latch after it
     // has said that it is in the program. Only one that is there now has to be waited for.
-    for (number, cpu) in others() {
+    for (number, cpu) in concerned() {
         cpu.latched.fetch_or(FLUSH, Ordering::SeqCst);
         if cpu.in_program.load(Ordering::SeqCst) != 0 {
             interrupt::send_kick(number);
         }
     }
-    for (_, cpu) in others() {
+    for (number, cpu) in concerned() {
+        let mut patience = Patience::new();
         while cpu.in_program.load(Ordering::Acquire) != 0
             && cpu.latched.load(Ordering::Acquire) & FLUSH != 0
         {
-            core::hint::spin_loop();
+            if patience.spin() {
+                stall::report(format_args!(
+                    "CPU {} has waited {} s for CPU {number} to flush its TLB",
+                    current_cpu(),
+                    patience.seconds()
+                ));
+            }
         }
     }
 }

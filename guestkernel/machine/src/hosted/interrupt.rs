@@ -26,6 +26,11 @@ pub fn wait(deadline: Option<u64>) {
 /// the one asked for before; `None` for none.
 pub fn set_timer(_deadline: Option<u64>) {}
 
+/// Whether somebody has asked for a report: nobody does.
+pub fn take_report_request() -> bool {
+    false
+}
+
 /// The device interrupts that came since the last call, by IRQ number: bit N is IRQ N.
 pub fn take_pending() -> u64 {
     PENDING.swap(0, Ordering::AcqRel)

@@ -12,8 +12,11 @@ pub mod mmio;
 pub mod mode;
 pub mod models;
 pub mod power;
+pub mod provoke;
+pub(crate) mod report;
 pub mod serial;
 pub mod smp;
+pub(crate) mod watch;
 
 pub(crate) use mmio::{read_register, write_register};
 
@@ -33,6 +36,16 @@ pub(crate) const USER_SS: u64 = 0x2b;
 /// Nothing beyond the general registers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ContextState {}
+
+impl ContextState {
+    pub(crate) fn gs_base(&self) -> Option<u64> {
+        None
+    }
+
+    pub(crate) fn set_gs_base(&mut self, _base: u64) -> bool {
+        false
+    }
+}
 
 /// A simulated program: whichever thread of the host happens to run the executor runs it.
 pub type Program = Box<dyn FnMut(&mut UserContext) -> Trap + Send>;
@@ -133,4 +146,4 @@ pub(crate) unsafe fn fill(to: *mut u8, value: u8, count: usize) {
 
 pub(crate) fn map_kernel(_root: &Frame) {}
 
-pub(crate) fn flush_tlb() {}
+pub(crate) fn flush_tlb(_root: u64, _pages: Option<&[u64]>) {}

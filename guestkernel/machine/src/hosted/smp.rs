@@ -17,3 +17,13 @@ pub fn start_cpus(_wanted: u32, _main: fn() -> !) -> u32 {
 
 /// Interrupts CPU `number`: there is nobody to interrupt.
 pub fn kick(_number: u32) {}
+
+/// Mixes the number of this CPU, which is 0, into an address.
+pub(crate) fn mix_cpu_into(address: u64) -> u64 {
+    address
+}
+
+/// Lets other threads of the host run, for one of which this one waits.
+pub(crate) fn relax() {
+    std::thread::yield_now();
+}

@@ -19,8 +19,8 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
+use machine::lock::Mutex;
 use machine::{DmaSegments, Frame, PAGE_SIZE, Segment};
-use spin::Mutex;
 
 /// Pages of the first run of a reader who starts at the device's first byte, and of the longest.
 const FIRST: u64 = 16;

@@ -57,7 +57,7 @@ impl WriteTicket {
 impl Drop for WriteTicket {
     fn drop(&mut self) {
         if let Some(pending) = self.0.take() {
-            executor::spawn(async move {
+            executor::spawn("abandoned write", async move {
                 // Nobody is left to tell of an error.
                 let _ = pending.ticket.await;
                 pending.cache.forget(pending.range);

@@ -4,11 +4,12 @@ use super::super::batch;
 use super::input::Input;
 use super::output::Output;
 use crate::error::{Errno, Result};
+use crate::executor::note_request;
 use crate::fs::{ByteStream, Readiness, WaitQueue};
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use core::task::{Context, Poll};
 use machine::QueueBroken;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// What is known of the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,8 +146,11 @@ impl ConsolePort {
             let mut input = input.lock();
             if input.is_ready() || is_closed {
                 ready |= Readiness::READABLE;
-            } else if input.start().is_err() {
-                ready |= Readiness::ERROR;
+            } else {
+                note_request();
+                if input.start().is_err() {
+                    ready |= Readiness::ERROR;
+                }
             }
             if is_closed {
                 ready |= Readiness::HANG_UP;
@@ -182,10 +186,13 @@ impl ByteStream for ConsolePort {
         match self.state() {
             State::Closed => Poll::Ready(Ok(0)),
             State::Failed => Poll::Ready(Err(Errno::EIO)),
-            State::Unknown | State::Open => match input.start() {
-                Ok(()) => Poll::Pending,
-                Err(error) => Poll::Ready(Err(error)),
-            },
+            State::Unknown | State::Open => {
+                note_request();
+                match input.start() {
+                    Ok(()) => Poll::Pending,
+                    Err(error) => Poll::Ready(Err(error)),
+                }
+            }
         }
     }
 
@@ -207,6 +214,7 @@ impl ByteStream for ConsolePort {
             return Poll::Ready(Ok(0));
         }
         let result = output.write(bytes);
+        note_request();
         let is_full = result == Ok(0);
         if is_full || !batch::is_batching() {
             output.kick();

@@ -214,7 +214,7 @@ fn named_pipes_join_those_who_open_them() {
     drop((reader, writer));
     // Each waits for the other.
     let context = fs.context.clone();
-    crate::executor::spawn(async move {
+    crate::executor::spawn("test", async move {
         let files = FdTable::new();
         let view = View {
             files: &files,

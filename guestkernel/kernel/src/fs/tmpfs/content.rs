@@ -11,8 +11,8 @@ use crate::io::{Io, IoFlags};
 use crate::mm::{Mappers, PAGE};
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
+use machine::lock::Mutex;
 use machine::{Frame, PAGE_SIZE};
-use spin::Mutex;
 
 /// The largest size of a file.
 pub(super) const MAX_SIZE: u64 = i64::MAX as u64;

@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// The place of the first entry after `.` and `..`.
 const FIRST_PLACE: u64 = 2;

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use core::task::{Context, Poll};
 use linux_raw_sys::general as raw;
 use machine::Frame;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// Seconds after which a read sets the access time even if nothing was written (`relatime`).
 const ACCESS_TIME_AGE: i64 = 24 * 60 * 60;

@@ -15,8 +15,8 @@ use crate::mm::PAGE;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general as raw;
+use machine::lock::Mutex;
 use space::Space;
-use spin::Mutex;
 
 /// A file system.
 pub struct Tmpfs {

@@ -18,7 +18,8 @@ use core::task::{Context, Poll};
 use line::{Control, Line};
 use linux_raw_sys::{general as raw, ioctl};
 use machine::Plain;
-use spin::{Mutex, Once};
+use machine::lock::Mutex;
+use spin::Once;
 
 /// The device number of the console, which is what a terminal shows itself as.
 pub const CONSOLE: DeviceNumber = DeviceNumber::new(5, 1);

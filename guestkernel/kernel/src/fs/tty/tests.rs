@@ -85,7 +85,7 @@ fn terminal() -> Terminal {
     keyboard.make_room(1 << 20);
     let tty = Tty::new(80, 25);
     let output = Output::new(Some(keyboard.clone()));
-    spawn(tty.clone().run(keyboard.clone(), output.clone()));
+    spawn("test", tty.clone().run(keyboard.clone(), output.clone()));
     let file = Arc::new(TtyFile::new(tty.clone(), output));
     Terminal {
         keyboard,
@@ -150,7 +150,7 @@ fn output_goes_out_processed_even_if_there_is_little_room() {
     let terminal = terminal();
     *terminal.keyboard.room.lock() = 3;
     let keyboard = terminal.keyboard.clone();
-    spawn(async move {
+    spawn("test", async move {
         for _ in 0..2000 {
             yield_now().await;
             keyboard.make_room(1);
@@ -176,7 +176,7 @@ fn raw_reads_wait_for_their_minimum_or_their_time() {
         settings.c_cc[raw::VMIN as usize] = 3;
     });
     let keyboard = terminal.keyboard.clone();
-    spawn(async move {
+    spawn("test", async move {
         for key in b"abcd" {
             for _ in 0..8 {
                 yield_now().await;

@@ -86,6 +86,34 @@ pub(super) fn opcode(number: u8) -> Option<&'static Opcode> {
     TABLE.get(usize::from(number))?.as_ref()
 }
 
+/// Whether that is the number of the opcode that does nothing.
+#[inline(always)]
+pub(super) fn is_nop(number: u8) -> bool {
+    u32::from(number) == op::IORING_OP_NOP as u32
+}
+
+/// Has the opcode check an SQE and make an operation of it.
+#[inline(always)]
+pub(super) fn prepare(
+    opcode: &Opcode,
+    sqe: &Sqe,
+    flags: RequestFlags,
+    process: &Process,
+) -> Result<Operation> {
+    (opcode.prepare)(sqe, flags, process)
+}
+
+/// The same for a NOP.
+#[inline(always)]
+pub(super) fn prepare_nop(
+    _: &Opcode,
+    sqe: &Sqe,
+    flags: RequestFlags,
+    process: &Process,
+) -> Result<Operation> {
+    nop::prepare(sqe, flags, process)
+}
+
 /// A request, prepared.
 pub(super) enum Operation {
     Nop(nop::Nop),
@@ -215,8 +243,21 @@ impl Work {
 
 impl State {
     /// Starts an operation whose turn has come.
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(
+        &mut self,
+        operation: Operation,
+        flags: RequestFlags,
+        process: &Arc<Process>,
+    ) -> Started {
+        match operation {
+            Operation::Nop(nop) => self.start_nop(nop, process),
+            operation => self.start_other(operation, flags, process),
+        }
+    }
+
+    #[inline(never)]
+    fn start_other(
         &mut self,
         operation: Operation,
         flags: RequestFlags,

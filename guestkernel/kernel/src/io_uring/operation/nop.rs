@@ -21,7 +21,7 @@ pub(in crate::io_uring) struct Nop {
     buffer: u16,
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn prepare(sqe: &Sqe, _: RequestFlags, _: &Process) -> Result<Operation> {
     let flags = sqe.op_flags();
     if flags & !KNOWN != 0 {
@@ -37,7 +37,7 @@ pub(super) fn prepare(sqe: &Sqe, _: RequestFlags, _: &Process) -> Result<Operati
 }
 
 impl State {
-    #[inline]
+    #[inline(always)]
     pub(super) fn start_nop(&self, nop: Nop, process: &Process) -> Started {
         let checked = match nop.flags {
             0 => Ok(()),
@@ -51,6 +51,7 @@ impl State {
         })
     }
 
+    #[cold]
     fn check_nop(&self, nop: &Nop, process: &Process) -> Result<()> {
         if nop.flags & raw::IORING_NOP_FILE != 0 {
             let is_fixed = nop.flags & raw::IORING_NOP_FIXED_FILE != 0;

@@ -30,8 +30,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 use linux_raw_sys::io_uring as raw;
 use machine::Plain;
+use machine::lock::Mutex;
 use raw::io_uring_op as op;
-use spin::Mutex;
 
 const RW: Access = Access::READ.union(Access::WRITE);
 const TASK: u32 = 1;

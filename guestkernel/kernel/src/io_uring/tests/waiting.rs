@@ -127,7 +127,7 @@ fn patience_ends_before_the_wait_does() {
     let time = program.words(&[0, 200 * MS]);
     let argument = program.argument(0, 0, 10_000, time);
     assert_eq!(program.run(&[reading, reading]), []);
-    executor::spawn(async move {
+    executor::spawn("test", async move {
         executor::sleep_until(clock::monotonic() + 2 * MS).await;
         channel.feed(b"x");
     });
@@ -166,7 +166,7 @@ fn a_signal_with_a_handler_interrupts_the_wait_unless_it_is_blocked() {
     process.signals.lock().set_action(Signal::SIGTERM, action);
     let signal_soon = || {
         let process = process.clone();
-        executor::spawn(async move { process.signal(Signal::SIGTERM) });
+        executor::spawn("test", async move { process.signal(Signal::SIGTERM) });
     };
     signal_soon();
     assert_eq!(program.enter(0, 1, GETEVENTS), Err(Errno::EINTR));

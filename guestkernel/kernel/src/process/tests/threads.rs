@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general as raw;
 use machine::hosted::set_program_in;
+use machine::lock::Mutex;
 use machine::{Trap, UserContext};
-use spin::Mutex;
 
 /// As libraries start threads.
 const FLAGS: u64 = (raw::CLONE_VM

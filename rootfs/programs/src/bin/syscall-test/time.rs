@@ -3,7 +3,7 @@
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use guest_programs::check::{Check, Outcome};
+use guest_programs::check::{Check, Outcome, in_some_try};
 use guest_programs::sys::SysResult;
 use guest_programs::{checks, expect, expect_eq, fails, sys};
 use libc::{
@@ -51,7 +51,7 @@ fn monotonic_clock_advances() -> Outcome {
     // The vDSO, if there is one, shows the same clock.
     let library = Instant::now();
     let call = now(CLOCK_MONOTONIC)?;
-    expect!(library.elapsed() < Duration::from_secs(5) && call >= last);
+    expect!(library.elapsed() < Duration::from_secs(30) && call >= last);
     Ok(())
 }
 
@@ -64,6 +64,10 @@ fn realtime_clock_is_plausible() -> Outcome {
 }
 
 fn clocks_agree() -> Outcome {
+    in_some_try(clocks_are_near)
+}
+
+fn clocks_are_near() -> Outcome {
     let near = |a: Duration, b: Duration| a.abs_diff(b) < Duration::from_millis(200);
     expect!(near(now(CLOCK_MONOTONIC)?, now(CLOCK_MONOTONIC_COARSE)?));
     expect!(near(now(CLOCK_REALTIME)?, now(CLOCK_REALTIME_COARSE)?));
@@ -77,6 +81,10 @@ fn clocks_agree() -> Outcome {
 }
 
 fn cpu_clocks_count_work() -> Outcome {
+    in_some_try(work_is_counted)
+}
+
+fn work_is_counted() -> Outcome {
     for clock in [CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID] {
         let before = now(clock)?;
         let start = Instant::now();
@@ -112,12 +120,12 @@ fn old_time_calls() -> Outcome {
     };
     let before = now(CLOCK_REALTIME)?.as_secs() as i64;
     expect_eq!(sys!(SYS_gettimeofday, &raw mut time, 0), Ok(0));
-    expect!((before..before + 5).contains(&time.tv_sec));
+    expect!((before..before + 30).contains(&time.tv_sec));
     expect!((0..1_000_000).contains(&time.tv_usec));
     let mut seconds = 0_i64;
     let returned = sys!(SYS_time, &raw mut seconds)? as i64;
     expect_eq!(returned, seconds);
-    expect!((before - 1..before + 5).contains(&seconds));
+    expect!((before - 1..before + 30).contains(&seconds));
     Ok(())
 }
 
@@ -128,7 +136,7 @@ fn nanosleep_sleeps() -> Outcome {
         expect_eq!(sys!(SYS_nanosleep, &raw const time, 0), Ok(0));
         let slept = now(CLOCK_MONOTONIC)? - before;
         expect!(slept >= Duration::from_millis(milliseconds as u64));
-        expect!(slept < Duration::from_secs(2));
+        expect!(slept < Duration::from_secs(10));
     }
     Ok(())
 }
@@ -173,7 +181,7 @@ fn clock_nanosleep_absolute() -> Outcome {
             ),
             Ok(0)
         );
-        expect!(now(CLOCK_MONOTONIC)? - before < Duration::from_millis(500));
+        expect!(now(CLOCK_MONOTONIC)? - before < Duration::from_secs(10));
     }
     Ok(())
 }
@@ -202,6 +210,10 @@ fn clock_nanosleep_errors() -> Outcome {
 }
 
 fn sleeping_uses_no_cpu() -> Outcome {
+    in_some_try(sleep_is_not_counted)
+}
+
+fn sleep_is_not_counted() -> Outcome {
     let before = now(CLOCK_PROCESS_CPUTIME_ID)?;
     sys!(SYS_nanosleep, ptr::from_ref(&spec(0, 100 * MILLISECOND)), 0)?;
     let used = now(CLOCK_PROCESS_CPUTIME_ID)? - before;

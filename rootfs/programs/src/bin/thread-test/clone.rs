@@ -1,6 +1,6 @@
 //! `clone(2)`, `clone3(2)` and the end of threads, without a library in between.
 
-use guest_programs::check::{Check, Outcome};
+use guest_programs::check::{Check, Outcome, comes_true};
 use guest_programs::sys::{Mapping, SysResult};
 use guest_programs::{checks, expect, expect_eq, fails, sys};
 use libc::{
@@ -10,7 +10,6 @@ use libc::{
 use linux_raw_sys::general::clone_args;
 use std::arch::asm;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 pub(crate) const CHECKS: &[Check] = checks![
     clone3_starts_a_thread,
@@ -252,9 +251,10 @@ fn clone_errors() -> Outcome {
 fn signals_reach_threads_that_exist() -> Outcome {
     let pid = sys!(SYS_getpid)?;
     let (sender, receiver) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
         let _ = sender.send(sys!(SYS_gettid));
-        std::thread::sleep(Duration::from_millis(20));
+        let _ = ended.recv();
     });
     let tid = receiver.recv()??;
     expect_eq!(sys!(SYS_tgkill, pid, tid, 0), Ok(0));
@@ -262,13 +262,10 @@ fn signals_reach_threads_that_exist() -> Outcome {
     fails!(EINVAL, SYS_tgkill, pid, tid, 65);
     fails!(EINVAL, SYS_tgkill, pid, 0, 0);
     fails!(EINVAL, SYS_tkill, 0, 0);
+    drop(end);
     expect!(thread.join().is_ok());
     // It is gone a moment after it was joined.
-    let gone = (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(1));
-        sys!(SYS_tgkill, pid, tid, 0).is_err()
-    });
-    expect!(gone);
+    expect!(comes_true(|| sys!(SYS_tgkill, pid, tid, 0).is_err()));
     fails!(ESRCH, SYS_tgkill, pid, tid, 0);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `futex(2)`, command by command.
 
-use guest_programs::check::{Check, Failure, Outcome};
+use guest_programs::check::{Check, Failure, Outcome, comes_true};
 use guest_programs::sys::{Errno, Mapping, SysResult};
 use guest_programs::{checks, expect, expect_eq, fails, sys};
 use libc::{
@@ -34,33 +34,34 @@ fn futex(word: &AtomicU32, operation: i32, value: u32) -> SysResult {
     sys!(SYS_futex, word.as_ptr(), operation, value, 0, 0, 0)
 }
 
-/// A thread that waits for `words[index]`, which holds 0, after it has said so.
-fn waiter(words: &Arc<[AtomicU32; 4]>, index: usize, operation: i32, bits: u32) -> Waiter {
-    let ready = Arc::new(AtomicU32::new(0));
-    let (words, said) = (words.clone(), ready.clone());
+/// How many wait for the word: as many as a requeue from it to itself touches.
+fn waiting(word: *const u32, flag: i32) -> SysResult {
+    sys!(SYS_futex, word, FUTEX_REQUEUE | flag, 0, i32::MAX, word)
+}
+
+/// A thread that waits for `words[index]`, which holds 0.
+fn waiter(
+    words: &Arc<[AtomicU32; 4]>,
+    index: usize,
+    operation: i32,
+    bits: u32,
+) -> Result<Waiter, Failure> {
+    let (word, flag) = (words[index].as_ptr(), operation & PRIVATE);
+    let before = waiting(word, flag)?;
+    let words = words.clone();
     let thread = thread::spawn(move || {
-        said.store(1, Ordering::SeqCst);
         let word = words[index].as_ptr();
         sys!(SYS_futex, word, operation, 0, 0, 0, bits)
     });
-    while ready.load(Ordering::SeqCst) == 0 {
-        thread::yield_now();
-    }
-    // What is left until it waits is a matter of microseconds.
-    thread::sleep(Duration::from_millis(10));
-    Waiter(thread)
+    expect!(comes_true(|| waiting(word, flag) == Ok(before + 1)));
+    Ok(Waiter(thread))
 }
 
 struct Waiter(JoinHandle<SysResult>);
 
 impl Waiter {
-    fn is_waiting(&self) -> bool {
-        thread::sleep(Duration::from_millis(2));
-        !self.0.is_finished()
-    }
-
     /// Joins one that has been woken.
-    fn join(self) -> Result<(), Failure> {
+    fn join(self) -> Outcome {
         match self.0.join() {
             Ok(Ok(0)) => Ok(()),
             other => Err(Failure::new(format!("a waiter got {other:?}"))),
@@ -88,12 +89,15 @@ fn futex_wait_compares_and_checks() -> Outcome {
 fn futex_wakes_as_many_as_asked() -> Outcome {
     for flag in [0, PRIVATE] {
         let words = words();
-        let waiters = [(); 3].map(|()| waiter(&words, 1, FUTEX_WAIT | flag, 0));
+        let mut waiters = Vec::new();
+        for _ in 0..3 {
+            waiters.push(waiter(&words, 1, FUTEX_WAIT | flag, 0)?);
+        }
         expect_eq!(futex(&words[0], FUTEX_WAKE | flag, 9), Ok(0));
         expect_eq!(futex(&words[1], FUTEX_WAKE | flag, 2), Ok(2));
-        thread::sleep(Duration::from_millis(10));
-        let finished = waiters.iter().filter(|waiter| waiter.0.is_finished());
-        expect_eq!(finished.count(), 2);
+        let finished = || waiters.iter().filter(|waiter| waiter.0.is_finished());
+        expect!(comes_true(|| finished().count() == 2));
+        expect_eq!(waiting(words[1].as_ptr(), flag), Ok(1));
         // One is woken even if none is asked for.
         expect_eq!(futex(&words[1], FUTEX_WAKE | flag, 0), Ok(1));
         for waiter in waiters {
@@ -105,9 +109,9 @@ fn futex_wakes_as_many_as_asked() -> Outcome {
 
 fn futex_private_and_shared_do_not_meet() -> Outcome {
     let words = words();
-    let waiter = waiter(&words, 0, FUTEX_WAIT | PRIVATE, 0);
+    let waiter = waiter(&words, 0, FUTEX_WAIT | PRIVATE, 0)?;
     expect_eq!(futex(&words[0], FUTEX_WAKE, 1), Ok(0));
-    expect!(waiter.is_waiting());
+    expect_eq!(waiting(words[0].as_ptr(), 0), Ok(0));
     expect_eq!(futex(&words[0], FUTEX_WAKE | PRIVATE, 1), Ok(1));
     waiter.join()
 }
@@ -121,7 +125,7 @@ fn futex_shared_memory_is_one_word() -> Outcome {
     );
     let (here, there) = (first.at(64) as usize, second.at(64) as usize);
     let thread = thread::spawn(move || sys!(SYS_futex, here, FUTEX_WAIT, 0, 0));
-    thread::sleep(Duration::from_millis(10));
+    expect!(comes_true(|| waiting(second.at(64).cast(), 0) == Ok(1)));
     expect_eq!(sys!(SYS_futex, there, FUTEX_WAKE | PRIVATE, 1), Ok(0));
     expect_eq!(sys!(SYS_futex, there + 4, FUTEX_WAKE, 1), Ok(0));
     expect_eq!(sys!(SYS_futex, there, FUTEX_WAKE, 1), Ok(1));
@@ -173,7 +177,7 @@ fn futex_timeouts() -> Outcome {
             &raw const timeout
         )
     });
-    thread::sleep(Duration::from_millis(10));
+    expect!(comes_true(|| waiting(words[1].as_ptr(), 0) == Ok(1)));
     expect_eq!(futex(&words[1], FUTEX_WAKE, 1), Ok(1));
     expect_eq!(thread.join().ok(), Some(Ok(0)));
     Ok(())
@@ -214,8 +218,8 @@ fn futex_deadlines_on_both_clocks() -> Outcome {
 
 fn futex_bits_select() -> Outcome {
     let words = words();
-    let low = waiter(&words, 0, FUTEX_WAIT_BITSET | PRIVATE, 1);
-    let high = waiter(&words, 0, FUTEX_WAIT_BITSET | PRIVATE, 6);
+    let low = waiter(&words, 0, FUTEX_WAIT_BITSET | PRIVATE, 1)?;
+    let high = waiter(&words, 0, FUTEX_WAIT_BITSET | PRIVATE, 6)?;
     let wake = |bits: u32| {
         let word = words[0].as_ptr();
         sys!(SYS_futex, word, FUTEX_WAKE_BITSET | PRIVATE, 9, 0, 0, bits)
@@ -223,7 +227,7 @@ fn futex_bits_select() -> Outcome {
     expect_eq!(wake(8), Ok(0));
     expect_eq!(wake(4), Ok(1));
     high.join()?;
-    expect!(low.is_waiting());
+    expect_eq!(waiting(words[0].as_ptr(), PRIVATE), Ok(1));
     expect_eq!(wake(u32::MAX), Ok(1));
     low.join()
 }
@@ -231,7 +235,10 @@ fn futex_bits_select() -> Outcome {
 fn futex_requeue_moves() -> Outcome {
     for flag in [0, PRIVATE] {
         let words = words();
-        let waiters = [(); 4].map(|()| waiter(&words, 0, FUTEX_WAIT | flag, 0));
+        let mut waiters = Vec::new();
+        for _ in 0..4 {
+            waiters.push(waiter(&words, 0, FUTEX_WAIT | flag, 0)?);
+        }
         let (from, to) = (words[0].as_ptr(), words[1].as_ptr());
         let compare = FUTEX_CMP_REQUEUE | flag;
         fails!(EAGAIN, SYS_futex, from, compare, 1, 1, to, 5);
@@ -250,8 +257,8 @@ fn futex_requeue_moves() -> Outcome {
 
 fn futex_wake_op_does_both() -> Outcome {
     let words = words();
-    let first = waiter(&words, 0, FUTEX_WAIT | PRIVATE, 0);
-    let second = waiter(&words, 1, FUTEX_WAIT | PRIVATE, 0);
+    let first = waiter(&words, 0, FUTEX_WAIT | PRIVATE, 0)?;
+    let second = waiter(&words, 1, FUTEX_WAIT | PRIVATE, 0)?;
     let (here, there) = (words[0].as_ptr(), words[1].as_ptr());
     let operation = FUTEX_WAKE_OP | PRIVATE;
     // Add 5; wake there if it held 7, which it did not.
@@ -259,7 +266,7 @@ fn futex_wake_op_does_both() -> Outcome {
     expect_eq!(sys!(SYS_futex, here, operation, 1, 1, there, add), Ok(1));
     expect_eq!(words[1].load(Ordering::SeqCst), 5);
     first.join()?;
-    expect!(second.is_waiting());
+    expect_eq!(waiting(there, PRIVATE), Ok(1));
     // Set to 1 << 4; wake there if it held more than 4.
     let set = 8_u32 << 28 | 4 << 24 | 4 << 12 | 4;
     expect_eq!(sys!(SYS_futex, here, operation, 1, 1, there, set), Ok(1));

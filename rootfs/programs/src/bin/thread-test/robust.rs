@@ -4,7 +4,7 @@ use guest_programs::check::{Check, Outcome};
 use guest_programs::{checks, expect, expect_eq, fails, sys};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -64,12 +64,13 @@ fn robust_mutex_of_a_thread_that_has_ended() -> Outcome {
 fn robust_mutex_wakes_one_who_waits() -> Outcome {
     let mutex = Robust::new();
     let other = mutex.clone();
+    let (sender, receiver) = mpsc::channel();
     let owner = thread::spawn(move || {
-        let result = other.lock();
+        let _ = sender.send(other.lock());
+        // Time for the others to wait; what they get is the same if they come later.
         thread::sleep(Duration::from_millis(30));
-        result
     });
-    thread::sleep(Duration::from_millis(10));
+    expect_eq!(receiver.recv()?, 0);
     let waiters = [(); 2].map(|()| {
         let mutex = mutex.clone();
         thread::spawn(move || {
@@ -77,7 +78,7 @@ fn robust_mutex_wakes_one_who_waits() -> Outcome {
             (result, mutex.repair_and_unlock().1)
         })
     });
-    expect_eq!(owner.join().ok(), Some(0));
+    expect!(owner.join().is_ok());
     let mut results = Vec::new();
     for waiter in waiters {
         results.extend(waiter.join().ok());

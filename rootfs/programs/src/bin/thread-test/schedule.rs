@@ -1,9 +1,9 @@
 //! Sharing CPUs: affinity, time slices, and the time that is used.
 
-use guest_programs::check::{Check, Failure, Outcome};
+use guest_programs::check::{Check, Failure, Outcome, comes_true, in_some_try};
 use guest_programs::{checks, expect, expect_eq, fails, sys};
 use libc::{CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, timespec};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     yielding_lets_others_run,
     affinity_is_per_thread,
     a_running_thread_moves_where_it_must,
+    a_pinned_thread_gets_its_cpu,
     affinity_errors,
     cpu_time_is_counted_per_thread,
     rusage_of_a_thread,
@@ -83,7 +84,7 @@ fn a_spinning_thread_lets_sleepers_wake() -> Outcome {
             let start = Instant::now();
             thread::sleep(Duration::from_millis(2));
             expect!(start.elapsed() >= Duration::from_millis(2));
-            expect!(start.elapsed() < Duration::from_millis(500));
+            expect!(start.elapsed() < Duration::from_secs(5));
         }
         Ok(())
     })?
@@ -116,7 +117,13 @@ fn a_spinning_thread_lets_a_pipe_be_read() -> Outcome {
 fn spinning_threads_share_a_cpu() -> Outcome {
     let counts = [const { AtomicU64::new(0) }; 3];
     let stop = AtomicBool::new(false);
-    pin_to(0, || {
+    // They are alike, if not by much: the machine may be busy otherwise.
+    let are_alike = || {
+        let counts = counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let (least, most) = (counts.iter().min(), counts.iter().max());
+        least > Some(&0) && least >= most.map(|most| most / 8).as_ref()
+    };
+    let came_true = pin_to(0, || {
         thread::scope(|scope| {
             for count in &counts {
                 let stop = &stop;
@@ -126,16 +133,15 @@ fn spinning_threads_share_a_cpu() -> Outcome {
                     }
                 });
             }
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_millis(100));
+            let came_true = comes_true(are_alike);
             stop.store(true, Ordering::Relaxed);
-        });
+            came_true
+        })
     })?;
-    let counts = counts.map(|count| count.load(Ordering::Relaxed));
-    let (least, most) = (counts.iter().min(), counts.iter().max());
-    // They are alike, if not by much: the machine may be busy otherwise.
-    match (least, most) {
-        (Some(least), Some(most)) if *least > most / 8 => Ok(()),
-        _ => Err(Failure::new(format!("turns are {counts:?}"))),
+    match came_true {
+        true => Ok(()),
+        false => Err(Failure::new(format!("turns are {counts:?}"))),
     }
 }
 
@@ -232,11 +238,7 @@ fn a_running_thread_moves_where_it_must() -> Outcome {
                         size_of_val(&one),
                         one.as_ptr()
                     )?;
-                    let start = Instant::now();
-                    while seen.load(Ordering::SeqCst) != cpu as u64 {
-                        expect!(start.elapsed() < Duration::from_secs(2));
-                        thread::sleep(Duration::from_micros(100));
-                    }
+                    expect!(comes_true(|| seen.load(Ordering::SeqCst) == cpu as u64));
                 }
             }
             Ok(())
@@ -244,6 +246,64 @@ fn a_running_thread_moves_where_it_must() -> Outcome {
         let outcome = check();
         stop.store(true, Ordering::Relaxed);
         outcome
+    })
+}
+
+/// A thread is woken whose only CPU computes for another, which nothing interrupts meanwhile, while
+/// somebody waits for input.
+fn a_pinned_thread_gets_its_cpu() -> Outcome {
+    use std::io::Read;
+    let (mut reader, writer) = std::io::pipe()?;
+    let (is_reading, outcome) = thread::scope(|scope| {
+        let reading = scope.spawn(move || reader.read(&mut [0]));
+        let most = Duration::from_millis(100);
+        let outcome = (0..8)
+            .map(|_| wake_beside_spinner())
+            .find(|time| time.as_ref().map_or(true, |time| *time < most));
+        let is_reading = !reading.is_finished();
+        drop(writer);
+        (is_reading, outcome)
+    });
+    expect!(is_reading);
+    match outcome {
+        Some(time) => time.map(|_| ()),
+        None => Err(Failure::new("it had to wait each time")),
+    }
+}
+
+/// How long it takes until a thread runs that is woken, and that has to share its CPU with one
+/// that spins.
+fn wake_beside_spinner() -> Result<Duration, Failure> {
+    let (stop, is_spinning) = (AtomicBool::new(false), AtomicBool::new(false));
+    let word = AtomicU32::new(0);
+    let last = thread::available_parallelism()?.get() - 1;
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            pin_to(last, || {
+                let woken = sys!(SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, 0, 0);
+                stop.store(true, Ordering::SeqCst);
+                woken
+            })
+        });
+        thread::sleep(Duration::from_millis(10));
+        scope.spawn(|| {
+            pin_to(last, || {
+                is_spinning.store(true, Ordering::SeqCst);
+                spin_until(&stop);
+            })
+        });
+        while !is_spinning.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        // Until it has found that nobody waits for its CPU.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(20) {}
+        let start = Instant::now();
+        word.store(1, Ordering::SeqCst);
+        sys!(SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1)?;
+        // It has been woken, or comes too late to wait.
+        let _ = waiter.join().map_err(|_| Failure::new("lost"))??;
+        Ok(start.elapsed())
     })
 }
 
@@ -276,6 +336,10 @@ fn burn(time: Duration) {
 }
 
 fn cpu_time_is_counted_per_thread() -> Outcome {
+    in_some_try(cpu_time_is_the_threads)
+}
+
+fn cpu_time_is_the_threads() -> Outcome {
     const TIME: Duration = Duration::from_millis(30);
     let (own, all) = (
         used(CLOCK_THREAD_CPUTIME_ID),
@@ -340,12 +404,8 @@ fn proc_lists_the_threads() -> Outcome {
             names.sort();
             expect_eq!(names, ["listed0\n", "listed1\n"]);
             // A thread that was joined is listed until it has quite ended.
-            let listed = || Ok::<_, Failure>(std::fs::read_dir("/proc/self/task")?.count());
-            let deadline = Instant::now() + Duration::from_secs(5);
-            while listed()? > 3 && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(1));
-            }
-            expect_eq!(listed()?, 3);
+            let listed = || std::fs::read_dir("/proc/self/task").map(Iterator::count);
+            expect!(comes_true(|| listed().is_ok_and(|count| count == 3)));
             let status = std::fs::read_to_string("/proc/self/status")?;
             expect!(status.contains("Threads:\t3\n"));
             expect!(std::fs::read_dir("/proc/self/task/4000000").is_err());

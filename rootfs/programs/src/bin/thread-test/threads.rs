@@ -1,6 +1,6 @@
 //! Threads as the standard library has them.
 
-use guest_programs::check::{Check, Failure, Outcome};
+use guest_programs::check::{Check, Failure, Outcome, in_some_try};
 use guest_programs::{checks, expect, expect_eq};
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -302,6 +302,10 @@ fn parking_and_unparking() -> Outcome {
 }
 
 fn sleepers_wake_in_order() -> Outcome {
+    in_some_try(sleepers_wake_in_this_order)
+}
+
+fn sleepers_wake_in_this_order() -> Outcome {
     let order = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for turn in [3, 1, 2] {

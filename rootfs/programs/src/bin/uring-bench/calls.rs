@@ -1,36 +1,44 @@
 //! What entering the kernel costs: io_uring NOPs in batches, and a system call that does nothing.
 
-use io_uring::opcode;
+use std::error::Error;
+
+use io_uring::{IoUring, opcode};
 
 use crate::{Context, Outcome, ring};
 
 /// Nanoseconds for each NOP, submitted and completed `batch` at a time.
 pub(crate) fn nops(context: &Context, batch: u32) -> Outcome {
     let mut ring = ring(batch)?;
-    let rounds = 2048 / u64::from(batch);
-    let rate = context.rate(|| {
-        for _ in 0..rounds {
-            let mut queue = ring.submission();
-            for index in 0..batch {
-                let entry = opcode::Nop::new().build().user_data(index.into());
-                // SAFETY: a NOP refers to no memory.
-                unsafe { queue.push(&entry) }?;
-            }
-            drop(queue);
-            let mut left = batch as usize;
-            while left > 0 {
-                ring.submit_and_wait(left)?;
-                for entry in ring.completion() {
-                    if entry.result() != 0 {
-                        return Err(format!("a NOP completed with {}", entry.result()).into());
-                    }
-                    left -= 1;
+    let rate = context.rate(|| submit_nops(&mut ring, batch, 2048 / u64::from(batch)))?;
+    Ok(1e9 / rate)
+}
+
+/// Submits and completes `batch` NOPs, `rounds` times; gives how many that are.
+pub(crate) fn submit_nops(
+    ring: &mut IoUring,
+    batch: u32,
+    rounds: u64,
+) -> Result<u64, Box<dyn Error>> {
+    for _ in 0..rounds {
+        let mut queue = ring.submission();
+        for index in 0..batch {
+            let entry = opcode::Nop::new().build().user_data(index.into());
+            // SAFETY: a NOP refers to no memory.
+            unsafe { queue.push(&entry) }?;
+        }
+        drop(queue);
+        let mut left = batch as usize;
+        while left > 0 {
+            ring.submit_and_wait(left)?;
+            for entry in ring.completion() {
+                if entry.result() != 0 {
+                    return Err(format!("a NOP completed with {}", entry.result()).into());
                 }
+                left -= 1;
             }
         }
-        Ok(rounds * u64::from(batch))
-    })?;
-    Ok(1e9 / rate)
+    }
+    Ok(rounds * u64::from(batch))
 }
 
 /// Nanoseconds for `getppid`, which neither libc nor the vDSO answers.

@@ -1,0 +1,103 @@
+//! Single instructions: what only a kernel may execute, what raises an exception, and what looks
+//! privileged and is not.
+
+use crate::code;
+use std::arch::asm;
+
+/// Instructions by name. RAX, RSI and RDI point to 64 bytes of zeros, EDX is 0x3f8, ECX 0xc0000080.
+pub(crate) const NAMES: &[(&str, &[u8])] = &[
+    ("hlt", &[0xf4]),
+    ("cli", &[0xfa]),
+    ("sti", &[0xfb]),
+    ("in", &[0xec]),
+    ("out", &[0xee]),
+    ("ins", &[0x6c]),
+    ("outs", &[0x6e]),
+    ("rdmsr", &[0x0f, 0x32]),
+    ("wrmsr", &[0x0f, 0x30]),
+    ("rdpmc", &[0x0f, 0x33]),
+    ("read-cr0", &[0x0f, 0x20, 0xc0]),
+    ("read-cr2", &[0x0f, 0x20, 0xd0]),
+    ("read-cr3", &[0x0f, 0x20, 0xd8]),
+    ("read-cr4", &[0x0f, 0x20, 0xe0]),
+    ("write-cr0", &[0x0f, 0x22, 0xc0]),
+    ("write-cr2", &[0x0f, 0x22, 0xd0]),
+    ("write-cr3", &[0x0f, 0x22, 0xd8]),
+    ("write-cr4", &[0x0f, 0x22, 0xe0]),
+    ("write-cr8", &[0x44, 0x0f, 0x22, 0xc0]),
+    ("read-dr7", &[0x0f, 0x21, 0xf8]),
+    ("write-dr7", &[0x0f, 0x23, 0xf8]),
+    ("lgdt", &[0x0f, 0x01, 0x10]),
+    ("lidt", &[0x0f, 0x01, 0x18]),
+    ("lldt", &[0x0f, 0x00, 0xd0]),
+    ("ltr", &[0x0f, 0x00, 0xd8]),
+    ("lmsw", &[0x0f, 0x01, 0xf0]),
+    ("clts", &[0x0f, 0x06]),
+    ("invd", &[0x0f, 0x08]),
+    ("wbinvd", &[0x0f, 0x09]),
+    ("invlpg", &[0x0f, 0x01, 0x38]),
+    ("swapgs", &[0x0f, 0x01, 0xf8]),
+    ("sysret", &[0x48, 0x0f, 0x07]),
+    ("sysret-32", &[0x0f, 0x07]),
+    ("sysexit", &[0x0f, 0x35]),
+    ("xsetbv", &[0x0f, 0x01, 0xd1]),
+    ("clac", &[0x0f, 0x01, 0xca]),
+    ("stac", &[0x0f, 0x01, 0xcb]),
+    ("rsm", &[0x0f, 0xaa]),
+    ("ud2", &[0x0f, 0x0b]),
+    ("push-es", &[0x06]),
+    ("into", &[0xce]),
+    ("far-call-direct", &[0x9a, 0, 0, 0, 0, 0x10, 0]),
+    ("far-jump-direct", &[0xea, 0, 0, 0, 0, 0x10, 0]),
+    ("lock-without-memory", &[0xf0, 0x90]),
+    ("sixteen-bytes", &[0x66; 16]),
+    ("int3", &[0xcc]),
+    ("int1", &[0xf1]),
+    ("int-0", &[0xcd, 0]),
+    ("int-1", &[0xcd, 1]),
+    ("int-2", &[0xcd, 2]),
+    ("int-3", &[0xcd, 3]),
+    ("int-8", &[0xcd, 8]),
+    ("int-13", &[0xcd, 13]),
+    ("int-14", &[0xcd, 14]),
+    ("int-18", &[0xcd, 18]),
+    ("int-32", &[0xcd, 32]),
+    ("int-65", &[0xcd, 65]),
+    ("int-127", &[0xcd, 127]),
+    ("int-255", &[0xcd, 255]),
+    ("load-bad-ds", &[0xb8, 0x10, 0, 0, 0, 0x8e, 0xd8]),
+    ("load-bad-ss", &[0xb8, 0x10, 0, 0, 0, 0x8e, 0xd0]),
+    ("load-bad-fs", &[0xb8, 0xf8, 0xff, 0, 0, 0x8e, 0xe0]),
+    (
+        "bad-mxcsr",
+        &[0xc7, 0x00, 0xff, 0xff, 0xff, 0xff, 0x0f, 0xae, 0x10],
+    ),
+    ("divide", &[0x31, 0xc9, 0xf7, 0xf1]),
+    // Allowed, or made to look so.
+    ("sgdt", &[0x0f, 0x01, 0x00]),
+    ("sidt", &[0x0f, 0x01, 0x08]),
+    ("smsw", &[0x0f, 0x01, 0xe0]),
+    ("sldt", &[0x0f, 0x00, 0xc0]),
+    ("str", &[0x0f, 0x00, 0xc8]),
+    ("verr", &[0x0f, 0x00, 0xe0]),
+    ("verw", &[0x0f, 0x00, 0xe8]),
+    ("lar", &[0x0f, 0x02, 0xc0]),
+    ("lsl", &[0x0f, 0x03, 0xc0]),
+    ("load-ds", &[0xb8, 0x2b, 0, 0, 0, 0x8e, 0xd8]),
+    ("load-null-es", &[0x31, 0xc0, 0x8e, 0xc0]),
+];
+
+/// Executes an instruction.
+pub(crate) fn execute(bytes: &[u8]) -> bool {
+    const RET: u8 = 0xc3;
+    let mut scratch = [0_u64; 8];
+    let code = code::place(&[bytes, &[RET]].concat());
+    // SAFETY: what is allowed of the table writes to the scratch memory, registers and flags; what is
+    // not ends the process.
+    unsafe {
+        let scratch = scratch.as_mut_ptr();
+        asm!("call {code}", code = in(reg) code, inout("rax") scratch => _, inout("rsi") scratch => _,
+             inout("rdi") scratch => _, inout("edx") 0x3f8 => _, inout("ecx") 0xc000_0080_u32 => _);
+    }
+    true
+}
