@@ -20,8 +20,6 @@ use tempfile::NamedTempFile;
 const ROUNDS: usize = 5;
 /// How long each benchmark runs.
 const DURATION_MS: &str = "300";
-/// How long a machine may run.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// With ACPI, since that is how Debian's kernel finds virtio devices: it does not read them from
 /// the command line. One I/O APIC, since that is all that our kernel knows.
@@ -212,7 +210,7 @@ impl Systems {
             Side::Ours => self.ours(1, "--list"),
         };
         let start = Instant::now();
-        let mut running = Ringlet::command(command).deadline(DEADLINE).start();
+        let mut running = Ringlet::command(command).start();
         running.stdout.wait_for(b"\n");
         let value = start.elapsed().as_secs_f64() * 1000.0;
         Ok(Measured {
@@ -237,7 +235,7 @@ impl Systems {
             Side::Reference => self.linux(cpus, &self.linux, "/init", &arguments),
             Side::Ours => self.ours(cpus, &arguments),
         };
-        let output = Ringlet::command(command).deadline(DEADLINE).output();
+        let output = Ringlet::command(command).output();
         let text = output.out();
         let lines = text.lines().filter(|line| line.starts_with('{'));
         let all: Vec<Measured> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;

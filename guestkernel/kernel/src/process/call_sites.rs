@@ -18,7 +18,7 @@ use crate::mm::AddressSpace;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use machine::PAGE_SIZE;
-use spin::Mutex;
+use machine::lock::Mutex;
 
 /// A site is patched when it has trapped so often: patching costs as much as that.
 const THRESHOLD: u64 = 32;
