@@ -33,6 +33,7 @@ mod physical;
 mod plain;
 mod random;
 mod stall;
+#[cfg(any(baremetal, test))]
 mod tsc_sync;
 mod user;
 mod virtio_mmio;
