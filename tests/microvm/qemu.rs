@@ -142,7 +142,7 @@ fn a_stopped_ringlet_stops_qemu() {
         let stat = std::fs::read_to_string(format!("/proc/{qemu}/stat")).unwrap();
         stat.rsplit(") ").next().unwrap().starts_with('T')
     };
-    let await_state = |stopped| {
+    let await_state = |stopped: bool| {
         let deadline = Instant::now() + DEADLINE;
         while is_stopped() != stopped {
             assert!(Instant::now() < deadline, "QEMU stopped: {}", !stopped);

@@ -64,8 +64,11 @@ fn a_cpu_that_does_not_flush_its_tlb_is_reported() {
 #[test]
 fn softlockup_panic_ends_the_vm() {
     for machine in MACHINES {
-        let output = provoke(machine, "stall softlockup_panic=1").output();
-        let text = output.expect_code(125).err();
+        let mut running = provoke(machine, "stall softlockup_panic=1").start();
+        // The program must not end before.
+        let stdin = running.stdin.take();
+        let text = running.wait().expect_code(125).err();
+        drop(stdin);
         assert!(text.contains("gets nowhere"), "{text}");
         assert!(text.contains("softlockup_panic is set"), "{text}");
     }
@@ -92,6 +95,18 @@ fn a_stack_that_overflows_is_reported_with_registers() {
     }
 }
 
+/// Checks of `thread-test` that enter the kernel in all ways and do not look at the time.
+const CHECKS: [&str; 8] = [
+    "two_hundred_threads_at_once",
+    "a_mutex_counts_right",
+    "channels_carry_everything",
+    "memory_maps_and_unmaps_from_all_threads",
+    "vector_registers_are_per_thread",
+    "futex_ping_pong",
+    "one_ring_from_several_threads",
+    "a_ring_for_each_thread",
+];
+
 #[test]
 fn nmis_at_any_instruction_change_nothing() {
     for machine in MACHINES {
@@ -99,6 +114,7 @@ fn nmis_at_any_instruction_change_nothing() {
             .args(machine)
             .args(["--cpus", "3", "--append", "ringlet.provoke=nmis"])
             .args(["--", "thread-test"])
+            .args(CHECKS)
             .output()
             .expect_success();
     }
@@ -123,7 +139,7 @@ fn requests_list_the_tasks() {
             });
             let text = String::from_utf8_lossy(text).into_owned();
             let line = text.lines().rev().find(|line| line.starts_with(THREAD));
-            if line.is_some_and(|line| line.contains(" in read, off the CPU for ")) {
+            if line.is_some_and(|line| line.contains(" in poll, off the CPU for ")) {
                 assert!(text.contains("tasks:\n"), "{text}");
                 assert!(text.contains("virtio-console"), "{text}");
                 assert!(text.contains("machine_start"), "a backtrace: {text}");

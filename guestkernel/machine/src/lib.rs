@@ -40,6 +40,9 @@ mod virtio_mmio;
 mod virtqueue;
 pub mod watchdog;
 
+/// CPUs that the kernel can use; they are numbered from 0.
+pub const MAX_CPUS: usize = 64;
+
 pub use boot_info::{BootInfo, BootModule};
 pub use dma::{DmaSegments, Segment};
 pub use frame::{Frame, MemoryUse, OutOfMemory, memory_use};

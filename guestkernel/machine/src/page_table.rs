@@ -103,13 +103,21 @@ fn free_table(entry: &AtomicU64, level: u32) {
 
 /// Frames that were unmapped, kept until no CPU's TLB can know them.
 ///
-/// Flushes when it is dropped; collect the changes of one system call in one.
+/// Flushes when it is dropped, in one round for all CPUs; collect the changes of one system call in
+/// one.
 #[must_use]
 #[derive(Debug, Default)]
 pub struct Flush {
-    is_needed: bool,
+    /// The tables that were changed, by the address of their root; 0 for none yet.
+    root: u64,
+    /// The pages to flush, as far as they are few; after those come many.
+    pages: SmallVec<[u64; FEW_PAGES]>,
+    has_many: bool,
     frames: Vec<Frame>,
 }
+
+/// Pages that are flushed one by one. More are flushed together with all others.
+const FEW_PAGES: usize = 4;
 
 impl Flush {
     /// Nothing to flush yet.
@@ -117,17 +125,44 @@ impl Flush {
         Self::default()
     }
 
-    fn note(&mut self, old: u64) {
+    /// The entry of the page at `address` in the tables at `root` held `old` before.
+    fn note(&mut self, root: PhysAddr, address: u64, old: u64) {
         // A translation that was never used is in no TLB.
-        self.is_needed |= old & ACCESSED != 0;
+        if old & ACCESSED == 0 {
+            return;
+        }
+        if self.root != root.0 {
+            self.flush();
+            self.root = root.0;
+        }
+        match self.pages.len() < FEW_PAGES {
+            true => self.pages.push(address & !(PAGE_SIZE as u64 - 1)),
+            false => self.has_many = true,
+        }
+    }
+
+    /// Takes the frame out of an entry that was just overwritten, as above.
+    fn take(&mut self, root: PhysAddr, address: u64, old: u64) {
+        if old & HELD != 0 {
+            self.note(root, address, old);
+            // SAFETY: the entry stood for one reference and is gone.
+            self.frames
+                .push(unsafe { Frame::from_address(PhysAddr(old & ADDRESS)) });
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.pages.is_empty() {
+            backend::flush_tlb(self.root, (!self.has_many).then_some(&self.pages));
+        }
+        self.pages.clear();
+        self.has_many = false;
     }
 }
 
 impl Drop for Flush {
     fn drop(&mut self) {
-        if self.is_needed {
-            backend::flush_tlb();
-        }
+        self.flush();
     }
 }
 
@@ -188,14 +223,15 @@ impl PageTable {
         let old = table
             .entry(address)
             .swap(leaf(frame, access), Ordering::Relaxed);
-        take(old, flush);
+        flush.take(self.root.address(), address, old);
         Ok(())
     }
 
     /// Unmaps all pages of `range` (page aligned).
     pub fn unmap(&mut self, range: Range<u64>, flush: &mut Flush) {
-        self.for_each_entry(range, |_, entry| {
-            take(entry.swap(0, Ordering::Relaxed), flush)
+        let root = self.root.address();
+        self.for_each_entry(range, |address, entry| {
+            flush.take(root, address, entry.swap(0, Ordering::Relaxed))
         });
     }
 
@@ -222,6 +258,7 @@ impl PageTable {
         flush: &mut Flush,
         mut adjust: impl FnMut(u64, &Frame) -> Access,
     ) {
+        let root = self.root.address();
         self.for_each_entry(range, |address, entry| {
             let old = entry.load(Ordering::Relaxed);
             // SAFETY: the entry keeps its reference; this second one is forgotten, not dropped.
@@ -230,7 +267,7 @@ impl PageTable {
             });
             let new = old & (ADDRESS | HELD) | bits(adjust(address, &frame));
             // Swapped, since a CPU may set ACCESSED meanwhile.
-            flush.note(entry.swap(new, Ordering::Relaxed));
+            flush.note(root, address, entry.swap(new, Ordering::Relaxed));
         });
     }
 
@@ -246,10 +283,11 @@ impl PageTable {
         to: u64,
         flush: &mut Flush,
     ) -> Result<(), MapError> {
+        let root = self.root.address();
         let mut moved = Vec::new();
         self.for_each_entry(range.clone(), |address, entry| {
             let old = entry.swap(0, Ordering::Relaxed);
-            flush.note(old);
+            flush.note(root, address, old);
             moved.push((address, old & !ACCESSED));
         });
         let mut result = Ok(());
@@ -257,10 +295,11 @@ impl PageTable {
             match self.table_for(address - range.start + to) {
                 Ok(table) => {
                     let entry = table.entry(address - range.start + to);
-                    take(entry.swap(value, Ordering::Relaxed), flush);
+                    let at = address - range.start + to;
+                    flush.take(root, at, entry.swap(value, Ordering::Relaxed));
                 }
                 Err(error) => {
-                    take(value, flush);
+                    flush.take(root, address, value);
                     result = Err(error);
                 }
             }
@@ -473,17 +512,6 @@ fn access_of(value: u64) -> Access {
 
 fn leaf(frame: Frame, access: Access) -> u64 {
     frame.into_address().0 | HELD | bits(access)
-}
-
-/// Takes the frame out of an entry that was just overwritten.
-fn take(old: u64, flush: &mut Flush) {
-    if old & HELD != 0 {
-        flush.note(old);
-        // SAFETY: the entry stood for one reference and is gone.
-        flush
-            .frames
-            .push(unsafe { Frame::from_address(PhysAddr(old & ADDRESS)) });
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Doorbells put off: a device is told once of all requests of a batch.
 
-use crate::executor::{MAX_CPUS, kick_devices};
+use crate::executor::kick_devices;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use machine::MAX_CPUS;
 
 /// Batches of one CPU, which are begun and ended there: nobody waits while he holds one. In a
 /// cache line of its own.

@@ -21,6 +21,7 @@ pub use task::{Scheduled, block_on, spawn, spawn_thread, yield_now};
 pub use timer::{Sleep, sleep_until};
 
 use alloc::sync::Arc;
+use machine::MAX_CPUS;
 use scheduler::{CpuSet, Placement, Scheduler};
 
 /// Something that makes progress when it is run, and is queued again when it can make more.
@@ -28,9 +29,6 @@ pub trait Runnable: Send + Sync {
     /// Makes progress.
     fn run(self: Arc<Self>);
 }
-
-/// CPUs that are told apart.
-pub(crate) const MAX_CPUS: usize = 64;
 
 #[cfg(not(loom))]
 static SCHEDULER: Scheduler<Arc<dyn Runnable>, MAX_CPUS> = Scheduler::new();

@@ -106,9 +106,10 @@ pub(super) fn acknowledge() {
         cpu.timer = u64::MAX;
         watch::look();
     }
-    if bits & FLUSH != 0 && cpu.root != 0 {
+    let root = cpu.root.load(Ordering::Relaxed);
+    if bits & FLUSH != 0 && root != 0 {
         // SAFETY: it is the page map that is loaded.
-        unsafe { privileged::load_cr3(cpu.root) };
+        unsafe { privileged::load_cr3(root) };
     }
     if bits & (1 << REPORT_BIT | 1 << REPORT_IRQ) != 0 {
         IS_REPORT_WANTED.store(true, Ordering::Relaxed);

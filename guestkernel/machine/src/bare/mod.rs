@@ -31,7 +31,7 @@ use crate::physical;
 use crate::user::{PageFault, Trap, UserContext};
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 use per_cpu::{LeaveBy, offset};
 
 /// Where the physical map starts, as on Linux. The upper half's first slot of the page map (256)
@@ -236,13 +236,15 @@ fn load_space(space: &Space) {
     let root = space.0.address().0;
     // SAFETY: fields that only this CPU's kernel uses.
     let cpu = unsafe { &mut *per_cpu::current() };
-    if cpu.root == root {
+    if cpu.root.load(Ordering::Relaxed) == root {
         return;
     }
+    // Before the tables are used: see `smp::flush_tlb`.
+    cpu.root.store(root, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
     // SAFETY: the root maps the kernel as every page map does; it is kept alive until another
     // one has been loaded.
     unsafe { privileged::load_cr3(root) };
-    cpu.root = root;
     cpu.space = Some(space.clone());
 }
 

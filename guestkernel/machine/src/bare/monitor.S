@@ -79,6 +79,7 @@ exception_13:
 
 monitor_functions:
     .quad monitor_wait, monitor_load_cr3, monitor_wrmsr, monitor_outs, monitor_in, monitor_reset
+    .quad monitor_invlpg
 
 // Waits for an interrupt unless one is latched.
 monitor_wait:
@@ -92,6 +93,10 @@ monitor_halt:
 
 monitor_load_cr3:                                       // rdi: the value
     mov cr3, rdi
+    iretq
+
+monitor_invlpg:                                         // rdi: the address
+    invlpg [rdi]
     iretq
 
 monitor_wrmsr:                                          // ecx: register, edi and edx: halves

@@ -119,8 +119,9 @@ pub(super) struct PerCpu {
     stack: u64,
     /// The end of the stack on which a panic is reported.
     panic_rsp: u64,
-    /// Physical address of the page map that CR3 holds; 0 before the first program.
-    pub(super) root: u64,
+    /// Physical address of the page map that CR3 holds; 0 before the first program. Only its own CPU
+    /// changes it.
+    pub(super) root: AtomicU64,
     /// The address space that CR3 refers to, kept alive.
     pub(super) space: Option<Space>,
     /// The deadline that the timer is set to; `u64::MAX` for none.
@@ -259,7 +260,7 @@ impl PerCpu {
             is_waiting: AtomicU32::new(0),
             stack: 0,
             panic_rsp: 0,
-            root: 0,
+            root: AtomicU64::new(0),
             space: None,
             timer: u64::MAX,
             loaded: Loaded::NOTHING,

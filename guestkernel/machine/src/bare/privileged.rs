@@ -14,6 +14,7 @@ const WRMSR: u64 = 2;
 const OUTS: u64 = 3;
 const IN: u64 = 4;
 const RESET: u64 = 5;
+const INVLPG: u64 = 6;
 
 /// Waits until an interrupt is latched.
 pub(super) fn wait() {
@@ -54,6 +55,19 @@ pub(super) unsafe fn load_cr3(root: u64) {
     // SAFETY: the caller's promise.
     unsafe {
         asm!("call monitor_call", inout("rax") LOAD_CR3 => _, in("rdi") root, out("rcx") _, out("rdx") _);
+    }
+}
+
+/// Takes the page at `address` out of the TLB.
+pub(super) fn invalidate_page(address: u64) {
+    if is_ring0() {
+        // SAFETY: forgetting a translation is always sound.
+        unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack, preserves_flags)) };
+        return;
+    }
+    // SAFETY: as above.
+    unsafe {
+        asm!("call monitor_call", inout("rax") INVLPG => _, in("rdi") address, out("rcx") _, out("rdx") _);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::tsc_sync::WarpCheck;
 use alloc::vec;
 use core::arch::asm;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use spin::Once;
 
 /// CPUs that the kernel can use.
@@ -197,26 +197,38 @@ pub fn kick(number: u32) {
     }
 }
 
-/// Flushes the TLBs of all CPUs; when it returns, no program sees what was unmapped before.
-pub(crate) fn flush_tlb() {
-    // SAFETY: a field that only this CPU's kernel uses.
-    let root = unsafe { (*per_cpu::current()).root };
-    if root != 0 {
-        // SAFETY: it is the page map that is loaded.
-        unsafe { privileged::load_cr3(root) };
+/// Takes what was unmapped from the tables at `root` out of the TLBs of all CPUs; when it returns, no
+/// program sees it. `pages` are the addresses that were, or `None` for many.
+///
+/// The tables were changed before. A CPU that loads them says so before it does ([`load_space`]), and
+/// this looks afterwards, with a fence between the two steps of each: one that is not seen to have
+/// them loaded finds them changed.
+///
+/// [`load_space`]: super::load_space
+pub(crate) fn flush_tlb(root: u64, pages: Option<&[u64]>) {
+    fence(Ordering::SeqCst);
+    // SAFETY: of this CPU's block only atomic fields are used.
+    let own = unsafe { &(*per_cpu::current()).root };
+    if own.load(Ordering::Relaxed) == root {
+        match pages {
+            Some(pages) => pages.iter().copied().for_each(privileged::invalidate_page),
+            // SAFETY: it is the page map that is loaded.
+            None => unsafe { privileged::load_cr3(root) },
+        }
     }
     if cpu_count() == 1 {
         return;
     }
+    let concerned = || others().filter(|(_, cpu)| cpu.root.load(Ordering::Relaxed) == root);
     // A CPU in the kernel flushes before it enters a program again: it looks at the latch after it
     // has said that it is in the program. Only one that is there now has to be waited for.
-    for (number, cpu) in others() {
+    for (number, cpu) in concerned() {
         cpu.latched.fetch_or(FLUSH, Ordering::SeqCst);
         if cpu.in_program.load(Ordering::SeqCst) != 0 {
             interrupt::send_kick(number);
         }
     }
-    for (number, cpu) in others() {
+    for (number, cpu) in concerned() {
         let mut patience = Patience::new();
         while cpu.in_program.load(Ordering::Acquire) != 0
             && cpu.latched.load(Ordering::Acquire) & FLUSH != 0

@@ -146,4 +146,4 @@ pub(crate) unsafe fn fill(to: *mut u8, value: u8, count: usize) {
 
 pub(crate) fn map_kernel(_root: &Frame) {}
 
-pub(crate) fn flush_tlb() {}
+pub(crate) fn flush_tlb(_root: u64, _pages: Option<&[u64]>) {}

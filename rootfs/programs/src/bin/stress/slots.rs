@@ -192,7 +192,7 @@ pub(crate) fn pages_are_as_they_were_left() -> Outcome {
                     continue;
                 };
                 range.verify(slot, *is, &pipe)?;
-                let stamp = worker.steps() << 8 | worker.number as u64 + 1;
+                let stamp = (worker.steps() << 8) | (worker.number as u64 + 1);
                 let other = worker.random.below(SLOTS as u64) as usize;
                 if worker.random.once_in(6)
                     && matches!(*is, Slot::Mapped { .. })

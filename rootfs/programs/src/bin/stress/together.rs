@@ -11,8 +11,11 @@ macro_rules! parts {
     ($($part:path),* $(,)?) => { [$((stringify!($part), $part)),*] };
 }
 
+/// A check with its name.
+type Part = (&'static str, fn() -> Outcome);
+
 /// What is checked together.
-const PARTS: [(&str, fn() -> Outcome); 9] = parts![
+const PARTS: [Part; 9] = parts![
     threads::threads_start_and_join,
     futexes::pairs_take_turns,
     locks::a_mutex_excludes,
