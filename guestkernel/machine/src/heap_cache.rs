@@ -172,11 +172,13 @@ mod tests {
                 return None;
             }
             self.0.set(self.0.get() + 1);
+            // SAFETY: the caller's promise.
             NonNull::new(unsafe { alloc(layout) })
         }
 
         unsafe fn free(&mut self, piece: NonNull<u8>, layout: Layout) {
             self.0.set(self.0.get() - 1);
+            // SAFETY: the caller's promise.
             unsafe { dealloc(piece.as_ptr(), layout) };
         }
     }
@@ -205,19 +207,25 @@ mod tests {
             let class = class(size);
             let mut pieces: Vec<_> = (0..500).map(|_| cache.take(class, heap).unwrap()).collect();
             for (number, piece) in pieces.iter().enumerate() {
+                // SAFETY: the piece is this test's, and as large.
                 unsafe { piece.as_ptr().write_bytes(number as u8, class.size()) };
             }
             for (number, piece) in pieces.iter().enumerate() {
-                assert_eq!(unsafe { piece.as_ptr().add(size - 1).read() }, number as u8);
+                // SAFETY: as above.
+                let end = unsafe { piece.as_ptr().add(size - 1).read() };
+                assert_eq!(end, number as u8);
             }
             let last = pieces[499];
-            pieces
-                .drain(..)
-                .for_each(|piece| unsafe { cache.give(piece, class, heap) });
+            for piece in pieces.drain(..) {
+                // SAFETY: it was taken above and is used no more.
+                unsafe { cache.give(piece, class, heap) };
+            }
             assert_eq!(cache.take(class, heap), Some(last));
+            // SAFETY: as above.
             unsafe { cache.give(last, class, heap) };
             assert!(out.get() <= 2 * class.batch(), "{} are kept", out.get());
             while let Some(piece) = cache.0[class.0].pop() {
+                // SAFETY: the cache has allocated it with this layout.
                 unsafe { heap().free(piece, class.layout()) };
             }
             assert_eq!(out.get(), 0);
@@ -232,10 +240,12 @@ mod tests {
         let pieces: Vec<_> = (0..3).filter_map(|_| cache.take(class(32), heap)).collect();
         assert_eq!(pieces.len(), 3);
         assert_eq!(cache.take(class(32), heap), None);
-        pieces
-            .into_iter()
-            .for_each(|piece| unsafe { cache.give(piece, class(32), heap) });
+        for piece in pieces {
+            // SAFETY: it was taken above and is used no more.
+            unsafe { cache.give(piece, class(32), heap) };
+        }
         while let Some(piece) = cache.0[class(32).0].pop() {
+            // SAFETY: the cache has allocated it with this layout.
             unsafe { heap().free(piece, class(32).layout()) };
         }
     }
