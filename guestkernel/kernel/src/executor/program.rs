@@ -67,17 +67,22 @@ fn balance() -> bool {
 #[inline]
 pub fn prepare_program(slice: Slice, mut is_shared: bool) -> bool {
     let is_urgent = devices::is_urgent();
-    if !is_shared && machine::cpu_count() > 1 {
+    let is_alone = machine::cpu_count() == 1;
+    if !is_shared && !is_alone {
         SCHEDULER.runs_unlimited(this_cpu());
         if has_work() {
             return true;
         }
         is_shared = has_waiting_threads();
     }
-    if !is_urgent && !is_shared {
+    // A timer that nobody waits for may become urgent on another CPU, to which its thread has gone.
+    let mut deadline = match is_urgent || !is_alone {
+        true => timer::next_deadline(),
+        false => None,
+    };
+    if !is_urgent && !is_shared && deadline.is_none() {
         return false;
     }
-    let mut deadline = is_urgent.then(timer::next_deadline).flatten();
     if is_shared {
         SCHEDULER.is_busy(this_cpu());
         let end = slice.next_end();
