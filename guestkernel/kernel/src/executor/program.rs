@@ -2,9 +2,7 @@
 //! from coming.
 
 use super::scheduler::members;
-use super::{
-    SCHEDULER, devices, has_ready, has_waiting_threads, has_work, interrupt, this_cpu, timer,
-};
+use super::{SCHEDULER, devices, has_waiting_threads, has_work, interrupt, this_cpu, timer};
 use crate::sync::{Ordering, fence};
 use machine::clock;
 
@@ -48,10 +46,10 @@ impl Slice {
         }
     }
 
-    /// Whether it is over and somebody waits, here or, if this CPU then fetches it, elsewhere.
-    #[inline]
+    /// Whether it is over and somebody waits, here or, if this CPU then fetches it, elsewhere. Asked
+    /// if [`has_waiting_threads`](super::has_waiting_threads).
     pub fn must_yield(self) -> bool {
-        has_waiting_threads() && clock::monotonic() >= self.end && balance()
+        clock::monotonic() >= self.end && balance()
     }
 }
 
@@ -63,22 +61,24 @@ fn balance() -> bool {
 }
 
 /// Sees to the interrupts that are needed while a program runs, the one at the end of `slice`
-/// included if anybody waits for that; true if a device has something already, and should be polled
-/// before the program is entered.
+/// included if anybody waits for that; true if there is something to do already, and [`poll`] should
+/// be called before the program is entered. There was no work just now; `is_shared` says whether
+/// threads waited.
+///
+/// [`poll`]: super::poll
 #[inline]
-pub fn prepare_program(slice: Slice) -> bool {
-    let mut is_shared = has_ready();
+pub fn prepare_program(slice: Slice, mut is_shared: bool) -> bool {
     if !is_shared && machine::cpu_count() > 1 {
         SCHEDULER.runs_unlimited(this_cpu());
-        is_shared = has_ready();
+        if has_work() {
+            return true;
+        }
+        is_shared = has_waiting_threads();
     }
     // Looked at after this CPU has said that it runs without a limit: see `have_timers_set`.
     let is_urgent = devices::is_urgent();
     if !is_urgent && !is_shared {
         return false;
-    }
-    if has_work() {
-        return true;
     }
     let mut deadline = is_urgent.then(timer::next_deadline).flatten();
     if is_shared {
