@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use ringlet_tests::{Artifacts, Disk, LoopDevice, Ringlet};
+use ringlet_tests::{Disk, LoopDevice, Ringlet};
 
 fn host_sha256(disk: &Disk) -> String {
     let mut command = Command::new("sha256sum");
@@ -144,6 +144,23 @@ fn disks_keep_their_order() {
 }
 
 #[test]
+fn as_many_as_there_are_places_for() {
+    let disks: Vec<_> = (1..=18)
+        .map(|size| Disk::holding(&vec![7; 512 * size]))
+        .collect();
+    let options: Vec<_> = disks
+        .iter()
+        .flat_map(|disk| ["--disk".to_owned(), disk.option(true)])
+        .collect();
+    let program = ["/bin/blockdev", "--getsize64", "/dev/vdq"];
+    let output = Ringlet::run(&options[..34], program).output();
+    assert_eq!(output.expect_success().out(), format!("{}\n", 512 * 17));
+    Ringlet::run(&options, ["/bin/true"])
+        .output()
+        .expect_refusal(125, "18 disks");
+}
+
+#[test]
 fn a_full_host_is_enospc() {
     // A file system of its own, with room for some of the disk, which is sparse.
     let dir = tempfile::tempdir().unwrap();
@@ -152,20 +169,17 @@ fn a_full_host_is_enospc() {
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "sh", "-c", script])
-        .arg(dir.path())
-        .arg(Artifacts::get().ringlet());
+        .arg(dir.path());
     let disk = dir.path().join("disk");
-    let output = Ringlet::command(command)
-        .args(["run", "--disk"])
-        .args([&disk])
-        .args([
-            "--",
-            "/bin/dd",
-            "of=/dev/vda",
-            "bs=64K",
-            "conv=fsync",
-            "status=none",
-        ])
+    let options = ["--disk".as_ref(), disk.as_os_str()];
+    let program = [
+        "/bin/dd",
+        "of=/dev/vda",
+        "bs=64K",
+        "conv=fsync",
+        "status=none",
+    ];
+    let output = Ringlet::run_by(command, options, program)
         .input(vec![b'x'; 8 << 20])
         .output();
     assert_eq!(output.code(), 1, "{}", output.err());

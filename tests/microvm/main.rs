@@ -11,6 +11,7 @@ mod disks;
 mod exit_status;
 mod hostile_images;
 mod qemu;
+mod qemu_devices;
 mod signals;
 mod stdio;
 mod terminal;

@@ -87,23 +87,69 @@ fn the_mode_is_what_is_asked_for() {
 
 #[test]
 fn too_much_of_everything() {
-    let disk = Disk::patterned(4096);
-    let option = disk.option(true);
-    let disks: Vec<_> = (0..7).flat_map(|_| ["--disk", &option]).collect();
-    for (options, what) in [(&disks[..], "7 disks"), (&["--cpus", "289"], "--cpus 289")] {
-        Ringlet::new(["run"])
-            .args(TCG)
-            .args(options)
-            .args(["--", "/bin/true"])
-            .output()
-            .expect_refusal(125, what);
-    }
-    let output = Ringlet::new(["run"])
+    Ringlet::new(["run"])
         .args(TCG)
-        .args(&disks[..12])
-        .args(["--", "/bin/blockdev", "--getsize64", "/dev/vdf"])
-        .output();
-    assert_eq!(output.expect_success().out(), "4096\n");
+        .args(["--cpus", "65", "--", "/bin/true"])
+        .output()
+        .expect_refusal(125, "--cpus 65");
+}
+
+#[test]
+fn the_program_has_the_processors_that_are_asked_for() {
+    for mode in ["ring0", "shared"] {
+        for cpus in ["1", "3"] {
+            let output = Ringlet::new(["run"])
+                .args(TCG)
+                .args(["--mode", mode, "--cpus", cpus, "--", "/bin/nproc"])
+                .output();
+            assert_eq!(output.expect_success().out().trim(), cpus, "{mode}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_is_read_while_the_processors_are_looked_at() {
+    let disk = Disk::patterned(16 << 20);
+    let mut host = Command::new("sha256sum");
+    host.arg(disk.path());
+    let host = Ringlet::command(host).output().expect_success().out();
+    let mut vm = Ringlet::new(["run", "--kernel-log", "info", "--disk"])
+        .args([disk.option(true)])
+        .args(TCG)
+        .args([
+            "--",
+            "uring-sha256",
+            "--qd",
+            "1",
+            "--block",
+            "4K",
+            "/dev/vda",
+        ])
+        .start();
+    vm.stderr.wait_for(b"CPL 0 is");
+    for count in 1..=3 {
+        vm.signal(libc::SIGQUIT);
+        vm.stderr.wait_until("a report", |seen| {
+            String::from_utf8_lossy(seen).matches("vCPU 0: ").count() == count
+        });
+    }
+    let output = vm.wait().expect_code(0);
+    assert_eq!(output.out().split(' ').next(), host.split(' ').next());
+}
+
+#[test]
+fn a_killed_qemu_is_an_error() {
+    let mut vm = Ringlet::new(["run"])
+        .args(TCG)
+        .args(["--", "/bin/sh", "-c", "echo ready; while :; do :; done"])
+        .start();
+    vm.stdout.wait_for(b"ready\n");
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", vm.pid()));
+    let qemu: i32 = children.unwrap().trim().parse().unwrap();
+    // SAFETY: kill has no memory arguments; the process is a child of one that has not ended.
+    unsafe { libc::kill(qemu, libc::SIGKILL) };
+    let output = vm.wait().expect_code(125);
+    assert_eq!(output.err(), "ringlet: QEMU was ended by signal 9\n");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use ringlet_tests::{Ringlet, Running, Terminal};
+use rootfs::Image;
 
 /// Starts a program whose three streams are the terminal.
 fn start(terminal: &Terminal, program: &[&str]) -> Running {
@@ -74,6 +75,32 @@ fn restored_after_an_error() {
         .wait()
         .expect_code(139);
     assert_eq!(terminal.settings(), before);
+}
+
+#[test]
+fn a_new_size_reaches_the_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("winsize");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/microvm/winsize.c");
+    let gcc = Command::new("gcc")
+        .args(["-O2", "-Wall", "-Werror", "-static", source, "-o"])
+        .arg(&program)
+        .status();
+    assert!(gcc.unwrap().success());
+    let mut image = Image::default();
+    let contents = std::fs::read(&program).unwrap();
+    image.file("winsize", 0o755, contents).unwrap();
+    let rootfs = dir.path().join("rootfs");
+    std::fs::write(&rootfs, image.archive().unwrap()).unwrap();
+
+    let mut terminal = Terminal::new(24, 80);
+    let running = Ringlet::run(["--rootfs", rootfs.to_str().unwrap()], ["/winsize"])
+        .with(|command| on(&terminal, command))
+        .start();
+    terminal.screen_with("first 24 80\r\n");
+    terminal.resize(50, 132);
+    terminal.screen_with("now 50 132\r\n");
+    running.wait().expect_code(0);
 }
 
 fn ends(key: Option<&[u8]>, signal: i32) {

@@ -58,6 +58,21 @@ impl Ringlet {
             .args(program)
     }
 
+    /// As [`run`](Self::run), by another command, which runs the one behind its own arguments.
+    pub fn run_by<S: AsRef<OsStr>, T: AsRef<OsStr>>(
+        mut command: Command,
+        options: impl IntoIterator<Item = S>,
+        program: impl IntoIterator<Item = T>,
+    ) -> Self {
+        command.arg(Artifacts::get().ringlet());
+        Self::command(command)
+            .args(["run"])
+            .args(machine_options())
+            .args(options)
+            .args(["--"])
+            .args(program)
+    }
+
     /// A `ringlet run` of the program without options.
     pub fn program<T: AsRef<OsStr>>(program: impl IntoIterator<Item = T>) -> Self {
         Self::run([""; 0], program)

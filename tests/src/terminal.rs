@@ -99,6 +99,24 @@ impl Terminal {
         )
     }
 
+    /// Gives the terminal another size.
+    ///
+    /// # Panics
+    ///
+    /// If the terminal is gone.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let size = libc::winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        // SAFETY: the pointer is to a live winsize.
+        let result =
+            unsafe { libc::ioctl(self.keyboard.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+        assert_eq!(result, 0, "TIOCSWINSZ");
+    }
+
     /// Whether the terminal passes characters on as they are typed.
     pub fn is_raw(&self) -> bool {
         self.settings().3 & (libc::ICANON | libc::ECHO) == 0

@@ -22,6 +22,9 @@ const MACHINE: &str = "microvm,acpi=on,ioapic2=on,pit=on,pic=on,rtc=on,memory-ba
 const VIRTIO_BASE: u64 = 0xfeb0_0000;
 const VIRTIO_SIZE: u64 = 512;
 const VIRTIO_IRQ: u32 = 24;
+/// The first place is left free: QEMU takes pin 0 of any I/O APIC for the timer's, and has its
+/// interrupt come in at pin 2.
+const FIRST_PLACE: u32 = 1;
 /// QEMU reserves port 0 for a console of the kind that serves all streams.
 const FIRST: u32 = 1;
 
@@ -30,8 +33,7 @@ pub(super) struct Launch {
     arguments: Vec<OsString>,
     /// What it inherits.
     passed: Vec<OwnedFd>,
-    /// Places that are taken.
-    devices: u32,
+    next_place: u32,
     command_line: String,
 }
 
@@ -41,7 +43,7 @@ impl Launch {
         let mut launch = Self {
             arguments: Vec::new(),
             passed: Vec::new(),
-            devices: 0,
+            next_place: FIRST_PLACE,
             command_line: format!(
                 "{FIRST_PORT}={FIRST} ringlet.cpus={} loglevel={} mode={} {}",
                 config.cpus, config.kernel_log, config.mode, config.append
@@ -200,8 +202,8 @@ impl Launch {
 
     /// Adds a virtio device in the next place.
     fn device(&mut self, device: &str) {
-        let place = self.devices;
-        self.devices += 1;
+        let place = self.next_place;
+        self.next_place += 1;
         self.option("-device", format!("{device},bus=virtio-mmio-bus.{place}"));
         let base = VIRTIO_BASE + u64::from(place) * VIRTIO_SIZE;
         let irq = VIRTIO_IRQ + place;
