@@ -31,11 +31,14 @@ pub(crate) fn provoke(what: &str) {
     }
 }
 
+/// Nanoseconds from one NMI to the next: programs need time in between to get on.
+const NMI_INTERVAL: u64 = 200_000;
+
 /// Interrupts all other CPUs wherever they are, again and again.
 async fn send_nmis() {
     loop {
         machine::provoke::send_nmis();
-        executor::yield_now().await;
+        executor::sleep_until(clock::monotonic() + NMI_INTERVAL).await;
     }
 }
 
