@@ -54,14 +54,6 @@ fn a_lock_that_is_held_too_long_names_its_holder() {
 }
 
 #[test]
-fn a_cpu_that_does_not_flush_its_tlb_is_reported() {
-    is_reported(
-        "shootdown",
-        &["to flush its TLB\n", "kernel::provoke::spin+"],
-    );
-}
-
-#[test]
 fn softlockup_panic_ends_the_vm() {
     for machine in MACHINES {
         let mut running = provoke(machine, "stall softlockup_panic=1").start();

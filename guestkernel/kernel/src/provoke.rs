@@ -10,6 +10,9 @@ use machine::{clock, watchdog};
 /// Nanoseconds after which what is not noticed ends.
 const LONGEST: u64 = 60_000_000_000;
 
+/// Nanoseconds between two NMIs.
+const NMI_INTERVAL: u64 = 50_000;
+
 /// Does what is asked for.
 pub(crate) fn provoke(what: &str) {
     match what {
@@ -19,7 +22,7 @@ pub(crate) fn provoke(what: &str) {
             executor::spawn("wait", async { wait_for_holder() });
         }
         "shootdown" => executor::spawn("shootdown", async {
-            machine::provoke::ignore_flushes(spin);
+            machine::provoke::ignore_flushes(report_ends());
         }),
         "nmis" => executor::spawn("NMIs", send_nmis()),
         "machine-check" => machine::provoke::machine_check(),
@@ -44,10 +47,16 @@ async fn send_nmis() {
 
 /// Keeps the CPU busy until something is reported.
 fn spin() {
-    let (reports, end) = (watchdog::reports(), clock::monotonic() + LONGEST);
-    while watchdog::reports() == reports && clock::monotonic() < end {
+    let is_over = report_ends();
+    while !is_over() {
         spin_loop();
     }
+}
+
+/// Tells whether something was reported since this was called, or that took too long.
+fn report_ends() -> impl Fn() -> bool {
+    let (reports, end) = (watchdog::reports(), clock::monotonic() + LONGEST);
+    move || watchdog::reports() != reports || clock::monotonic() >= end
 }
 
 static LOCK: Mutex<()> = Mutex::new(());
