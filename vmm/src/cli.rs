@@ -47,7 +47,7 @@ Timeline (--timeline, to stderr, one line for each stage that was reached):
 
 Signals:
   SIGINT, SIGTERM and SIGHUP end the VM; SIGQUIT (Ctrl-\\) prints what each virtual CPU is
-  doing, with the kernel's backtrace, and the VM goes on
+  doing, with the kernel's backtrace, and the kernel's tasks; the VM goes on
 
 Environment:
   RINGLET_KERNEL, RINGLET_ROOTFS  the images, where --kernel and --rootfs are not given

@@ -54,10 +54,12 @@ pub const SERIAL_PORT: u16 = 0x3f8;
 /// to all local APICs.
 pub const REPORT_VECTOR: u32 = 0x5a;
 /// I/O port and IOAPIC pin of a second serial port, where there is no control page: a byte that
-/// arrives there asks for what all CPUs do, and for the tasks.
+/// arrives there asks for the tasks, [`REPORT_CPUS`] for what all CPUs do as well.
 pub const REPORT_PORT: u16 = 0x2f8;
 /// See [`REPORT_PORT`].
 pub const REPORT_IRQ: u32 = 3;
+/// See [`REPORT_PORT`]. The letter is that of Linux's SysRq key.
+pub const REPORT_CPUS: u8 = b'l';
 
 /// Registers of the control page: 32-bit little-endian writes; a read gives 0. Where the command
 /// line announces no control page the kernel says the same on the serial port.

@@ -24,6 +24,8 @@ mod boot_info;
 mod calibration;
 mod dma;
 mod frame;
+#[cfg(any(baremetal, test))]
+mod heap_cache;
 mod heap_use;
 pub mod lock;
 mod mmio;

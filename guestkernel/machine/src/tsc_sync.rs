@@ -93,10 +93,12 @@ mod tests {
 
     #[test]
     fn a_counter_that_is_behind_is_noticed() {
-        let seen = warp(100_000);
+        // Where one CPU has read all it wants before the host runs the other, nothing shows.
+        let seen = (0..1000).map(|_| warp(100_000)).find(|warp| *warp > 0);
+        let expected = 100_000 - 2 * u64::from(READINGS)..100_000;
         assert!(
-            (100_000 - 2 * u64::from(READINGS)..100_000).contains(&seen),
-            "{seen}"
+            seen.is_some_and(|warp| expected.contains(&warp)),
+            "{seen:?}"
         );
     }
 

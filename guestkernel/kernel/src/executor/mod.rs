@@ -71,7 +71,7 @@ pub fn has_work() -> bool {
 
 /// Whether threads wait that this CPU may run.
 #[inline]
-fn has_waiting_threads() -> bool {
+pub fn has_waiting_threads() -> bool {
     let this = this_cpu();
     SCHEDULER.has_threads(this) || SCHEDULER.has_others(this)
 }

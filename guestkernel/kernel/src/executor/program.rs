@@ -1,9 +1,7 @@
 //! Sharing the CPU between programs: time slices, and the interrupts that a program must not keep
 //! from coming.
 
-use super::{
-    SCHEDULER, devices, has_ready, has_waiting_threads, has_work, interrupt, this_cpu, timer,
-};
+use super::{SCHEDULER, devices, has_waiting_threads, has_work, interrupt, this_cpu, timer};
 use machine::clock;
 
 /// Nanoseconds that a thread runs at least before it gives way to others.
@@ -46,10 +44,10 @@ impl Slice {
         }
     }
 
-    /// Whether it is over and somebody waits, here or, if this CPU then fetches it, elsewhere.
-    #[inline]
+    /// Whether it is over and somebody waits, here or, if this CPU then fetches it, elsewhere. Asked
+    /// if [`has_waiting_threads`](super::has_waiting_threads).
     pub fn must_yield(self) -> bool {
-        has_waiting_threads() && clock::monotonic() >= self.end && balance()
+        clock::monotonic() >= self.end && balance()
     }
 }
 
@@ -61,21 +59,23 @@ fn balance() -> bool {
 }
 
 /// Sees to the interrupts that are needed while a program runs, the one at the end of `slice`
-/// included if anybody waits for that; true if a device has something already, and should be polled
-/// before the program is entered.
+/// included if anybody waits for that; true if there is something to do already, and [`poll`] should
+/// be called before the program is entered. There was no work just now; `is_shared` says whether
+/// threads waited.
+///
+/// [`poll`]: super::poll
 #[inline]
-pub fn prepare_program(slice: Slice) -> bool {
+pub fn prepare_program(slice: Slice, mut is_shared: bool) -> bool {
     let is_urgent = devices::is_urgent();
-    let mut is_shared = has_ready();
     if !is_shared && machine::cpu_count() > 1 {
         SCHEDULER.runs_unlimited(this_cpu());
-        is_shared = has_ready();
+        if has_work() {
+            return true;
+        }
+        is_shared = has_waiting_threads();
     }
     if !is_urgent && !is_shared {
         return false;
-    }
-    if has_work() {
-        return true;
     }
     let mut deadline = is_urgent.then(timer::next_deadline).flatten();
     if is_shared {

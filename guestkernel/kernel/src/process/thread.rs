@@ -216,18 +216,19 @@ impl Thread {
     /// threads when the time slice is over.
     #[inline]
     async fn give_way(&mut self) {
-        if executor::has_work() {
-            executor::run_work();
-        }
         loop {
+            while executor::has_work() {
+                executor::run_work();
+            }
             let (turn, slice) = self.state.turn();
             if turn != self.entered_in {
                 self.entered_in = turn;
                 self.sequences.disturb();
             }
-            if slice.must_yield() || !self.state.may_stay() {
+            let is_shared = executor::has_waiting_threads();
+            if is_shared && slice.must_yield() || !self.state.may_stay() {
                 executor::yield_now().await;
-            } else if executor::prepare_program(slice) {
+            } else if executor::prepare_program(slice, is_shared) {
                 executor::poll();
             } else {
                 return;

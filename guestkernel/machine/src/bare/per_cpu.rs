@@ -6,6 +6,7 @@
 
 use super::extended::Loaded;
 use super::{PANIC_STACK_SIZE, STACK_SIZE};
+use crate::heap_cache::HeapCache;
 use crate::page_table::Space;
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -126,6 +127,8 @@ pub(super) struct PerCpu {
     pub(super) space: Option<Space>,
     /// The deadline that the timer is set to; `u64::MAX` for none.
     pub(super) timer: u64,
+    /// Free pieces of the heap.
+    pub(super) heap: HeapCache,
     /// The program whose vector and floating-point state is in the registers.
     pub(super) loaded: Loaded,
     pub(super) exception: ExceptionStack,
@@ -263,6 +266,7 @@ impl PerCpu {
             root: AtomicU64::new(0),
             space: None,
             timer: u64::MAX,
+            heap: HeapCache::new(),
             loaded: Loaded::NOTHING,
             exception: exception_stack(),
             interrupt: interrupt_stack(),

@@ -9,7 +9,7 @@ use core::fmt::{self, Write};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ringlet_abi::control::Exit;
-use ringlet_abi::{REPORT_IRQ, REPORT_PORT};
+use ringlet_abi::{REPORT_CPUS, REPORT_IRQ, REPORT_PORT};
 
 const MAX_FRAMES: usize = 48;
 /// Nanoseconds in which a CPU that runs takes an NMI, generously.
@@ -91,6 +91,9 @@ const NO_PORT: u8 = 0xff;
 /// Bytes that the port holds at the most.
 const FIFO: usize = 64;
 
+/// Whether the last request was for the CPUs, too.
+static ARE_CPUS_WANTED: AtomicBool = AtomicBool::new(false);
+
 /// Has bytes that arrive at the second serial port ask for reports.
 pub(super) fn listen() {
     // SAFETY: the port's interrupt is only latched.
@@ -112,7 +115,9 @@ pub(super) fn is_due() -> bool {
                 break;
             }
             // SAFETY: as above.
-            unsafe { privileged::read_port(DATA) };
+            if unsafe { privileged::read_port(DATA) } == REPORT_CPUS {
+                ARE_CPUS_WANTED.store(true, Ordering::Relaxed);
+            }
         }
     }
     let now = clock::monotonic();
@@ -123,9 +128,9 @@ pub(super) fn is_due() -> bool {
             .is_ok()
 }
 
-/// Prints what all CPUs do, unless the VMM does.
+/// Prints what all CPUs do, if somebody has asked for that.
 pub fn cpus() {
-    if power::has_control_page() {
+    if !ARE_CPUS_WANTED.swap(false, Ordering::Relaxed) {
         return;
     }
     let mut report = Report::new();

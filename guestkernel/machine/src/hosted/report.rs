@@ -22,5 +22,5 @@ pub(crate) fn reports() -> Vec<String> {
         .clone()
 }
 
-/// Prints what all CPUs do: a hosted machine has none.
+/// Prints what all CPUs do: nobody asks.
 pub fn cpus() {}

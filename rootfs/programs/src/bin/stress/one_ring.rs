@@ -65,9 +65,42 @@ impl Shared {
             // their requests.
             unsafe { self.ring.submission_shared().push_multiple(&entries) }?;
         }
-        // What it submits may be what others have queued.
+        // What it submits may be what others have queued. Under the lock: a submission that counts
+        // what is queued while others add to it may end in the middle of a chain, which it cuts.
+        let _guard = self.submission.lock();
         self.ring.submit()?;
         Ok(())
+    }
+
+    /// Waits for a completion for a while.
+    fn wait(&self, time: Duration) -> Outcome {
+        /// `struct io_uring_getevents_arg`.
+        #[repr(C)]
+        struct Arguments {
+            signals: u64,
+            size: u32,
+            patience: u32,
+            time: u64,
+        }
+        const GETEVENTS: u32 = 1 << 0;
+        const EXT_ARG: u32 = 1 << 3;
+        let time = types::Timespec::from(time);
+        let arguments = Arguments {
+            signals: 0,
+            size: 0,
+            patience: 0,
+            time: &raw const time as u64,
+        };
+        // Submits nothing, unlike `submit_with_args`.
+        // SAFETY: the arguments are what the flags say, and outlive the call.
+        let waited = unsafe {
+            let submitter = self.ring.submitter();
+            submitter.enter(0, 1, GETEVENTS | EXT_ARG, Some(&arguments))
+        };
+        match waited {
+            Err(error) if error.raw_os_error() != Some(libc::ETIME) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Takes what has completed, if nobody else does; true if that was the end.
@@ -174,14 +207,7 @@ fn several_threads_submit_and_wait() -> Outcome {
                 } else if shared.is_idle(own.clone())? {
                     return Ok(());
                 }
-                let time = Duration::from_micros(worker.random.below(2000)).into();
-                let arguments = types::SubmitArgs::new().timespec(&time);
-                match shared.ring.submitter().submit_with_args(1, &arguments) {
-                    Err(error) if error.raw_os_error() != Some(libc::ETIME) => {
-                        return Err(error.into());
-                    }
-                    _ => {}
-                }
+                shared.wait(Duration::from_micros(worker.random.below(2000)))?;
                 shared.reap()?;
             }
         })],

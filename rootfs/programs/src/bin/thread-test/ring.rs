@@ -1,5 +1,6 @@
 //! io_uring with several threads.
 
+use crate::schedule::{pin_to, spin_until};
 use guest_programs::check::{Check, Failure, Outcome};
 use guest_programs::{checks, expect, expect_eq};
 use io_uring::{IoUring, opcode, types};
@@ -8,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) const CHECKS: &[Check] = checks![
     one_ring_from_several_threads,
@@ -17,6 +18,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     deferred_work_is_the_issuers,
     a_thread_waits_while_another_submits,
     a_ring_completes_beside_a_spinning_thread,
+    a_timeout_comes_though_its_thread_has_moved,
 ];
 
 const EEXIST: i32 = libc::EEXIST;
@@ -187,7 +189,7 @@ fn a_ring_completes_beside_a_spinning_thread() -> Outcome {
     let stop = AtomicBool::new(false);
     let mut ring = IoUring::new(4)?;
     thread::scope(|scope| {
-        scope.spawn(|| crate::schedule::spin_until(&stop));
+        scope.spawn(|| spin_until(&stop));
         let time = types::Timespec::new().nsec(2_000_000);
         let mut wait = || -> Result<(), Failure> {
             for _ in 0..20 {
@@ -203,5 +205,61 @@ fn a_ring_completes_beside_a_spinning_thread() -> Outcome {
         let outcome = wait();
         stop.store(true, Ordering::Relaxed);
         outcome
+    })
+}
+
+/// A thread starts a timeout on one CPU, goes to another and waits there, while the first computes
+/// for somebody else.
+fn a_timeout_comes_though_its_thread_has_moved() -> Outcome {
+    let most = TIMEOUT + Duration::from_millis(100);
+    let outcome = (0..8)
+        .map(|_| timeout_after_move())
+        .find(|time| time.as_ref().map_or(true, |time| *time < most));
+    match outcome {
+        Some(time) => time.map(|_| ()),
+        None => Err(Failure::new("it came late each time")),
+    }
+}
+
+const TIMEOUT: Duration = Duration::from_millis(50);
+
+/// How long such a timeout takes.
+fn timeout_after_move() -> Result<Duration, Failure> {
+    let last = thread::available_parallelism()?.get() - 1;
+    let mut ring: IoUring = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .build(4)?;
+    let (is_spinning, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let time = types::Timespec::from(TIMEOUT);
+    let entry = opcode::Timeout::new(&raw const time).build();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            pin_to(0, || {
+                is_spinning.store(true, Ordering::SeqCst);
+                spin_until(&stop);
+            })
+        });
+        while !is_spinning.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        let mut start = Instant::now();
+        pin_to(0, || {
+            start = Instant::now();
+            // SAFETY: the time outlives the ring's use of it.
+            unsafe { ring.submission().push(&entry) }?;
+            Ok::<_, Failure>(ring.submit()?)
+        })??;
+        let waited = pin_to(last, || {
+            // Until the other has been found to be alone on its CPU.
+            while start.elapsed() < TIMEOUT / 2 {}
+            ring.submit_and_wait(1)
+        });
+        let taken = start.elapsed();
+        stop.store(true, Ordering::SeqCst);
+        waited??;
+        let result = ring.completion().next().map(|entry| entry.result());
+        expect_eq!(result, Some(-libc::ETIME));
+        Ok(taken)
     })
 }
