@@ -125,7 +125,9 @@ impl Urgent {
     /// Takes one more.
     #[expect(clippy::new_without_default, reason = "taking one has an effect")]
     pub fn new() -> Self {
-        URGENT.fetch_add(1, Ordering::Relaxed);
+        if URGENT.fetch_add(1, Ordering::Relaxed) == 0 {
+            super::program::have_timers_set();
+        }
         Self(())
     }
 }

@@ -1,7 +1,9 @@
 //! Sharing the CPU between programs: time slices, and the interrupts that a program must not keep
 //! from coming.
 
+use super::scheduler::members;
 use super::{SCHEDULER, devices, has_waiting_threads, has_work, interrupt, this_cpu, timer};
+use crate::sync::{Ordering, fence};
 use machine::clock;
 
 /// Nanoseconds that a thread runs at least before it gives way to others.
@@ -66,7 +68,6 @@ fn balance() -> bool {
 /// [`poll`]: super::poll
 #[inline]
 pub fn prepare_program(slice: Slice, mut is_shared: bool) -> bool {
-    let is_urgent = devices::is_urgent();
     if !is_shared && machine::cpu_count() > 1 {
         SCHEDULER.runs_unlimited(this_cpu());
         if has_work() {
@@ -74,6 +75,8 @@ pub fn prepare_program(slice: Slice, mut is_shared: bool) -> bool {
         }
         is_shared = has_waiting_threads();
     }
+    // Looked at after this CPU has said that it runs without a limit: see `have_timers_set`.
+    let is_urgent = devices::is_urgent();
     if !is_urgent && !is_shared {
         return false;
     }
@@ -85,6 +88,22 @@ pub fn prepare_program(slice: Slice, mut is_shared: bool) -> bool {
     }
     machine::interrupt::set_timer(deadline);
     is_urgent && devices::arm_for_program()
+}
+
+/// Something has become urgent. A CPU that has entered a program before has set no timer: it is
+/// interrupted, if somebody waits for one there. This may be a thread that has moved here meanwhile.
+pub(super) fn have_timers_set() {
+    if machine::cpu_count() == 1 {
+        return;
+    }
+    // Either this CPU sees that another one runs without a limit, or that one sees what is urgent.
+    fence(Ordering::SeqCst);
+    let others = super::all_cpus() & !(1 << this_cpu());
+    for number in members(others) {
+        if SCHEDULER.is_unlimited(number) && timer::is_waited_for(number) {
+            machine::kick(number);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -213,6 +213,11 @@ impl<T, const N: usize> Scheduler<T, N> {
         matches!(self.rouse(number), Doing::Halted | Doing::Unlimited)
     }
 
+    /// Whether CPU `number` runs a program, and nothing makes it look at its queue.
+    pub(super) fn is_unlimited(&self, number: u32) -> bool {
+        self.doing(number) == Doing::Unlimited
+    }
+
     /// Chooses an idle CPU among `allowed`, which is then not idle for others. That at which the
     /// thread ran `last` has its memory in its cache, but one that polls need not be interrupted.
     fn choose_idle(&self, this: u32, allowed: u64, last: u32) -> Option<u32> {
@@ -479,7 +484,7 @@ impl<T, const N: usize> Scheduler<T, N> {
         }
         // Those who have a CPU for themselves are to take turns as well.
         let is_overloaded = self.overloaded.0.load(Ordering::Relaxed) & bit(this) != 0;
-        let is_unlimited = |number: &u32| self.doing(*number) == Doing::Unlimited;
+        let is_unlimited = |number: &u32| self.is_unlimited(*number);
         let interrupted = match members(others).find(is_unlimited) {
             Some(number) if is_overloaded && self.must_interrupt(number) => bit(number),
             _ => 0,

@@ -178,6 +178,11 @@ pub(super) fn next_deadline() -> Option<u64> {
     Some(earliest).filter(|deadline| *deadline != NEVER)
 }
 
+/// Whether somebody waits for a time on CPU `number`.
+pub(super) fn is_waited_for(number: u32) -> bool {
+    timers(number).earliest.load(Ordering::Relaxed) != NEVER
+}
+
 /// Wakes those of this CPU whose time has come; false if there was none.
 pub(super) fn fire() -> bool {
     let timers = timers(this_cpu());
