@@ -10,9 +10,6 @@ use machine::{clock, watchdog};
 /// Nanoseconds after which what is not noticed ends.
 const LONGEST: u64 = 60_000_000_000;
 
-/// Nanoseconds between two NMIs.
-const NMI_INTERVAL: u64 = 50_000;
-
 /// Does what is asked for.
 pub(crate) fn provoke(what: &str) {
     match what {
