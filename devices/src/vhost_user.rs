@@ -192,3 +192,6 @@ impl<D: VirtioDevice> VhostUser<D> {
         self.rings.get_mut(index).ok_or(Error::InvalidParam)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use ringlet_tests::{Artifacts, Output, Ringlet, Running};
+use ringlet_tests::{Artifacts, DEADLINE, Output, Ringlet, Running};
 use tempfile::TempDir;
 
 /// A VM that waits for a debugger at a socket of its own.
@@ -123,24 +124,22 @@ fn boot_and_system_calls_are_stepped_through() {
     debuggee.vm.wait().expect_code(7);
 }
 
+/// The CPU time that a process has used, in hundredths of a second (proc_pid_stat(5)).
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let times = fields.split(' ').skip(11).take(2);
+    times.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
 #[test]
 fn a_spinning_program_is_interrupted_and_has_breakpoints() {
     let script = "echo spinning; while :; do :; done";
     let mut debuggee = Debuggee::start(&[], &["/bin/sh", "-c", script]);
-    // Out of the kernel, which may be there to write what the program said or for its timer, and
-    // into what the program goes through again and again.
-    let into_loop = debuggee.directory.path().join("into-loop");
-    let leave_kernel = "while (long)$rip < 0\nstepi\nend\n";
-    fs::write(
-        &into_loop,
-        format!("{leave_kernel}stepi 20000\n{leave_kernel}"),
-    )
-    .unwrap();
     let gdb = gdb(
         &debuggee.socket(),
         &[
             "continue",
-            &format!("source {}", into_loop.display()),
             "print $cs & 3",
             "stepi",
             "stepi",
@@ -153,6 +152,12 @@ fn a_spinning_program_is_interrupted_and_has_breakpoints() {
     )
     .start();
     debuggee.vm.stdout.wait_for(b"spinning\n");
+    // By then it is the program that spins, not the kernel that writes what it said.
+    let (start, before) = (Instant::now(), cpu_ticks(debuggee.vm.pid()));
+    while cpu_ticks(debuggee.vm.pid()) < before + 20 {
+        assert!(start.elapsed() < DEADLINE, "the program does not spin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     gdb.signal(libc::SIGINT);
     check(
         &gdb.wait(),

@@ -210,6 +210,18 @@ fn a_reader_that_leaves_ends_the_writer() {
 }
 
 #[test]
+fn lost_output_is_told() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = Ringlet::program(["/bin/echo", "lost"])
+        .with(|command| {
+            command.stdout(full);
+        })
+        .output();
+    // The program may have ended before the host's file is full.
+    assert!(output.err().contains("stdout: No space left on device"));
+}
+
+#[test]
 fn a_closed_error_stream_does_not_stop_the_program() {
     let script = "echo lost >&2; echo kept";
     let ringlet = Artifacts::get().ringlet();

@@ -88,7 +88,7 @@ impl Outcome {
             ),
             Exit::BadMode => format!(
                 "the guest kernel cannot run in mode '{}' here, since CPL 0 is emulated; use --mode \
-                 auto",
+                 auto, or --accel tcg, which is slower",
                 config.mode
             ),
             Exit::BadBoot => format!(

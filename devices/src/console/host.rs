@@ -37,6 +37,14 @@ pub fn write_all(fd: BorrowedFd<'_>, bytes: &[u8], stop: &Stop) -> io::Result<()
     unsafe { write_vectored(fd, &mut iovecs, stop) }
 }
 
+/// Says that what is written to the stream `name` is lost. A reader that has left needs no words.
+pub fn report_loss(name: &str, error: &io::Error) {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => log::debug!("{name}: {error}"),
+        _ => log::error!("{name}: {error}; what the program writes there is lost"),
+    }
+}
+
 /// Bytes read, 0 at the end of the input or where it cannot be read; `None` when told to stop.
 ///
 /// # Safety

@@ -235,7 +235,7 @@ impl VirtioDevice for Console {
             let shared = Arc::clone(&self.shared);
             let (_, name) = ringlet_abi::console::PORTS[port as usize];
             started.threads.push(Worker::spawn(name, move |stop| {
-                output::serve(queue, &fd, &stop, || shared.close_port(port));
+                output::serve(queue, (name, &fd), &stop, || shared.close_port(port));
                 shared.output_ended();
             })?);
             started.running += 1;

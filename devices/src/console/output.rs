@@ -14,18 +14,23 @@ use crate::{Buffers, QueueError, Stop, Virtqueue, poll};
 /// How long to look for more output before sleeping.
 const SPIN: Duration = Duration::from_micros(20);
 
-/// Copies `queue` to `fd` until told to stop, or told to drain and the queue is empty.
+/// Copies `queue` to `fd`, which is called `name`, until told to stop, or told to drain and the queue is empty.
 ///
 /// When the host's end is gone `at_end` is called; what the guest writes after that is dropped.
-pub(super) fn serve(mut queue: Virtqueue, fd: &OwnedFd, stop: &Stop, at_end: impl FnOnce()) {
-    if let Err(error) = copy(&mut queue, fd, stop, at_end) {
+pub(super) fn serve(
+    mut queue: Virtqueue,
+    (name, fd): (&str, &OwnedFd),
+    stop: &Stop,
+    at_end: impl FnOnce(),
+) {
+    if let Err(error) = copy(&mut queue, (name, fd), stop, at_end) {
         queue.interrupt().fail(&error);
     }
 }
 
 fn copy(
     queue: &mut Virtqueue,
-    fd: &OwnedFd,
+    (name, fd): (&str, &OwnedFd),
     stop: &Stop,
     at_end: impl FnOnce(),
 ) -> Result<(), QueueError> {
@@ -42,7 +47,7 @@ fn copy(
                 Ok(()) => (),
                 Err(_) if stop.requested() => return Ok(()),
                 Err(error) => {
-                    log::debug!("output: {error}");
+                    host::report_loss(name, &error);
                     // The driver hears of it before it gets the buffer back.
                     at_end.take().into_iter().for_each(|at_end| at_end());
                 }

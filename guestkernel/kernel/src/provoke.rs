@@ -19,7 +19,7 @@ pub(crate) fn provoke(what: &str) {
             executor::spawn("wait", async { wait_for_holder() });
         }
         "shootdown" => executor::spawn("shootdown", async {
-            machine::provoke::ignore_flushes(spin);
+            machine::provoke::ignore_flushes(report_ends());
         }),
         "nmis" => executor::spawn("NMIs", send_nmis()),
         "machine-check" => machine::provoke::machine_check(),
@@ -31,20 +31,29 @@ pub(crate) fn provoke(what: &str) {
     }
 }
 
+/// Nanoseconds from one NMI to the next: programs need time in between to get on.
+const NMI_INTERVAL: u64 = 200_000;
+
 /// Interrupts all other CPUs wherever they are, again and again.
 async fn send_nmis() {
     loop {
         machine::provoke::send_nmis();
-        executor::yield_now().await;
+        executor::sleep_until(clock::monotonic() + NMI_INTERVAL).await;
     }
 }
 
 /// Keeps the CPU busy until something is reported.
 fn spin() {
-    let (reports, end) = (watchdog::reports(), clock::monotonic() + LONGEST);
-    while watchdog::reports() == reports && clock::monotonic() < end {
+    let is_over = report_ends();
+    while !is_over() {
         spin_loop();
     }
+}
+
+/// Tells whether something was reported since this was called, or that took too long.
+fn report_ends() -> impl Fn() -> bool {
+    let (reports, end) = (watchdog::reports(), clock::monotonic() + LONGEST);
+    move || watchdog::reports() != reports || clock::monotonic() >= end
 }
 
 static LOCK: Mutex<()> = Mutex::new(());

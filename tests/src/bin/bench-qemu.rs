@@ -64,7 +64,9 @@ const LINUX_INIT: &str = "\
 #!/bin/sh
 mount -t devtmpfs dev /dev
 for module in /modules/*; do insmod $module; done
-exec /bin/uring-bench \"$@\"
+/bin/uring-bench \"$@\"
+# Waits until all that was written is sent, which the end of the machine would not.
+stty -echo < /dev/console
 ";
 
 struct Options {
@@ -185,7 +187,7 @@ impl Systems {
         layout::busybox(
             &mut image,
             fs::read(&options.busybox)?,
-            ["sh", "mount", "insmod"],
+            ["sh", "mount", "insmod", "stty"],
         )?;
         image.file("init", 0o755, LINUX_INIT.into())?;
         image.directory("modules", 0o755)?;
@@ -220,28 +222,8 @@ impl Systems {
         })
     }
 
-    /// Runs the benchmarks of these names. Linux gets more than one try: what it may die of on
-    /// an emulator under load is not for us to mend.
+    /// Runs the benchmarks of these names.
     fn measure(
-        &self,
-        side: Side,
-        cpus: usize,
-        names: &[&str],
-    ) -> Result<Vec<Measured>, Box<dyn Error>> {
-        let tries = match side {
-            Side::Reference => 3,
-            Side::Ours => 1,
-        };
-        for _ in 1..tries {
-            match self.measure_once(side, cpus, names) {
-                Err(error) => eprintln!("{error}\nonce more"),
-                result => return result,
-            }
-        }
-        self.measure_once(side, cpus, names)
-    }
-
-    fn measure_once(
         &self,
         side: Side,
         cpus: usize,

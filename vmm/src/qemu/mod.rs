@@ -210,7 +210,7 @@ impl QemuVm {
             let port = port.try_clone()?;
             let guard = drained.stream();
             workers.push(Worker::spawn(name, move |stop| {
-                pump::drain(&port, &stream, &stop);
+                pump::drain(&port, (name, &stream), &stop);
                 drop(guard);
             })?);
         }

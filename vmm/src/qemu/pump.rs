@@ -30,12 +30,12 @@ pub(super) fn feed(input: &OwnedFd, port: &UnixStream, stop: &Stop) {
     let _ = port.shutdown(Shutdown::Write);
 }
 
-/// Copies `port` to `output`. When nobody reads that any longer the port is closed.
-pub(super) fn drain(port: &UnixStream, output: &OwnedFd, stop: &Stop) {
+/// Copies `port` to `output`, which is called `name`. When nobody reads that any longer the port is closed.
+pub(super) fn drain(port: &UnixStream, (name, output): (&str, &OwnedFd), stop: &Stop) {
     let mut buffer = vec![0; CHUNK];
     while let Some(count @ 1..) = host::read(port.as_fd(), &mut buffer, stop) {
         if let Err(error) = host::write_all(output.as_fd(), &buffer[..count], stop) {
-            log::debug!("output: {error}");
+            host::report_loss(name, &error);
             break;
         }
     }
@@ -127,7 +127,7 @@ mod tests {
         let stream = drained.stream();
         let writer: OwnedFd = writer.into();
         let _worker = Worker::spawn("drain", move |stop| {
-            drain(&port, &writer, &stop);
+            drain(&port, ("stdout", &writer), &stop);
             drop(stream);
         })
         .unwrap();

@@ -11,6 +11,9 @@ const MSR_SYSTEM_TIME: u32 = 0x4b56_4d01;
 /// KVM_FEATURE_CLOCKSOURCE2 in leaf 0x40000001.
 const FEATURE_CLOCKSOURCE2: u32 = 1 << 3;
 
+/// PVCLOCK_TSC_STABLE_BIT of the flags.
+const TSC_STABLE: u8 = 1;
+
 /// `struct pvclock_vcpu_time_info`, which the host writes.
 #[repr(C, align(32))]
 struct SystemTime {
@@ -93,6 +96,11 @@ fn set_by_hardware() {
         .store(scaled(shift) as u32, Ordering::Relaxed);
     let seconds = rtc::seconds().unwrap_or(0);
     WALL_CLOCK.seconds.store(seconds as u32, Ordering::Relaxed);
+}
+
+/// Whether the host says that the CPUs' TSCs agree.
+pub(super) fn is_the_same_everywhere() -> bool {
+    SYSTEM_TIME.flags.load(Ordering::Relaxed) & TSC_STABLE != 0
 }
 
 /// Has no CPU see an earlier time than another has seen: their TSCs differ.

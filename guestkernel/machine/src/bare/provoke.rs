@@ -3,13 +3,21 @@
 use super::{interrupt, per_cpu, smp};
 use core::sync::atomic::Ordering;
 
-/// Claims to run a program while it runs `busy`, and takes no interrupt meanwhile.
-pub fn ignore_flushes(busy: fn()) {
-    // SAFETY: an atomic field.
-    let in_program = unsafe { &(*per_cpu::current()).in_program };
-    in_program.store(1, Ordering::SeqCst);
-    busy();
-    in_program.store(0, Ordering::SeqCst);
+/// Claims to run the program that another CPU runs, and takes no interrupt, until `is_over`.
+pub fn ignore_flushes(is_over: impl Fn() -> bool) {
+    // SAFETY: atomic fields.
+    let own = unsafe { &*per_cpu::current() };
+    let before = own.root.load(Ordering::Relaxed);
+    own.in_program.store(1, Ordering::SeqCst);
+    while !is_over() {
+        if let Some((_, other)) = smp::others().next() {
+            let root = other.root.load(Ordering::Relaxed);
+            own.root.store(root, Ordering::Relaxed);
+        }
+        core::hint::spin_loop();
+    }
+    own.root.store(before, Ordering::Relaxed);
+    own.in_program.store(0, Ordering::SeqCst);
 }
 
 /// Sends every other CPU an NMI, wherever it is.

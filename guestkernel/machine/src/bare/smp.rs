@@ -14,7 +14,7 @@ use crate::tsc_sync::WarpCheck;
 use alloc::vec;
 use core::arch::asm;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use spin::Once;
 
 /// CPUs that the kernel can use.
@@ -32,6 +32,8 @@ static CPUS: [AtomicPtr<PerCpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_m
 static COUNT: AtomicU32 = AtomicU32::new(1);
 /// The comparison of each CPU's TSC with that of the first.
 static WARP_CHECKS: [WarpCheck; MAX_CPUS] = [const { WarpCheck::new() }; MAX_CPUS];
+/// Whether they are compared: not where the host says that they agree.
+static COMPARES_TSCS: AtomicBool = AtomicBool::new(false);
 /// What each CPU but the first runs for ever.
 static MAIN: Once<fn() -> !> = Once::new();
 
@@ -65,6 +67,7 @@ pub fn start_cpus(wanted: u32, main: fn() -> !) -> u32 {
         return cpu_count();
     }
     MAIN.call_once(|| main);
+    COMPARES_TSCS.store(!clock::is_the_same_everywhere(), Ordering::Relaxed);
     // SAFETY: other CPUs only use atomic fields.
     unsafe { &*per_cpu::boot_cpu() }
         .is_alone
@@ -116,13 +119,23 @@ fn start(number: u32) -> bool {
         }
         core::hint::spin_loop();
     }
-    let warp = WARP_CHECKS[number as usize].run(clock::ordered_cycles);
-    if warp > 0 {
-        log::warn!("the TSC of CPU {number} is {warp} cycles off; times are made to agree");
-        clock::never_go_back();
+    compare_tsc(number);
+    if COMPARES_TSCS.load(Ordering::Relaxed) {
+        let warp = WARP_CHECKS[number as usize].warp();
+        if warp > 0 {
+            log::warn!("the TSC of CPU {number} is {warp} cycles off; times are made to agree");
+            clock::never_go_back();
+        }
     }
     COUNT.store(number + 1, Ordering::Release);
     true
+}
+
+/// Takes part in the comparison of CPU `number`'s TSC, if there is one.
+fn compare_tsc(number: u32) {
+    if COMPARES_TSCS.load(Ordering::Relaxed) {
+        WARP_CHECKS[number as usize].take_part(clock::ordered_cycles);
+    }
 }
 
 /// Has CPU `number` take part as `block`, or as [`GIVEN_UP`] not at all; false if the other was
@@ -156,7 +169,7 @@ extern "C" fn machine_start_cpu() -> ! {
             privileged::wait();
         }
     }
-    WARP_CHECKS[number as usize].run(clock::ordered_cycles);
+    compare_tsc(number);
     match MAIN.get() {
         Some(main) => main(),
         None => unreachable!("main is set before any CPU is started"),

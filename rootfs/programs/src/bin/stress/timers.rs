@@ -143,7 +143,7 @@ fn a_timeout_moves_with_the_ring() -> Outcome {
                 unsafe { ring.submission().push(&entry) }?;
                 expect_eq!(ring.submit()?, 1);
                 let shared = &ring;
-                let spins = worker.random.below(1_000_000);
+                let spins = worker.random.below(20_000);
                 let waited = std::thread::scope(|scope| {
                     // SAFETY: flags and no argument.
                     let wait =
