@@ -17,6 +17,9 @@ use machine::lock::Mutex;
 use machine::{Access, Flush, PageTable, Space};
 use spin::Once;
 
+/// Where `MAP_32BIT` has mappings.
+const LOW: Range<u64> = 0x4000_0000..0x8000_0000;
+
 /// Programs' addresses are below this.
 pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 /// Nothing is put below this unless it is asked for by `MAP_FIXED`.
@@ -268,19 +271,38 @@ impl Mappings {
                 }
                 Ok(address)
             }
-            Placement::Hint(hint) => {
-                let hint = hint & !(PAGE - 1);
-                if hint != 0 {
-                    let hint = hint.max(MMAP_MIN);
-                    if hint <= highest && self.is_free(&self.with_guard(hint..hint + length)) {
-                        return Ok(hint);
-                    }
-                }
-                self.find_room(self.mmap_base, length)
-                    .or_else(|| self.find_room(TASK_SIZE, length))
-                    .ok_or(Errno::ENOMEM)
-            }
+            Placement::Hint(hint) => self
+                .free_at(hint, length, TASK_SIZE)
+                .or_else(|| self.find_room(self.mmap_base, length))
+                .or_else(|| self.find_room(TASK_SIZE, length))
+                .ok_or(Errno::ENOMEM),
+            Placement::Low(hint) => self
+                .free_at(hint, length, LOW.end)
+                .or_else(|| self.find_low_room(length))
+                .ok_or(Errno::ENOMEM),
         }
+    }
+
+    /// The page of `hint`, if it is not 0 and there is room for `length` bytes below `limit`.
+    fn free_at(&self, hint: u64, length: u64, limit: u64) -> Option<u64> {
+        let hint = Some(hint & !(PAGE - 1)).filter(|hint| *hint != 0)?;
+        let start = hint.max(MMAP_MIN);
+        let end = start.checked_add(length).filter(|end| *end <= limit)?;
+        self.is_free(&self.with_guard(start..end)).then_some(start)
+    }
+
+    /// The lowest place for `length` bytes in [`LOW`].
+    fn find_low_room(&self, length: u64) -> Option<u64> {
+        let mut start = LOW.start;
+        let below = self.areas.range(..start).next_back();
+        for (area_start, area) in below.into_iter().chain(self.areas.range(start..LOW.end)) {
+            if area_start.saturating_sub(start) >= length {
+                break;
+            }
+            start = start.max(area.end);
+        }
+        let end = start.checked_add(length)?;
+        (end <= LOW.end && self.is_free(&self.with_guard(start..end))).then_some(start)
     }
 
     /// The highest place for `length` bytes below `top`.

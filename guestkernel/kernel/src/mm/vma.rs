@@ -12,6 +12,8 @@ pub const PAGE: u64 = PAGE_SIZE as u64;
 pub enum Placement {
     /// Where there is room; there first, if it is not 0.
     Hint(u64),
+    /// The same, where 31 bits hold the addresses (`MAP_32BIT`).
+    Low(u64),
     /// There, in place of what is mapped (`MAP_FIXED`).
     Fixed(u64),
     /// There, or nowhere: `EEXIST` (`MAP_FIXED_NOREPLACE`).

@@ -16,13 +16,13 @@ const MAP_IGNORED: u32 = raw::MAP_GROWSDOWN
     | raw::MAP_EXECUTABLE
     | raw::MAP_LOCKED
     | raw::MAP_NONBLOCK
-    | raw::MAP_STACK
-    | raw::MAP_32BIT;
+    | raw::MAP_STACK;
 /// `MAP_*` that this kernel gives effect to.
 const MAP_KNOWN: u32 = raw::MAP_TYPE
     | raw::MAP_FIXED
     | raw::MAP_ANONYMOUS
     | raw::MAP_FIXED_NOREPLACE
+    | raw::MAP_32BIT
     | raw::MAP_POPULATE
     | raw::MAP_NORESERVE
     | raw::MAP_UNINITIALIZED;
@@ -77,6 +77,8 @@ pub(super) fn mmap(thread: &mut Thread, args: Args) -> Result<u64> {
         Placement::FixedNoReplace(address)
     } else if flags & raw::MAP_FIXED != 0 {
         Placement::Fixed(address)
+    } else if flags & raw::MAP_32BIT != 0 {
+        Placement::Low(address)
     } else {
         Placement::Hint(address)
     };
