@@ -225,14 +225,16 @@ fn own(stream: impl AsFd) -> io::Result<OwnedFd> {
 /// Ends QEMU when the guest has reset itself, and first looks why. The kernel does that, too, when it
 /// has said how it ended: that counts more.
 fn watch(mut events: Monitor, process: &Process, inspector: &Inspector, crash: &OnceLock<String>) {
+    let mut is_shut_down = events.is_shut_down();
+    while let Ok(false) = is_shut_down {
+        is_shut_down = events.next_event().map(|(name, _)| name == "SHUTDOWN");
+    }
     // An error says that QEMU has ended.
-    while let Ok((name, _)) = events.next_event() {
-        if name == "SHUTDOWN" {
-            let report = inspector.triple_fault();
-            // It is set once.
-            let _ = crash.set(report.unwrap_or_else(|error| error.to_string()));
-            return process.signal(libc::SIGKILL);
-        }
+    if is_shut_down.is_ok() {
+        let report = inspector.triple_fault();
+        // It is set once.
+        let _ = crash.set(report.unwrap_or_else(|error| error.to_string()));
+        process.signal(libc::SIGKILL);
     }
 }
 

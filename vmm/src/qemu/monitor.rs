@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// How long an answer may take. QEMU answers at once, unless the host has no time for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// QEMU does not answer as it should.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,18 @@ impl Monitor {
         let arguments = json!({ "command-line": command });
         let text = self.execute("human-monitor-command", &arguments)?;
         Ok(text.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Whether the guest has shut down by now. Events are told only to those who have exchanged the
+    /// greeting, so this is the first question of who waits for that one.
+    ///
+    /// # Errors
+    ///
+    /// [`MonitorError`], as when QEMU has ended.
+    pub(super) fn is_shut_down(&mut self) -> Result<bool, MonitorError> {
+        self.prepare()?;
+        let status = self.ask("query-status", &json!({}))?;
+        Ok(status["status"] == "shutdown")
     }
 
     /// Waits for the next event; gives its name and what belongs to it.
@@ -163,6 +175,15 @@ mod tests {
         assert_eq!(monitor.next_event().unwrap().0, "B");
         drop(qemu);
         assert!(matches!(monitor.next_event(), Err(MonitorError::Host(_))));
+    }
+
+    #[test]
+    fn an_end_before_the_greeting_is_noticed() {
+        for (status, expected) in [("shutdown", true), ("running", false)] {
+            let says = format!("{{\"return\": {{\"status\": \"{status}\"}}}}\r\n");
+            let (mut monitor, _qemu) = monitor(&format!("{GREETING}{says}"));
+            assert_eq!(monitor.is_shut_down().unwrap(), expected);
+        }
     }
 
     #[test]
