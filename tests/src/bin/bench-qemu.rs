@@ -22,7 +22,7 @@ const ROUNDS: usize = 5;
 const DURATION_MS: &str = "300";
 
 /// With ACPI, since that is how Debian's kernel finds virtio devices: it does not read them from
-/// the command line. One I/O APIC, since that is all that our kernel knows.
+/// the command line.
 const MACHINE: [&str; 15] = [
     "-machine",
     "microvm,acpi=on,ioapic2=off,pit=on,pic=on,rtc=on",

@@ -38,8 +38,8 @@ macro_rules! system_calls {
         first { $($first:ident => $first_module:ident::$first_handler:ident),* $(,)? }
         wait { $($wait:ident => $wait_module:ident::$wait_handler:ident),* $(,)? }
     ) => {
-        /// Does the system call with that number for `thread`, if it does not wait; else, what
-        /// [`dispatch`] has not to do again.
+        /// Does the system call with that number for `thread`, if it need not wait. Gives nothing
+        /// where [`dispatch`] is to do it, or what is left of it.
         #[inline]
         pub(crate) fn dispatch_now(
             thread: &mut Thread,
