@@ -15,6 +15,7 @@ pub mod drivers;
 pub mod error;
 pub mod executor;
 pub mod fs;
+mod globals;
 mod heap;
 pub mod io;
 pub mod io_uring;

@@ -1,6 +1,7 @@
 //! Doorbells put off: a device is told once of all requests of a batch.
 
 use crate::executor::kick_devices;
+use crate::globals::global;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use machine::MAX_CPUS;
 
@@ -9,7 +10,9 @@ use machine::MAX_CPUS;
 #[repr(align(64))]
 struct Count(AtomicUsize);
 
-static BATCHES: [Count; MAX_CPUS] = [const { Count(AtomicUsize::new(0)) }; MAX_CPUS];
+global! {
+    static BATCHES: [Count; MAX_CPUS] = [const { Count(AtomicUsize::new(0)) }; MAX_CPUS];
+}
 
 fn batches() -> &'static AtomicUsize {
     &BATCHES[machine::current_cpu() as usize % MAX_CPUS].0

@@ -1,9 +1,12 @@
 //! The interrupt line of a device, as its driver sees it.
 
+use crate::globals::global;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Interrupts that came and that no driver has looked at, by number.
-static PENDING: AtomicU64 = AtomicU64::new(0);
+global! {
+    /// Interrupts that came and that no driver has looked at, by number.
+    static PENDING: AtomicU64 = AtomicU64::new(0);
+}
 
 /// How a machine's devices interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

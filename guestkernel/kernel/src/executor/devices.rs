@@ -3,6 +3,7 @@
 
 use super::registry::{Listed, Listing, list};
 use super::{MAX_CPUS, this_cpu};
+use crate::globals::global;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::iter::successors;
@@ -38,18 +39,22 @@ struct Node {
 
 type Next = Once<Box<Node>>;
 
-/// The first device. They are only ever added, so that CPUs that poll go through the list without
-/// writing to it: a lock, even one for readers, would move from CPU to CPU with each poll.
-static FIRST: Next = Once::new();
+global! {
+    /// The first device. They are only ever added, so that CPUs that poll go through the list
+    /// without writing to it: a lock, even one for readers, would move from CPU to CPU with each poll.
+    static FIRST: Next = Once::new();
+}
 /// Held while one is added.
 static ADDING: Mutex<()> = Mutex::new(());
-static URGENT: AtomicUsize = AtomicUsize::new(0);
+global! {
+    static URGENT: AtomicUsize = AtomicUsize::new(0);
+}
 
 /// Has the executor poll `device` from now on.
 pub fn add_device(device: Arc<dyn Device>) {
     let _adding = ADDING.lock();
     let listed: Weak<dyn Device> = Arc::downgrade(&device);
-    let end = nodes().last().map_or(&FIRST, |last| &last.next);
+    let end = nodes().last().map_or(first(), |last| &last.next);
     end.call_once(|| {
         Box::new(Node {
             device,
@@ -59,9 +64,13 @@ pub fn add_device(device: Arc<dyn Device>) {
     });
 }
 
+fn first() -> &'static Next {
+    &FIRST
+}
+
 fn nodes() -> impl Iterator<Item = &'static Node> {
     let get = |next: &'static Next| next.get().map(|node| &**node);
-    successors(get(&FIRST), move |node| get(&node.next))
+    successors(get(first()), move |node| get(&node.next))
 }
 
 fn devices() -> impl Iterator<Item = &'static dyn Device> {
@@ -106,12 +115,14 @@ pub(super) fn arm_for_program() -> bool {
     !is_armed().load(Ordering::Relaxed) && arm()
 }
 
-/// Whether this CPU has asked for interrupts and neither polled nor changed anything since. Only the CPU itself looks at it,
-/// so it is in a cache line of its own and orders nothing.
+/// Whether this CPU has asked for interrupts and neither polled nor changed anything since. Only the
+/// CPU itself looks at it, so it is in a cache line of its own and orders nothing.
 fn is_armed() -> &'static AtomicBool {
     #[repr(align(64))]
     struct Line(AtomicBool);
-    static ARMED: [Line; MAX_CPUS] = [const { Line(AtomicBool::new(false)) }; MAX_CPUS];
+    global! {
+        static ARMED: [Line; MAX_CPUS] = [const { Line(AtomicBool::new(false)) }; MAX_CPUS];
+    }
     &ARMED[this_cpu() as usize % MAX_CPUS].0
 }
 

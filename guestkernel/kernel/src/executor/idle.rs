@@ -5,6 +5,7 @@
 //! answers soon, and only then.
 
 use super::{MAX_CPUS, SCHEDULER, devices, has_ready, poll_devices, steal_work, this_cpu, timer};
+use crate::globals::global;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use machine::clock::monotonic;
 
@@ -16,11 +17,15 @@ const SHORTEST: u64 = 25_000;
 #[repr(align(64))]
 struct Window(AtomicU64);
 
-static WINDOWS: [Window; MAX_CPUS] = [const { Window(AtomicU64::new(LONGEST)) }; MAX_CPUS];
+global! {
+    static WINDOWS: [Window; MAX_CPUS] = [const { Window(AtomicU64::new(LONGEST)) }; MAX_CPUS];
+}
 
-/// Whether an idle CPU polls the devices. One does; the others watch their queues only, so that
-/// they do not take the devices' locks from each other and from those who submit requests.
-static IS_POLLED: AtomicBool = AtomicBool::new(false);
+global! {
+    /// Whether an idle CPU polls the devices. One does; the others watch their queues only, so that
+    /// they do not take the devices' locks from each other and from those who submit requests.
+    static IS_POLLED: AtomicBool = AtomicBool::new(false);
+}
 
 /// The duty to poll the devices.
 struct PollDuty(());

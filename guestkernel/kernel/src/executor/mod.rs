@@ -20,6 +20,7 @@ pub use registry::{Listed, Listing, for_each_listed, list, report};
 pub use task::{Scheduled, block_on, spawn, spawn_thread, yield_now};
 pub use timer::{Sleep, sleep_until};
 
+use crate::globals::global;
 use alloc::sync::Arc;
 use machine::MAX_CPUS;
 use scheduler::{CpuSet, Placement, Scheduler};
@@ -30,11 +31,9 @@ pub trait Runnable: Send + Sync {
     fn run(self: Arc<Self>);
 }
 
-#[cfg(not(loom))]
-static SCHEDULER: Scheduler<Arc<dyn Runnable>, MAX_CPUS> = Scheduler::new();
-#[cfg(loom)]
-static SCHEDULER: spin::Lazy<Scheduler<Arc<dyn Runnable>, MAX_CPUS>> =
-    spin::Lazy::new(Scheduler::new);
+global! {
+    static SCHEDULER: Scheduler<Arc<dyn Runnable>, MAX_CPUS> = Scheduler::new();
+}
 
 /// The CPU that executes this.
 #[inline]

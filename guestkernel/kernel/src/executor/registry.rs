@@ -4,6 +4,7 @@
 //! and end on different CPUs do not meet here.
 
 use super::MAX_CPUS;
+use crate::globals::global;
 use alloc::string::String;
 use alloc::sync::Weak;
 use alloc::vec::Vec;
@@ -21,7 +22,9 @@ pub trait Listed: Send + Sync {
 /// Tries to take a list's lock. It is held for a moment only, unless its CPU is stuck.
 const TRIES: usize = 10_000;
 
-static LISTS: [Mutex<List>; MAX_CPUS] = [const { Mutex::new(List::new()) }; MAX_CPUS];
+global! {
+    static LISTS: [Mutex<List>; MAX_CPUS] = [const { Mutex::new(List::new()) }; MAX_CPUS];
+}
 
 /// Entries, in slots that are used again.
 struct List {
@@ -85,7 +88,7 @@ impl List {
 
 /// Calls `each` with all that is listed now. What comes or goes meanwhile may be missed.
 pub fn for_each_listed(mut each: impl FnMut(&dyn Listed)) {
-    for list in &LISTS {
+    for list in LISTS.iter() {
         for index in 0.. {
             let Some(lock) = (0..TRIES).find_map(|_| {
                 core::hint::spin_loop();

@@ -4,6 +4,8 @@
 //! wakes the task, which goes on where it ran last.
 
 use super::this_cpu;
+#[cfg(not(loom))]
+use crate::globals::global;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use alloc::collections::BTreeMap;
 use core::future::Future;
@@ -35,7 +37,10 @@ struct Queue<W> {
 const NEVER: u64 = u64::MAX;
 
 #[cfg(not(loom))]
-static TIMERS: [Timers<Waker>; super::MAX_CPUS] = [const { Timers::new() }; super::MAX_CPUS];
+global! {
+    static TIMERS: [Timers<Waker>; super::MAX_CPUS] =
+        [const { Timers::new() }; super::MAX_CPUS];
+}
 #[cfg(loom)]
 static TIMERS: spin::Lazy<[Timers<Waker>; super::MAX_CPUS]> =
     spin::Lazy::new(|| core::array::from_fn(|_| Timers::new()));

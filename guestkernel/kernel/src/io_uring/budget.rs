@@ -4,6 +4,7 @@
 //! what is large by itself fails with `ENOMEM`.
 
 use crate::error::{Errno, Result};
+use crate::globals::global;
 use crate::heap;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use machine::PAGE_SIZE;
@@ -13,11 +14,9 @@ const SHARE: usize = 8;
 /// Requests for which a ring asks at once.
 const STEP: usize = 256;
 
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-
-/// Held by tests that use up most of the budget.
-#[cfg(test)]
-pub(super) static EXHAUSTING: machine::lock::Mutex<()> = machine::lock::Mutex::new(());
+global! {
+    static IN_USE: AtomicUsize = AtomicUsize::new(0);
+}
 
 /// The bytes that there are.
 pub(super) fn limit() -> usize {
@@ -123,7 +122,6 @@ mod tests {
 
     #[test]
     fn an_allowance_ends_and_is_given_back() {
-        let _alone = EXHAUSTING.lock();
         // Two steps fit, and leave something for other tests.
         let cost = limit() / 5 * 2 / STEP;
         let mut first = Allowance::new(cost);

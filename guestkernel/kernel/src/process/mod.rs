@@ -16,7 +16,7 @@ mod rseq;
 mod signals;
 mod stack;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod thread;
 mod thread_state;
 mod wait_table;

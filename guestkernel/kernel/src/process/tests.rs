@@ -74,7 +74,7 @@ const BASE: u64 = 0x40_0000;
 const CODE: &[u8] = b"\x0f\x05code";
 
 /// An ELF program: the headers and the code in one segment, data with zeros behind it in another.
-fn elf(kind: u16, interpreter: Option<&str>) -> Vec<u8> {
+pub(crate) fn elf(kind: u16, interpreter: Option<&str>) -> Vec<u8> {
     let base = if kind == 2 { BASE } else { 0 };
     let mut image = vec![0; 3 * PAGE as usize];
     let mut put = |offset: usize, bytes: &[u8]| {

@@ -3,6 +3,7 @@
 use super::Args;
 use crate::drivers::fill_random;
 use crate::error::{Errno, Result};
+use crate::globals::global;
 use crate::process::Thread;
 use linux_raw_sys::general as raw;
 use machine::PAGE_SIZE;
@@ -16,9 +17,15 @@ const SYSINFO: usize = 112;
 /// Bytes of random numbers made at a time.
 const RANDOM_CHUNK: usize = 256;
 
-/// The host name and the NIS domain name, padded with NULs.
-static HOST_NAME: Mutex<[u8; NAME]> = Mutex::new(padded("ringlet"));
-static DOMAIN_NAME: Mutex<[u8; NAME]> = Mutex::new(padded("(none)"));
+global! {
+    /// The host name, padded with NULs.
+    static HOST_NAME: Mutex<[u8; NAME]> = Mutex::new(padded("ringlet"));
+}
+
+global! {
+    /// The NIS domain name, padded with NULs.
+    static DOMAIN_NAME: Mutex<[u8; NAME]> = Mutex::new(padded("(none)"));
+}
 
 const fn padded(name: &str) -> [u8; NAME] {
     let mut bytes = [0; NAME];

@@ -2,6 +2,9 @@
 //!
 //! For tests, fuzzing and Miri. Install a program with [`set_program_in`], and every
 //! [`UserContext::run`] in that address space calls it; or with [`set_program`], for all others.
+//!
+//! Tests run beside each other, so each thread of the host has a machine of its own, but for memory
+//! and device registers, in which nobody is in another's way.
 
 pub mod clock;
 pub mod device;
@@ -24,8 +27,10 @@ use crate::frame::{self, Frame, FrameState};
 use crate::page_table::Space;
 use crate::user::{Trap, UserContext};
 use std::alloc::{Layout, alloc_zeroed};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::rc::Rc;
+use std::sync::OnceLock;
 
 /// Page frames of simulated RAM.
 const FRAMES: u32 = if cfg!(miri) { 2048 } else { 65536 };
@@ -47,45 +52,47 @@ impl ContextState {
     }
 }
 
-/// A simulated program: whichever thread of the host happens to run the executor runs it.
-pub type Program = Box<dyn FnMut(&mut UserContext) -> Trap + Send>;
+/// A simulated program.
+pub type Program = Box<dyn FnMut(&mut UserContext) -> Trap>;
 
 struct Programs {
     /// By the address of the page map, which each entry keeps from being used again.
-    by_space: BTreeMap<u64, (Space, Arc<Mutex<Program>>)>,
-    otherwise: Option<Arc<Mutex<Program>>>,
+    by_space: BTreeMap<u64, (Space, Rc<RefCell<Program>>)>,
+    otherwise: Option<Rc<RefCell<Program>>>,
 }
 
-static PROGRAMS: Mutex<Programs> = Mutex::new(Programs {
-    by_space: BTreeMap::new(),
-    otherwise: None,
-});
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+thread_local! {
+    static PROGRAMS: RefCell<Programs> = const {
+        RefCell::new(Programs {
+            by_space: BTreeMap::new(),
+            otherwise: None,
+        })
+    };
 }
 
 /// Makes `program` what [`UserContext::run`] runs in `space`, for all threads of the program.
 pub fn set_program_in(space: &Space, program: Program) {
-    let program = Arc::new(Mutex::new(program));
-    let entry = (space.clone(), program);
-    lock(&PROGRAMS).by_space.insert(space.0.address().0, entry);
+    let entry = (space.clone(), Rc::new(RefCell::new(program)));
+    PROGRAMS.with_borrow_mut(|programs| {
+        programs.by_space.insert(space.0.address().0, entry);
+    });
 }
 
 /// Makes `program` what [`UserContext::run`] runs in address spaces that have no program.
 pub fn set_program(program: Program) {
-    lock(&PROGRAMS).otherwise = Some(Arc::new(Mutex::new(program)));
+    PROGRAMS.with_borrow_mut(|programs| {
+        programs.otherwise = Some(Rc::new(RefCell::new(program)));
+    });
 }
 
 pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
-    let program = {
-        let programs = lock(&PROGRAMS);
+    let program = PROGRAMS.with_borrow(|programs| {
         let own = programs.by_space.get(&space.0.address().0);
         own.map(|(_, program)| program.clone())
             .or_else(|| programs.otherwise.clone())
-    };
+    });
     match program {
-        Some(program) => lock(&program)(context),
+        Some(program) => program.borrow_mut()(context),
         None => Trap::Interrupt,
     }
 }

@@ -130,7 +130,6 @@ fn more_than_memory_allows_is_not_accepted() {
 
 #[test]
 fn what_is_large_is_charged() {
-    let _alone = budget::EXHAUSTING.lock();
     let program = Program::new(8, 0);
     let (fd, channel) = program.channel();
     // Reads that wait, of more memory than there is; each is charged 4 MiB for its pages.
