@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ringlet_tests::{Artifacts, DEADLINE, Disk, Output, Ringlet};
+use ringlet_tests::{Artifacts, DEADLINE, Disk, Output, Ringlet, Running};
 
 const TCG: [&str; 2] = ["--accel", "tcg"];
 
@@ -109,7 +109,7 @@ fn the_program_has_the_processors_that_are_asked_for() {
 
 #[test]
 fn a_disk_is_read_while_the_processors_are_looked_at() {
-    let disk = Disk::patterned(16 << 20);
+    let disk = Disk::patterned(64 << 20);
     let mut host = Command::new("sha256sum");
     host.arg(disk.path());
     let host = Ringlet::command(host).output().expect_success().out();
@@ -137,15 +137,21 @@ fn a_disk_is_read_while_the_processors_are_looked_at() {
     assert_eq!(output.out().split(' ').next(), host.split(' ').next());
 }
 
-#[test]
-fn a_killed_qemu_is_an_error() {
+/// A program that never ends, and the process id of the QEMU that runs it.
+fn spinning() -> (Running, i32) {
     let mut vm = Ringlet::new(["run"])
         .args(TCG)
         .args(["--", "/bin/sh", "-c", "echo ready; while :; do :; done"])
         .start();
     vm.stdout.wait_for(b"ready\n");
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", vm.pid()));
-    let qemu: i32 = children.unwrap().trim().parse().unwrap();
+    let qemu = children.unwrap().trim().parse().unwrap();
+    (vm, qemu)
+}
+
+#[test]
+fn a_killed_qemu_is_an_error() {
+    let (mut vm, qemu) = spinning();
     // SAFETY: kill has no memory arguments; the process is a child of one that has not ended.
     unsafe { libc::kill(qemu, libc::SIGKILL) };
     let output = vm.wait().expect_code(125);
@@ -177,13 +183,7 @@ fn a_debugger_can_look_into_it() {
 
 #[test]
 fn a_stopped_ringlet_stops_qemu() {
-    let mut vm = Ringlet::new(["run"])
-        .args(TCG)
-        .args(["--", "/bin/sh", "-c", "echo ready; while :; do :; done"])
-        .start();
-    vm.stdout.wait_for(b"ready\n");
-    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", vm.pid()));
-    let qemu = children.unwrap().trim().to_owned();
+    let (vm, qemu) = spinning();
     let is_stopped = || {
         let stat = std::fs::read_to_string(format!("/proc/{qemu}/stat")).unwrap();
         stat.rsplit(") ").next().unwrap().starts_with('T')
