@@ -151,7 +151,7 @@ fn spinning() -> (Running, i32) {
 
 #[test]
 fn a_killed_qemu_is_an_error() {
-    let (mut vm, qemu) = spinning();
+    let (vm, qemu) = spinning();
     // SAFETY: kill has no memory arguments; the process is a child of one that has not ended.
     unsafe { libc::kill(qemu, libc::SIGKILL) };
     let output = vm.wait().expect_code(125);
