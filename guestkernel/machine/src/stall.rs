@@ -77,7 +77,7 @@ impl Patience {
     pub(crate) fn spin(&mut self) -> bool {
         core::hint::spin_loop();
         self.spins += 1;
-        self.spins.is_multiple_of(SPINS) && self.look(backend::clock::monotonic())
+        self.spins.is_multiple_of(SPINS) && self.look(backend::clock::spinning())
     }
 
     #[cold]

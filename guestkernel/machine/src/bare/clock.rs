@@ -120,6 +120,11 @@ fn cycles() -> u64 {
     unsafe { _rdtsc() }
 }
 
+/// Nanoseconds, for who spins and tells how long.
+pub(crate) fn spinning() -> u64 {
+    monotonic()
+}
+
 /// Nanoseconds since boot.
 #[inline]
 pub fn monotonic() -> u64 {

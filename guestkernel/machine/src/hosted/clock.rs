@@ -5,6 +5,8 @@
 //! different machines.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
+use std::time::Instant;
 
 /// Nanoseconds that pass between two looks at the clock.
 const TICK: u64 = 100;
@@ -25,6 +27,12 @@ pub fn monotonic() -> u64 {
 /// Nanoseconds since 1970-01-01 00:00 UTC.
 pub fn realtime() -> u64 {
     BOOT + monotonic()
+}
+
+/// Nanoseconds in which another thread of the host could have done something: real ones.
+pub(crate) fn spinning() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 /// Lets time pass until it is `deadline`.
