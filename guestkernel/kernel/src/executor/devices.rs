@@ -46,7 +46,9 @@ global! {
 }
 /// Held while one is added.
 static ADDING: Mutex<()> = Mutex::new(());
+
 global! {
+    /// How many [`Urgent`] there are.
     static URGENT: AtomicUsize = AtomicUsize::new(0);
 }
 

@@ -18,6 +18,7 @@ const SHORTEST: u64 = 25_000;
 struct Window(AtomicU64);
 
 global! {
+    /// By CPU number.
     static WINDOWS: [Window; MAX_CPUS] = [const { Window(AtomicU64::new(LONGEST)) }; MAX_CPUS];
 }
 

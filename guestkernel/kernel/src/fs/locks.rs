@@ -3,6 +3,7 @@
 
 use super::{OpenFile, WaitQueue};
 use crate::error::{Errno, Result};
+use crate::globals::global;
 use crate::heap;
 use crate::mm::AddressSpace;
 use alloc::sync::Arc;
@@ -64,11 +65,17 @@ struct Locks {
     ranges: Vec<Held>,
 }
 
-static LOCKS: Mutex<Locks> = Mutex::new(Locks {
-    files: Vec::new(),
-    ranges: Vec::new(),
-});
-static CHANGES: WaitQueue = WaitQueue::new();
+global! {
+    static LOCKS: Mutex<Locks> = Mutex::new(Locks {
+        files: Vec::new(),
+        ranges: Vec::new(),
+    });
+}
+
+global! {
+    /// Those who wait for a lock to be released.
+    static CHANGES: WaitQueue = WaitQueue::new();
+}
 
 fn held(file: &OpenFile, owner: LockOwner, mode: LockMode, start: u64, last: u64) -> Held {
     let address = match file.inode() {

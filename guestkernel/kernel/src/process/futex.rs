@@ -2,6 +2,7 @@
 
 use super::wait_table::{Counts, Key, Ticket, WaitTable};
 use crate::error::{Errno, Result};
+use crate::globals::global;
 use crate::mm::{Access, AddressSpace, TASK_SIZE};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +12,9 @@ use spin::Lazy;
 /// Buckets of the table, as Linux has them for one CPU.
 const BUCKETS: usize = 256;
 
-static WAITERS: Lazy<WaitTable> = Lazy::new(|| WaitTable::new(BUCKETS));
+global! {
+    static WAITERS: Lazy<WaitTable> = Lazy::new(|| WaitTable::new(BUCKETS));
+}
 
 /// All bits: every waiter and every wake-up.
 pub const ALL_BITS: u32 = u32::MAX;

@@ -1,4 +1,4 @@
-//! The hosted backend: memory on the heap, programs that are closures, the host's clock.
+//! The hosted backend: memory on the heap, programs that are closures, simulated time.
 //!
 //! For tests, fuzzing and Miri. Install a program with [`set_program_in`], and every
 //! [`UserContext::run`] in that address space calls it; or with [`set_program`], for all others.
