@@ -11,7 +11,8 @@ macro_rules! global {
         #[cfg(test)]
         static $name: crate::globals::PerThread<$type> = {
             std::thread_local! {
-                static OWN: &'static $type = std::boxed::Box::leak(std::boxed::Box::<$type>::new($value));
+                static OWN: &'static $type =
+                    std::boxed::Box::leak(std::boxed::Box::<$type>::new($value));
             }
             crate::globals::PerThread(&OWN)
         };
