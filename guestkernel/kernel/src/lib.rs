@@ -21,6 +21,7 @@ pub mod io;
 pub mod io_uring;
 mod log;
 pub mod mm;
+pub mod operation;
 pub mod process;
 mod provoke;
 mod standard_streams;

@@ -1,0 +1,43 @@
+//! `IORING_OP_CLOSE`: `close(2)`, or emptying a place in the file table.
+
+use super::{Completion, Issue, Prepared, Started};
+use crate::error::{Errno, Result};
+use crate::io_uring::file::is_ring;
+use crate::io_uring::ring::State;
+use crate::io_uring::sqe::{RequestFlags, Sqe};
+use crate::operation::{self, Actor};
+
+/// A prepared CLOSE.
+pub(in crate::io_uring) enum Close {
+    Descriptor(i32),
+    Fixed(u32),
+}
+
+impl Prepared for Close {
+    fn prepare(sqe: &Sqe, flags: RequestFlags, _: Actor<'_>) -> Result<Self> {
+        if flags.contains(RequestFlags::FIXED_FILE) {
+            return Err(Errno::EBADF);
+        }
+        match (sqe.file_index().checked_sub(1), sqe.fd()) {
+            (None, fd) => Ok(Self::Descriptor(fd)),
+            (Some(index), 0) => Ok(Self::Fixed(index)),
+            (Some(_), _) => Err(Errno::EINVAL),
+        }
+    }
+
+    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+        let result = match self {
+            Self::Fixed(index) => state.resources.take_file(index).map(drop),
+            Self::Descriptor(fd) => close_descriptor(fd, issue.actor),
+        };
+        Completion::of(result.map(|()| 0)).into()
+    }
+}
+
+/// A ring cannot be closed by a request: it would have to wait for itself.
+fn close_descriptor(fd: i32, actor: Actor<'_>) -> Result<()> {
+    if is_ring(&*actor.process.files.get_any(fd)?) {
+        return Err(Errno::EBADF);
+    }
+    operation::Close { fd }.run(actor)
+}
