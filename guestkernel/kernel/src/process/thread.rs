@@ -101,6 +101,11 @@ impl Thread {
     ///
     /// `EAGAIN` if there are too many threads.
     pub fn start_another(&self, new: NewThread) -> Result<u32> {
+        for address in new.number_at.into_iter().filter(|address| *address != 0) {
+            self.process
+                .space
+                .prepare_write(address, size_of::<u32>())?;
+        }
         let state = self.process.add_thread(Some(&self.state))?;
         let mut context = self.context.clone();
         context.set_syscall_result(0);
@@ -162,13 +167,23 @@ impl Thread {
             if self.exit.is_some() || process.is_ending() {
                 break;
             }
-            if self
-                .sequences
-                .prepare(&process.space, &mut self.context)
-                .is_err()
-            {
-                self.die(Signal::SIGSEGV, format_args!("bad restartable sequence"));
-                continue;
+            match self.sequences.prepare(&process.space, &mut self.context) {
+                Ok(()) => {}
+                Err(Errno::ABSENT) => {
+                    self.sequences.disturb();
+                    if let Some(Ok(())) = self.bring_in_absent().await {
+                        continue;
+                    }
+                    self.die(
+                        Signal::SIGSEGV,
+                        format_args!("no page of a restartable sequence"),
+                    );
+                    continue;
+                }
+                Err(_) => {
+                    self.die(Signal::SIGSEGV, format_args!("bad restartable sequence"));
+                    continue;
+                }
             }
             match self.context.run(process.space.root()) {
                 Trap::Syscall => {
@@ -176,17 +191,28 @@ impl Thread {
                     let args = Args(self.context.syscall_arguments());
                     let site = self.context.registers.rip;
                     self.call_sites.note(&process.space, site, number);
-                    let result = match syscall::dispatch_now(&mut self, number, args) {
-                        Some(result) => Some(result),
-                        None => {
-                            let tid = self.tid;
-                            let is_urgent = syscall::waits_for_others(number, args);
-                            // Pinned here, so that the future is not moved on its way.
-                            let call = pin!(syscall::dispatch(&mut self, number, args));
-                            state.waits_in(Some(number));
-                            let result = process.until_ending(tid, is_urgent, call).await;
-                            state.waits_in(None);
-                            result
+                    let result = loop {
+                        let result = match syscall::dispatch_now(&mut self, number, args) {
+                            Some(result) => Some(result),
+                            None => {
+                                let tid = self.tid;
+                                let is_urgent = syscall::waits_for_others(number, args);
+                                // Pinned here, so that the future is not moved on its way.
+                                let call = pin!(syscall::dispatch(&mut self, number, args));
+                                state.waits_in(Some(number));
+                                let result = process.until_ending(tid, is_urgent, call).await;
+                                state.waits_in(None);
+                                result
+                            }
+                        };
+                        if result != Some(Err(Errno::ABSENT)) {
+                            break result;
+                        }
+                        // What it was told lies in a page that has to be read first.
+                        match self.bring_in_absent().await {
+                            Some(Ok(())) => {}
+                            Some(Err(error)) => break Some(Err(error)),
+                            None => break None,
                         }
                     };
                     match result {
@@ -202,14 +228,20 @@ impl Thread {
                         None => {}
                     }
                 }
-                Trap::PageFault(fault) => self.page_fault(fault),
+                Trap::PageFault(fault) => self.page_fault(fault).await,
                 Trap::Exception { vector, code } => self.exception(vector, code),
                 Trap::Interrupt => {
                     executor::poll();
                 }
             }
         }
-        self.leave();
+        self.leave().await;
+    }
+
+    /// Gets the page that the kernel has missed; `None` if the process ends before.
+    async fn bring_in_absent(&self) -> Option<Result<()>> {
+        let bringing = self.process.space.bring_in_absent();
+        self.process.until_ending(self.tid, true, bringing).await
     }
 
     /// Lets others have their turn before the program is entered: the kernel's own work now, other
@@ -237,14 +269,15 @@ impl Thread {
     }
 
     /// Tells those who want to know that the thread has ended.
-    fn leave(self) {
+    async fn leave(self) {
         let space = &self.process.space;
         let list = self.state.robust_list.load(Ordering::Relaxed);
-        robust_list::release(space, list, self.tid);
+        robust_list::release(space, list, self.tid).await;
         let address = self.clear_at_end;
+        let clear = || space.write_value(address, &0_u32);
         // Nobody hears of a bad address.
         if address != 0
-            && space.write_value(address, &0_u32).is_ok()
+            && space.retry(clear).await.is_ok()
             && let Ok(futex) = Futex::new(space, address, false)
         {
             let _ = futex.wake(1, ALL_BITS);
@@ -264,11 +297,20 @@ impl Thread {
         self.process.force(signal);
     }
 
-    fn page_fault(&self, fault: PageFault) {
-        let signal = match self.process.space.fault(fault) {
+    async fn page_fault(&self, fault: PageFault) {
+        let space = &self.process.space;
+        let mut result = space.fault(fault);
+        if result == Err(FaultError::Absent) {
+            let waiting = space.fault_waiting(fault);
+            match self.process.until_ending(self.tid, true, waiting).await {
+                Some(brought) => result = brought,
+                None => return,
+            }
+        }
+        let signal = match result {
             Ok(()) => return,
             Err(FaultError::NotMapped | FaultError::Denied) => Signal::SIGSEGV,
-            Err(FaultError::NoPage) => Signal::SIGBUS,
+            Err(FaultError::NoPage | FaultError::Absent) => Signal::SIGBUS,
             // That has ended the process.
             Err(FaultError::OutOfMemory) => return,
         };
