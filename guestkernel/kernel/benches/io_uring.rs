@@ -86,7 +86,7 @@ impl Program {
             frame.write(at + 24, &512_u32.to_le_bytes());
         }
         Self {
-            control: source.page(0, true).expect("page"),
+            control: source.page_now(0, true).expect("at once").expect("page"),
             fd: files.insert(file, true, 0).expect("descriptor"),
             process,
             params,
