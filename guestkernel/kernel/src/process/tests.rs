@@ -316,7 +316,7 @@ fn a_program_is_looked_for_in_path() {
 /// Runs a first thread until its process has ended.
 fn run_to_end(thread: Thread) -> ExitStatus {
     let process = thread.process.clone();
-    executor::spawn_thread(thread.state.clone(), thread.run());
+    thread.start();
     block_on(process.ended())
 }
 
@@ -329,7 +329,13 @@ fn run(
     let access = Access::READ | Access::WRITE;
     let page = space.map(MapRequest::anonymous(PAGE, access)).unwrap();
     let process = Process::new(space, world.files, world.fs);
-    let thread = Thread::new(process.clone(), UserContext::new(0, 0), [0; 16]).unwrap();
+    let thread = Thread::new(
+        process.clone(),
+        UserContext::new(0, 0),
+        [0; 16],
+        crate::thread_loop::run,
+    )
+    .unwrap();
     let started = machine::clock::monotonic();
     let root = process.space.root();
     set_program_in(root, Box::new(move |context| program(context, page)));
@@ -428,7 +434,13 @@ fn running_out_of_memory_ends_the_program() {
     let mapping = MapRequest::shared(Arc::new(Exhausted), 0, PAGE, access);
     let page = space.map(mapping).unwrap();
     let process = Process::new(space, world.files, world.fs);
-    let thread = Thread::new(process, UserContext::new(0, 0), [0; 16]).unwrap();
+    let thread = Thread::new(
+        process,
+        UserContext::new(0, 0),
+        [0; 16],
+        crate::thread_loop::run,
+    )
+    .unwrap();
     // The kernel needs the page, in place of the program.
     let program = Box::new(move |context: &mut _| call(context, raw::__NR_time, &[page]));
     set_program_in(thread.process.space.root(), program);
@@ -470,7 +482,13 @@ fn a_program_waits_for_pages_and_system_calls_do() {
         let world = World::new(&[]);
         let (space, page) = SlowPage::map();
         let process = Process::new(space, world.files, world.fs);
-        let thread = Thread::new(process, UserContext::new(0, 0), [0; 16]).unwrap();
+        let thread = Thread::new(
+            process,
+            UserContext::new(0, 0),
+            [0; 16],
+            crate::thread_loop::run,
+        )
+        .unwrap();
         let space = thread.process.space.clone();
         let mut step = 0;
         let program = Box::new(move |context: &mut _| {
@@ -538,7 +556,13 @@ fn the_state_of_a_system_call_is_small() {
     use crate::syscall::{Args, dispatch};
     let world = World::new(&[]);
     let process = Process::new(AddressSpace::new().unwrap(), world.files, world.fs);
-    let mut thread = Thread::new(process, UserContext::new(0, 0), [0; 16]).unwrap();
+    let mut thread = Thread::new(
+        process,
+        UserContext::new(0, 0),
+        [0; 16],
+        crate::thread_loop::run,
+    )
+    .unwrap();
     let size = size_of_val(&dispatch(&mut thread, 0, Args::default()));
     assert!(size <= 2048, "{size} bytes");
 }
