@@ -6,9 +6,9 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 /// The words that a value may take.
-const WORDS: usize = 10;
+const WORDS: usize = 8;
 
-/// Room for one value of up to 80 bytes, aligned to 8 at most, of any type that may be sent to
+/// Room for one value of up to 64 bytes, aligned to 8 at most, of any type that may be sent to
 /// another CPU.
 ///
 /// Only who names the type that was put in gets the value out. Whoever holds it can see whether it

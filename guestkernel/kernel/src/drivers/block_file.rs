@@ -15,7 +15,7 @@ pub use ioctl::needs_writable;
 
 use super::block::{BlockDevice, BlockOp, BlockTicket, SECTOR, Sectors};
 use crate::error::{Errno, Result};
-use crate::fs::{Answer, BoxFuture, DeviceNumber, FileOps, FileType, Stat};
+use crate::file::{Answer, BoxFuture, DeviceNumber, FileOps, FileType, Stat};
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::{AddressSpace, IoBuffer};
 use alloc::boxed::Box;
