@@ -131,12 +131,8 @@ pub trait FileOps: Any + Send + Sync {
     }
 
     /// The attributes of a file that was not opened by a path; those that were have an [`Inode`].
-    ///
-    /// # Errors
-    ///
-    /// `EIO` and the like.
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat::anonymous())
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(Stat::anonymous()))
     }
 
     /// What it is, in one word, for those that have no path.
@@ -160,13 +156,14 @@ pub trait FileOps: Any + Send + Sync {
         false
     }
 
-    /// The number of bytes in it, where `SEEK_END` counts from.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if it has no size.
-    fn size(&self) -> Result<u64> {
-        Err(Errno::EINVAL)
+    /// The number of bytes in it, where `SEEK_END` counts from. `EINVAL` if it has no size.
+    fn size(&self) -> Answer<'_, u64> {
+        Errno::EINVAL.into()
+    }
+
+    /// Whether it has a [size](Self::size).
+    fn has_size(&self) -> bool {
+        false
     }
 
     /// Whether its size is given once and for all, so that no position lies beyond it.
@@ -177,11 +174,11 @@ pub trait FileOps: Any + Send + Sync {
     /// The first position not before `from` that is in a hole (`SEEK_HOLE`) or not (`SEEK_DATA`).
     /// The default is a file without holes.
     fn seek_hole(&self, from: u64, hole: bool) -> Answer<'_, u64> {
-        Answer::ready(self.size().and_then(|size| match from < size {
+        self.size().and_then(move |size| match from < size {
             false => Err(Errno::ENXIO),
             true if hole => Ok(size),
             true => Ok(from),
-        }))
+        })
     }
 
     /// Makes what was written durable; `data_only` as `fdatasync(2)`. `EINVAL` if there is
@@ -233,13 +230,14 @@ pub trait FileOps: Any + Send + Sync {
     }
 
     /// A file descriptor of it was closed, with others perhaps still open; `close(2)` returns the
-    /// error.
-    ///
-    /// # Errors
-    ///
-    /// Of a write that was put off.
-    fn flush(&self) -> Result<()> {
-        Ok(())
+    /// error: of a write that was put off.
+    fn flush(&self) -> Answer<'_, ()> {
+        Answer::ready(Ok(()))
+    }
+
+    /// Whether [`flush`](Self::flush) may take time.
+    fn flushes(&self) -> bool {
+        false
     }
 }
 
@@ -389,9 +387,9 @@ impl OpenFile {
         let base = match whence {
             raw::SEEK_SET => 0,
             raw::SEEK_CUR => self.position() as i64,
-            raw::SEEK_END => self.ops.size()? as i64,
+            raw::SEEK_END => self.ops.size().await? as i64,
             _ => {
-                let size = self.ops.size()?;
+                let size = self.ops.size().await?;
                 let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
                 if from >= size {
                     return Err(Errno::ENXIO);
@@ -403,7 +401,7 @@ impl OpenFile {
         };
         let position = base.checked_add(offset).ok_or(Errno::EINVAL)?;
         let position = u64::try_from(position).map_err(|_| Errno::EINVAL)?;
-        if self.ops.has_fixed_size() && position > self.ops.size()? {
+        if self.ops.has_fixed_size() && position > self.ops.size().await? {
             return Err(Errno::EINVAL);
         }
         self.set_position(position);
@@ -435,7 +433,7 @@ impl OpenFile {
     pub async fn stat(&self) -> Result<Stat> {
         match &self.inode {
             Some(inode) => inode.stat().await,
-            None => self.ops.stat(),
+            None => self.ops.stat().await,
         }
     }
 
@@ -524,7 +522,7 @@ impl OpenFile {
 ///
 /// Those of reading; `EFBIG` if it does not fit in memory.
 pub async fn read_all(file: &OpenFile) -> Result<Vec<u8>> {
-    let size = usize::try_from(file.ops.size()?).map_err(|_| Errno::EFBIG)?;
+    let size = usize::try_from(file.ops.size().await?).map_err(|_| Errno::EFBIG)?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(size).map_err(|_| Errno::EFBIG)?;
     bytes.resize(size, 0);

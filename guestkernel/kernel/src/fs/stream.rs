@@ -1,6 +1,6 @@
 //! A standard stream that is no terminal: a pipe to the outside.
 
-use super::{BoxFuture, DeviceNumber, FileOps, FileType, Readiness, Stat, Timestamp};
+use super::{Answer, BoxFuture, DeviceNumber, FileOps, FileType, Readiness, Stat, Timestamp};
 use crate::drivers::Batch;
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io, IoFlags};
@@ -107,8 +107,8 @@ impl FileOps for StreamFile {
         }
     }
 
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat {
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(Stat {
             device: DeviceNumber::new(0, 14),
             inode: self.number,
             mode: FileType::Fifo as u32 | 0o600,
@@ -118,7 +118,7 @@ impl FileOps for StreamFile {
             modified: self.opened,
             changed: self.opened,
             ..Stat::default()
-        })
+        }))
     }
 
     fn ioctl<'a>(
