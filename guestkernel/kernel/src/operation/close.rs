@@ -16,8 +16,17 @@ impl Close {
     /// # Errors
     ///
     /// `EBADF`, and those of writes that were put off.
+    pub async fn run(self, actor: Actor<'_>) -> Result<()> {
+        actor.view().close(self.fd).await
+    }
+
+    /// Does it if that takes no time: `None`, and nothing done, if it may.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
     #[inline]
-    pub fn run(self, actor: Actor<'_>) -> Result<()> {
-        actor.view().close(self.fd)
+    pub fn run_now(&self, actor: Actor<'_>) -> Result<Option<()>> {
+        actor.view().close_now(self.fd)
     }
 }

@@ -85,7 +85,7 @@ impl SendFile {
             return Err(Errno::ESPIPE);
         }
         let to = file_for(actor, self.to, Direction::Write)?;
-        let is_file = from.ops.is_seekable() && from.ops.size().is_ok();
+        let is_file = from.ops.is_seekable() && from.ops.has_size();
         if !is_file || to.flags().contains(OpenFlags::APPEND) {
             return Err(Errno::EINVAL);
         }

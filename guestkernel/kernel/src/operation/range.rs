@@ -94,7 +94,7 @@ impl ReadAhead {
     pub fn run(self, actor: Actor<'_>) -> Result<()> {
         let file = actor.file(self.file)?;
         file.check_direction(Direction::Read)?;
-        match file.ops.is_seekable() && file.ops.size().is_ok() {
+        match file.ops.is_seekable() && file.ops.has_size() {
             true => Ok(()),
             false => Err(Errno::EINVAL),
         }

@@ -1,6 +1,6 @@
 //! `IORING_OP_CLOSE`: `close(2)`, or emptying a place in the file table.
 
-use super::{Completion, Issue, Prepared, Started};
+use super::{Completion, Issue, Prepared, Started, Work};
 use crate::error::{Errno, Result};
 use crate::io_uring::file::is_ring;
 use crate::io_uring::ring::State;
@@ -26,18 +26,32 @@ impl Prepared for Close {
     }
 
     fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
-        let result = match self {
-            Self::Fixed(index) => state.resources.take_file(index).map(drop),
+        match self {
+            Self::Fixed(index) => {
+                let result = state.resources.take_file(index);
+                Completion::of(result.map(|_| 0)).into()
+            }
             Self::Descriptor(fd) => close_descriptor(fd, issue.actor),
-        };
-        Completion::of(result.map(|()| 0)).into()
+        }
     }
 }
 
-/// A ring cannot be closed by a request: it would have to wait for itself.
-fn close_descriptor(fd: i32, actor: Actor<'_>) -> Result<()> {
-    if is_ring(&*actor.process.files.get_any(fd)?) {
-        return Err(Errno::EBADF);
+fn close_descriptor(fd: i32, actor: Actor<'_>) -> Started {
+    let close = operation::Close { fd };
+    // A ring cannot be closed by a request: it would have to wait for itself.
+    let closed = match actor.process.files.get_any(fd) {
+        Ok(file) if is_ring(&file) => Err(Errno::EBADF),
+        Ok(_) => close.run_now(actor),
+        Err(error) => Err(error),
+    };
+    match closed.transpose() {
+        Some(result) => Completion::of(result.map(|()| 0)).into(),
+        None => {
+            let (process, tid) = (actor.process.clone(), actor.tid);
+            Started::Pending(Work::future(None, async move {
+                let result = close.run(Actor::submitter(&process, tid)).await;
+                Completion::of(result.map(|()| 0))
+            }))
+        }
     }
-    operation::Close { fd }.run(actor)
 }

@@ -56,10 +56,6 @@ impl Completion {
 }
 
 /// What starting an operation gave.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it moves into its slot once, and a box would be an allocation for each request"
-)]
 pub(in crate::io_uring) enum Started {
     Done(Completion),
     Pending(Work),
