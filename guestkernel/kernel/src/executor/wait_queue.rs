@@ -6,17 +6,18 @@ use machine::lock::Mutex;
 use smallvec::SmallVec;
 
 /// One waiter needs no allocation, and takes no more space than a `Vec` would.
-type Wakers = SmallVec<[Waker; 1]>;
+type Waiters = SmallVec<[(Waker, u32); 1]>;
 
 /// Storage for more waiters than that is not kept.
 const KEPT: usize = 64;
 
-/// Wakers to be woken, all of them, at the next change.
+/// Wakers to be woken at the next change: of anything, or of what they wait for, which is told apart
+/// by bits that whoever has the queue gives a meaning.
 ///
 /// A waiter registers first and looks at the state afterwards, or does both under the lock that
 /// guards the state, so that no change goes by unseen.
 #[derive(Debug, Default)]
-pub struct WaitQueue(Mutex<Wakers>);
+pub struct WaitQueue(Mutex<Waiters>);
 
 impl WaitQueue {
     /// Nobody waits.
@@ -24,20 +25,50 @@ impl WaitQueue {
         Self(Mutex::new(SmallVec::new_const()))
     }
 
-    /// Adds `waker`, once.
+    /// Adds `waker`, once, for any change.
     pub fn register(&self, waker: &Waker) {
+        self.register_for(waker, u32::MAX);
+    }
+
+    /// Adds `waker`, once, for changes that have one of `bits`.
+    pub fn register_for(&self, waker: &Waker, bits: u32) {
         let mut waiting = self.0.lock();
-        if !waiting.iter().any(|other| other.will_wake(waker)) {
-            waiting.push(waker.clone());
+        let known = waiting.iter_mut().find(|(other, _)| other.will_wake(waker));
+        match known {
+            Some((_, all)) => *all |= bits,
+            None => waiting.push((waker.clone(), bits)),
         }
     }
 
     /// Wakes all who wait. The queue keeps its storage for those who come next.
     pub fn wake_all(&self) {
+        self.wake(u32::MAX);
+    }
+
+    /// Wakes those who wait for one of `bits`.
+    pub fn wake(&self, bits: u32) {
         // Not under the lock: who is woken may wake this queue in turn, as a ring does that waits
         // for itself.
-        let mut woken = take(&mut *self.0.lock());
-        for waker in woken.drain(..) {
+        let mut woken = {
+            let mut waiting = self.0.lock();
+            if waiting.is_empty() {
+                return;
+            }
+            if waiting.iter().all(|(_, wanted)| wanted & bits != 0) {
+                take(&mut *waiting)
+            } else {
+                let mut woken = Waiters::new();
+                waiting.retain(|(waker, wanted)| {
+                    let stays = *wanted & bits == 0;
+                    if !stays {
+                        woken.push((waker.clone(), *wanted));
+                    }
+                    stays
+                });
+                woken
+            }
+        };
+        for (waker, _) in woken.drain(..) {
             waker.wake();
         }
         if woken.spilled() && woken.capacity() <= KEPT {

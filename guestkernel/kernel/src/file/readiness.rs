@@ -33,6 +33,11 @@ impl Readiness {
     pub const READABLE: Self = Self::IN.union(Self::READ_NORMAL);
     /// Room to write.
     pub const WRITABLE: Self = Self::OUT.union(Self::WRITE_NORMAL);
+    /// What a wait for `interest` hears of, as bits of a [`WaitQueue`](crate::executor::WaitQueue).
+    pub fn heard(interest: Self) -> u32 {
+        (interest | Self::ALWAYS | Self::READ_HANG_UP).bits()
+    }
+
     /// What is reported whether asked for or not.
     pub const ALWAYS: Self = Self::ERROR.union(Self::HANG_UP).union(Self::INVALID);
 }

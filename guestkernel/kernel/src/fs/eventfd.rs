@@ -33,7 +33,7 @@ impl EventFd {
         let mut count = self.count.lock();
         *count = (*count + 1).min(COUNT_MAX);
         drop(count);
-        self.changes.wake_all();
+        self.changes.wake(Readiness::IN.bits());
     }
 
     /// Takes the count, unless it is 0.
@@ -87,10 +87,15 @@ impl EventFd {
 
 impl FileOps for EventFd {
     fn poll_io(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
-        self.changes.register(context.waker());
+        let (waited, changed) = match io.direction {
+            Direction::Read => (Readiness::IN, Readiness::OUT),
+            Direction::Write => (Readiness::OUT, Readiness::IN),
+        };
+        let heard = Readiness::heard(waited);
+        self.changes.register_for(context.waker(), heard);
         match self.try_io(io) {
             Ok(Some(())) => {
-                self.changes.wake_all();
+                self.changes.wake(changed.bits());
                 Poll::Ready(Ok(SIZE))
             }
             Ok(None) if io.flags.contains(IoFlags::NOWAIT) => Poll::Ready(Err(Errno::EAGAIN)),
@@ -103,8 +108,9 @@ impl FileOps for EventFd {
         "eventfd"
     }
 
-    fn poll_ready(&self, _interest: Readiness, context: &mut Context<'_>) -> Readiness {
-        self.changes.register(context.waker());
+    fn poll_ready(&self, interest: Readiness, context: &mut Context<'_>) -> Readiness {
+        let heard = Readiness::heard(interest);
+        self.changes.register_for(context.waker(), heard);
         let count = *self.count.lock();
         let mut ready = Readiness::empty();
         if count > 0 {

@@ -157,7 +157,8 @@ impl Pipe {
             if io.flags.contains(IoFlags::NOWAIT) {
                 return Poll::Ready(Err(Errno::EAGAIN));
             }
-            self.changes.register(context.waker());
+            let heard = Readiness::heard(Readiness::READABLE);
+            self.changes.register_for(context.waker(), heard);
             return Poll::Pending;
         }
         let (first, second) = state.bytes.as_slices();
@@ -177,7 +178,7 @@ impl Pipe {
         }
         state.bytes.drain(..done);
         drop(state);
-        self.changes.wake_all();
+        self.changes.wake(Readiness::WRITABLE.bits());
         Poll::Ready(Ok(done))
     }
 
@@ -203,7 +204,8 @@ impl Pipe {
             let needed = if total <= ATOMIC { total } else { 1 };
             if room < needed {
                 if !io.flags.contains(IoFlags::NOWAIT) {
-                    self.changes.register(context.waker());
+                    let heard = Readiness::heard(Readiness::WRITABLE);
+                    self.changes.register_for(context.waker(), heard);
                     break Poll::Pending;
                 }
                 break Poll::Ready(match io.done {
@@ -224,7 +226,7 @@ impl Pipe {
             }
         };
         if has_written {
-            self.changes.wake_all();
+            self.changes.wake(Readiness::READABLE.bits());
         }
         result
     }
@@ -281,8 +283,9 @@ impl FileOps for End {
         Box::pin(core::future::ready(result))
     }
 
-    fn poll_ready(&self, _interest: Readiness, context: &mut Context<'_>) -> Readiness {
-        self.pipe.changes.register(context.waker());
+    fn poll_ready(&self, interest: Readiness, context: &mut Context<'_>) -> Readiness {
+        let heard = Readiness::heard(interest);
+        self.pipe.changes.register_for(context.waker(), heard);
         let state = self.pipe.state.lock();
         let mut ready = Readiness::empty();
         if self.reads {

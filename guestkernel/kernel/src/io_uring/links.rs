@@ -5,7 +5,7 @@
 //! next gets its turn, or all that follow are cancelled. A whole chain may wait behind a drain: it
 //! starts when everything accepted before it is complete, and everything after it waits for it.
 
-use super::opcode::{Completion, Issue, Operation, Submitter};
+use super::opcode::{Cancelling, Completion, Issue, Operation, Submitter, TimeLimit, Work};
 use super::request::{Held, Request, Slot};
 use super::ring::State;
 use super::sqe::RequestFlags;
@@ -59,6 +59,7 @@ impl State {
         actor: Actor<'_>,
     ) {
         let has_failed = plan.is_err();
+        let is_time_limit = matches!(plan, Ok(Operation::LinkTimeout(_)));
         let slot = self.slots.insert(Slot::Held(Held {
             request,
             plan,
@@ -69,6 +70,7 @@ impl State {
         self.chain = Some(Chain { first, last: slot });
         if let Some(last) = last.and_then(|last| self.slots.held(last)) {
             last.request.next = Some(slot);
+            last.request.flags.set(RequestFlags::TIMED, is_time_limit);
         }
         // A chain with a bad request never starts, however its requests are linked.
         if has_failed && let Some(first) = self.slots.held(first) {
@@ -173,6 +175,65 @@ impl State {
         self.go_on(request, started);
     }
 
+    /// Whether a LINK_TIMEOUT may follow: after a request that is none itself.
+    pub(super) fn can_be_timed(&mut self) -> bool {
+        let last = self.chain.map(|chain| chain.last);
+        let last = last.and_then(|last| self.slots.held(last));
+        last.is_some_and(|last| !matches!(last.plan, Ok(Operation::LinkTimeout(_))))
+    }
+
+    /// The request in slot `head` is under way: the time that it has begins.
+    #[cold]
+    pub(super) fn start_time_limit(&mut self, head: u32) {
+        let next = self.slots.running_at(head).and_then(|it| it.request.next);
+        let Some(slot) = next else { return };
+        let limit = match self.slots.held(slot).map(|held| &held.plan) {
+            Some(Ok(Operation::LinkTimeout(limit))) => TimeLimit::start(limit, head),
+            _ => return,
+        };
+        self.slots.start_in_place(slot, Work::time_limit(limit));
+        self.poll(slot);
+    }
+
+    /// The time in `slot` is over: ends the request that had it.
+    #[cold]
+    pub(super) fn end_time_limit(&mut self, slot: u32, head: u32) {
+        let Some(mut limit) = self.end_work(slot) else {
+            return;
+        };
+        let next = limit.next.take();
+        let mut result = Errno::ETIME;
+        if let Some((running, _)) = self.slots.pollable(head)
+            && running.request.next == Some(slot)
+        {
+            running.request.next = next;
+            running.request.flags.remove(RequestFlags::TIMED);
+            match running.work.cancelling() {
+                Cancelling::Ends => self.cancel_running(head),
+                Cancelling::TooLate => result = Errno::EALREADY,
+                Cancelling::Unseen => result = Errno::ENOENT,
+            }
+        }
+        self.complete(limit, Completion::failure(result));
+    }
+
+    /// The request that a LINK_TIMEOUT was for is over: ends that, and gives what follows it.
+    #[cold]
+    fn drop_time_limit(&mut self, slot: u32) -> Option<u32> {
+        let mut limit = match self.slots.remove_held(slot) {
+            Some(held) => held.request,
+            None => self.end_work(slot)?,
+        };
+        let next = limit.next.take();
+        let slot = self.slots.insert(Slot::Held(Held {
+            request: limit,
+            plan: Err(Completion::failure(Errno::ECANCELED)),
+            submitter: Submitter::nobody(),
+        }));
+        self.turn.push_back(slot);
+        next
+    }
+
     /// Ends a request that has started before it is done: its CQE comes in its turn.
     pub(super) fn cancel_running(&mut self, slot: u32) {
         let Some(request) = self.end_work(slot) else {
@@ -187,7 +248,10 @@ impl State {
     }
 
     /// Gives the next request of a chain its turn, or has all that follow end without starting.
-    pub(super) fn go_on_after(&mut self, request: &Request, has_failed: bool) {
+    pub(super) fn go_on_after(&mut self, mut request: Request, has_failed: bool) {
+        if request.flags.contains(RequestFlags::TIMED) {
+            request.next = request.next.and_then(|slot| self.drop_time_limit(slot));
+        }
         let is_hard = request.flags.contains(RequestFlags::HARD_LINK);
         if !has_failed || is_hard {
             self.turn.extend(request.next);

@@ -117,6 +117,17 @@ impl Slots {
         Some(held)
     }
 
+    /// A request that has not started has, and stays where it is.
+    pub(super) fn start_in_place(&mut self, index: u32, work: Work) {
+        if let Some(entry) = self.entries.get_mut(index as usize)
+            && let Slot::Held(held) = &entry.slot
+        {
+            let request = held.request;
+            entry.slot = Slot::Running(Running { request, work });
+            self.running += 1;
+        }
+    }
+
     /// Frees the slot of a request that has started; its work is dropped in place.
     pub(super) fn remove_running(&mut self, index: u32) -> Option<Request> {
         let slot = &mut self.entries.get_mut(index as usize)?.slot;

@@ -283,16 +283,24 @@ impl State {
     fn run_in_slot(&mut self, request: Request, work: Work) {
         let slot = self.slots.insert(Slot::Running(Running { request, work }));
         self.poll(slot);
+        if request.flags.contains(RequestFlags::TIMED) {
+            self.start_time_limit(slot);
+        }
         let has_to_hurry = !self.setup.defers_work() || self.setup.flags_work();
         if self.urgent.is_none() && has_to_hurry && self.slots.running() > 0 {
             self.urgent = Some(Urgent::new());
         }
     }
 
-    fn poll(&mut self, slot: u32) {
+    /// Advances a request that has started.
+    pub(super) fn poll(&mut self, slot: u32) {
         while let Some((running, waker)) = self.slots.pollable(slot) {
             match running.work.poll(&mut Context::from_waker(waker)) {
                 Poll::Pending => return,
+                Poll::Ready(_) if let Some(limit) = running.work.as_time_limit() => {
+                    let head = limit.head;
+                    return self.end_time_limit(slot, head);
+                }
                 Poll::Ready(step) if !step.has_more => {
                     return self.finish(slot, step.completion);
                 }
@@ -348,7 +356,7 @@ impl State {
             );
         }
         if request.next.is_some() {
-            self.go_on_after(&request, completion.is_failure);
+            self.go_on_after(request, completion.is_failure);
         }
         if self.drain.is_waiting() {
             self.release_drained();

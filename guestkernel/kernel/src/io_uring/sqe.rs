@@ -29,6 +29,9 @@ bitflags! {
         /// It failed although its CQE was to be skipped: those linked to it stay silent.
         const SILENT_LINKS = 1 << 9;
 
+        /// The next request of the chain is the time that this one has.
+        const TIMED = 1 << 10;
+
         /// Another request follows in the chain.
         const ANY_LINK = Self::LINK.bits() | Self::HARD_LINK.bits();
         /// The flags that need no further look.

@@ -150,7 +150,11 @@ impl State {
         if sqe.personality() != 0 {
             return Err(Errno::EINVAL);
         }
-        prepare(opcode, sqe, request.flags, actor)
+        let prepared = prepare(opcode, sqe, request.flags, actor)?;
+        match prepared {
+            Operation::LinkTimeout(_) if !self.can_be_timed() => Err(Errno::EINVAL),
+            prepared => Ok(prepared),
+        }
     }
 
     #[cold]

@@ -31,7 +31,7 @@ impl Prepared for Fsync {
                 file: FileRef::File(file.clone()),
                 data_only: self.data_only,
             };
-            let (process, tid) = (issue.actor.process.clone(), issue.actor.tid);
+            let (process, tid) = issue.owned();
             Work::future(Some(file), async move {
                 let result = operation.run(Actor::submitter(&process, tid)).await;
                 // As on Linux, its failure breaks no chain.

@@ -12,19 +12,24 @@
 mod cancel;
 mod close;
 mod fsync;
+mod futex;
 mod nop;
+mod poll;
+mod range;
 mod read_write;
 mod timeout;
 mod work;
 
-use work::{Cancelling, Progress};
-pub(super) use work::{Completion, Started, Submitter, Work};
+pub(super) use timeout::TimeLimit;
+pub(super) use work::{Cancelling, Completion, Started, Submitter, Work};
+use work::{Progress, Step};
 
 use super::ring::State;
 use super::sqe::{Fields, RequestFlags, Sqe};
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::operation::Actor;
+use crate::process::Process;
 use alloc::sync::Arc;
 use linux_raw_sys::io_uring::io_uring_op as op;
 
@@ -60,6 +65,14 @@ pub(super) struct Issue<'a> {
     /// Who has submitted it.
     pub(super) actor: Actor<'a>,
     pub(super) flags: RequestFlags,
+}
+
+impl Issue<'_> {
+    /// The process and the thread that have submitted it, for a future that outlives the batch. The
+    /// process has the ring among its files; they let go of each other when it ends and closes them.
+    fn owned(&self) -> (Arc<Process>, u32) {
+        (self.actor.process.clone(), self.actor.tid)
+    }
 }
 
 macro_rules! opcodes {
@@ -123,11 +136,22 @@ opcodes! {
     IORING_OP_FSYNC => Fsync: fsync::Fsync, [], unused [ADDRESS, BUFFER, FILE_INDEX];
     IORING_OP_READ_FIXED => ReadFixed: read_write::ReadWrite, [takes_priority], unused [ATTRIBUTES];
     IORING_OP_WRITE_FIXED => WriteFixed: read_write::ReadWrite, [takes_priority], unused [ATTRIBUTES];
+    IORING_OP_POLL_ADD => PollAdd: poll::PollAdd, [], unused [BUFFER, OFFSET, ADDRESS];
+    IORING_OP_POLL_REMOVE => PollRemove: poll::PollRemove, [], unused [BUFFER, FILE_INDEX];
+    IORING_OP_SYNC_FILE_RANGE => SyncFileRange: range::SyncFileRange, [], unused [ADDRESS, BUFFER, FILE_INDEX];
     IORING_OP_TIMEOUT => Timeout: timeout::Timespan, [], unused [ADDRESS3, ATTRIBUTES, BUFFER, FILE_INDEX];
+    IORING_OP_TIMEOUT_REMOVE => TimeoutRemove: timeout::TimeoutRemove, [], unused [BUFFER, LENGTH, FILE_INDEX];
     IORING_OP_ASYNC_CANCEL => Cancel: cancel::Cancel, [], unused [OFFSET, FILE_INDEX];
+    IORING_OP_LINK_TIMEOUT => LinkTimeout: timeout::LinkTimeout, [], unused [ADDRESS3, ATTRIBUTES, BUFFER, FILE_INDEX, OFFSET];
+    IORING_OP_FALLOCATE => Fallocate: range::Fallocate, [], unused [BUFFER, OP_FLAGS, FILE_INDEX];
     IORING_OP_CLOSE => Close: close::Close, [], unused [OFFSET, ADDRESS, LENGTH, OP_FLAGS, BUFFER];
     IORING_OP_READ => Read: read_write::ReadWrite, [takes_priority, selects_buffer], unused [ATTRIBUTES];
     IORING_OP_WRITE => Write: read_write::ReadWrite, [takes_priority], unused [ATTRIBUTES];
+    IORING_OP_FADVISE => Fadvise: range::Fadvise, [], unused [BUFFER, FILE_INDEX];
+    IORING_OP_FUTEX_WAIT => FutexWait: futex::FutexWait, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];
+    IORING_OP_FUTEX_WAKE => FutexWake: futex::FutexWake, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];
+    IORING_OP_FUTEX_WAITV => FutexWaitV: futex::FutexWaitV, [], unused [BUFFER, FILE_INDEX, OFFSET, OP_FLAGS, ADDRESS3];
+    IORING_OP_FTRUNCATE => Ftruncate: range::Ftruncate, [], unused [OP_FLAGS, ADDRESS, LENGTH, BUFFER, FILE_INDEX, ADDRESS3];
 }
 
 /// What comes after `IORING_OP_` in the name of a constant.

@@ -1,7 +1,7 @@
-//! `IORING_OP_TIMEOUT`: a CQE at a time, or when so many others were posted.
+//! `IORING_OP_TIMEOUT`, a CQE at a time or when so many others were posted; `LINK_TIMEOUT`, the time
+//! that the request before it has; `TIMEOUT_REMOVE`, which ends or changes either.
 
-use super::work::Step;
-use super::{Completion, Issue, Prepared, Progress, Started, Work};
+use super::{Completion, Issue, Prepared, Progress, Started, Step, Work};
 use crate::error::{Errno, Result};
 use crate::executor::{Sleep, sleep_until};
 use crate::io_uring::ring::State;
@@ -21,10 +21,45 @@ const KNOWN: u32 = raw::IORING_TIMEOUT_ABS
     | raw::IORING_TIMEOUT_ETIME_SUCCESS
     | raw::IORING_TIMEOUT_MULTISHOT;
 
+/// A time span, or a time on a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    nanoseconds: u64,
+    is_absolute: bool,
+    is_realtime: bool,
+}
+
+impl Span {
+    /// What the timespec at `address` says, with `IORING_TIMEOUT_*`.
+    fn read(address: u64, flags: u32, actor: Actor<'_>) -> Result<Self> {
+        Ok(Self {
+            nanoseconds: nanoseconds(&actor.space().read_value(address)?)?,
+            is_absolute: flags & raw::IORING_TIMEOUT_ABS != 0,
+            is_realtime: flags & raw::IORING_TIMEOUT_REALTIME != 0,
+        })
+    }
+
+    /// Its end on the monotonic clock, when it begins now.
+    fn deadline(self) -> u64 {
+        let now = clock::monotonic();
+        match (self.is_absolute, self.is_realtime) {
+            (false, _) => now.saturating_add(self.nanoseconds),
+            (true, false) => self.nanoseconds,
+            (true, true) => now.saturating_add(self.nanoseconds.saturating_sub(clock::realtime())),
+        }
+    }
+}
+
+/// The span or time that `time` stands for; the far future if it does not fit.
+fn nanoseconds(time: &__kernel_timespec) -> Result<u64> {
+    let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::EINVAL)?;
+    let rest = u64::try_from(time.tv_nsec).map_err(|_| Errno::EINVAL)?;
+    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(rest))
+}
+
 /// A prepared TIMEOUT.
 pub(in crate::io_uring) struct Timespan {
-    /// On the clock that `flags` names.
-    nanoseconds: u64,
+    span: Span,
     flags: u32,
     /// CQEs that end it early, or how often it fires.
     count: u32,
@@ -41,7 +76,7 @@ impl Prepared for Timespan {
             return Err(Errno::EINVAL);
         }
         Ok(Self {
-            nanoseconds: nanoseconds(&actor.space().read_value(sqe.address())?)?,
+            span: Span::read(sqe.address(), flags, actor)?,
             flags,
             count: sqe.offset() as u32,
         })
@@ -50,13 +85,6 @@ impl Prepared for Timespan {
     fn start(self, state: &mut State, _: Issue<'_>) -> Started {
         Started::Pending(Work::time(state.start_timeout(self)))
     }
-}
-
-/// The span or time that `time` stands for; the far future if it does not fit.
-fn nanoseconds(time: &__kernel_timespec) -> Result<u64> {
-    let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::EINVAL)?;
-    let rest = u64::try_from(time.tv_nsec).map_err(|_| Errno::EINVAL)?;
-    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(rest))
 }
 
 /// A TIMEOUT under way.
@@ -75,19 +103,7 @@ pub(in crate::io_uring) struct Timeout {
 
 impl State {
     fn start_timeout(&mut self, timespan: Timespan) -> Timeout {
-        let Timespan {
-            nanoseconds,
-            flags,
-            count,
-        } = timespan;
-        let now = clock::monotonic();
-        let deadline = if flags & raw::IORING_TIMEOUT_ABS == 0 {
-            now.saturating_add(nanoseconds)
-        } else if flags & raw::IORING_TIMEOUT_REALTIME == 0 {
-            nanoseconds
-        } else {
-            now.saturating_add(nanoseconds.saturating_sub(clock::realtime()))
-        };
+        let Timespan { span, flags, count } = timespan;
         let is_repeated = flags & raw::IORING_TIMEOUT_MULTISHOT != 0;
         let until_posted = (count > 0 && !is_repeated).then(|| {
             // Those posted in this batch count as posted after it, as on Linux.
@@ -95,9 +111,9 @@ impl State {
         });
         self.counting_timeouts += usize::from(until_posted.is_some());
         Timeout {
-            sleep: sleep_until(deadline),
+            sleep: sleep_until(span.deadline()),
             flags,
-            period: nanoseconds,
+            period: span.nanoseconds,
             repeats: if is_repeated { count } else { 0 },
             until_posted,
             fired: self.timeouts_fired.clone(),
@@ -136,5 +152,111 @@ impl Timeout {
     /// Whether `posted` CQEs, without those of timeouts, are enough to end it.
     pub(in crate::io_uring) fn is_satisfied_by(&self, posted: i64) -> bool {
         self.until_posted.is_some_and(|until| posted >= until)
+    }
+}
+
+/// A prepared LINK_TIMEOUT.
+pub(in crate::io_uring) struct LinkTimeout(Span);
+
+impl Prepared for LinkTimeout {
+    fn prepare(sqe: &Sqe, flags: RequestFlags, actor: Actor<'_>) -> Result<Self> {
+        Timespan::prepare(sqe, flags, actor).map(|timespan| Self(timespan.span))
+    }
+
+    /// It has its turn only when the request that it was for is over.
+    fn start(self, _: &mut State, _: Issue<'_>) -> Started {
+        Errno::ECANCELED.into()
+    }
+}
+
+/// A LINK_TIMEOUT whose request is under way.
+pub(in crate::io_uring) struct TimeLimit {
+    sleep: Sleep,
+    /// The slot of that request.
+    pub(in crate::io_uring) head: u32,
+}
+
+impl TimeLimit {
+    /// The time of the request in slot `head` begins.
+    pub(in crate::io_uring) fn start(limit: &LinkTimeout, head: u32) -> Self {
+        Self {
+            sleep: sleep_until(limit.0.deadline()),
+            head,
+        }
+    }
+
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Progress {
+        let sleep = Pin::new(&mut self.sleep);
+        sleep
+            .poll(context)
+            .map(|()| Completion::failure(Errno::ETIME).into())
+    }
+}
+
+/// A prepared TIMEOUT_REMOVE.
+pub(in crate::io_uring) struct TimeoutRemove {
+    user_data: u64,
+    /// What it gets in place of its end.
+    change: Option<Span>,
+    /// It is a LINK_TIMEOUT.
+    is_link: bool,
+}
+
+impl Prepared for TimeoutRemove {
+    fn prepare(sqe: &Sqe, request: RequestFlags, actor: Actor<'_>) -> Result<Self> {
+        const UPDATE: u32 = raw::IORING_TIMEOUT_UPDATE_MASK;
+        if request.intersects(RequestFlags::FIXED_FILE | RequestFlags::BUFFER_SELECT) {
+            return Err(Errno::EINVAL);
+        }
+        let flags = sqe.op_flags();
+        let change = match flags & UPDATE {
+            0 if flags != 0 => return Err(Errno::EINVAL),
+            0 => None,
+            _ if flags & !(UPDATE | raw::IORING_TIMEOUT_ABS) != 0 => return Err(Errno::EINVAL),
+            _ => Some(Span::read(sqe.offset(), flags, actor)?),
+        };
+        Ok(Self {
+            user_data: sqe.address(),
+            change,
+            is_link: flags & raw::IORING_LINK_TIMEOUT_UPDATE != 0,
+        })
+    }
+
+    fn start(self, state: &mut State, _: Issue<'_>) -> Started {
+        Completion::of(state.change_timeout(&self).map(|()| 0)).into()
+    }
+}
+
+impl State {
+    fn change_timeout(&mut self, remove: &TimeoutRemove) -> Result<()> {
+        let slot = self
+            .slots
+            .all_running()
+            .find(|(_, running)| {
+                let is_kind = match remove.is_link {
+                    true => running.work.as_time_limit().is_some(),
+                    false => running.work.as_timeout().is_some(),
+                };
+                is_kind && running.request.user_data == remove.user_data
+            })
+            .map(|(slot, _)| slot)
+            .ok_or(Errno::ENOENT)?;
+        let Some(span) = remove.change else {
+            self.cancel_running(slot);
+            return Ok(());
+        };
+        if let Some((running, _)) = self.slots.pollable(slot) {
+            let sleep = sleep_until(span.deadline());
+            if let Some(limit) = running.work.as_time_limit_mut() {
+                limit.sleep = sleep;
+            } else if let Some(timeout) = running.work.as_timeout_mut() {
+                timeout.sleep = sleep;
+                timeout.period = span.nanoseconds;
+                // It waits for the time alone from now on.
+                self.counting_timeouts -= usize::from(timeout.until_posted.take().is_some());
+            }
+        }
+        self.poll(slot);
+        Ok(())
     }
 }

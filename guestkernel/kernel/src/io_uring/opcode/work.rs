@@ -1,6 +1,8 @@
 //! Operations under way, and how they go on and end.
 
-use super::timeout::Timeout;
+use super::futex::Words;
+use super::poll::Wait;
+use super::timeout::{TimeLimit, Timeout};
 use crate::error::{Errno, Result};
 use crate::fs::{BoxFuture, OpenFile, Readiness};
 use crate::io_uring::budget::Charge;
@@ -131,7 +133,12 @@ enum Kind {
         #[expect(dead_code, reason = "it is given back when the transfer is over")]
         charge: Charge,
     },
+    /// A wait until the file is ready.
+    Readiness(Wait),
     Time(Timeout),
+    /// The time that another request has.
+    TimeLimit(TimeLimit),
+    Futex(Words),
     /// What is rare.
     Future(BoxFuture<'static, Completion>),
 }
@@ -205,6 +212,30 @@ impl Work {
         }
     }
 
+    /// A wait until `file` is ready.
+    pub(super) fn readiness(file: Arc<OpenFile>, wait: Wait) -> Self {
+        Self {
+            file: Some(file),
+            kind: Kind::Readiness(wait),
+        }
+    }
+
+    /// The time that another request has.
+    pub(in crate::io_uring) fn time_limit(limit: TimeLimit) -> Self {
+        Self {
+            file: None,
+            kind: Kind::TimeLimit(limit),
+        }
+    }
+
+    /// A wait for words of memory.
+    pub(super) fn futex(words: Words) -> Self {
+        Self {
+            file: None,
+            kind: Kind::Futex(words),
+        }
+    }
+
     /// An operation that has no place of its own, on `file` if on any.
     pub(super) fn future(
         file: Option<Arc<OpenFile>>,
@@ -255,17 +286,26 @@ impl Work {
                     }
                 })
             }
+            Kind::Readiness(wait) => match &self.file {
+                Some(file) => wait.poll(file, context),
+                None => Poll::Ready(Completion::failure(Errno::EBADF).into()),
+            },
             Kind::Time(timeout) => timeout.poll(context),
+            Kind::TimeLimit(limit) => limit.poll(context),
+            Kind::Futex(words) => words.poll(context),
             Kind::Future(future) => future.as_mut().poll(context).map(Step::from),
         }
     }
 
     /// What `ASYNC_CANCEL` can do about it. What waits for somebody else's bytes is ended, what a
     /// device works on is not seen.
-    pub(super) fn cancelling(&self) -> Cancelling {
+    pub(in crate::io_uring) fn cancelling(&self) -> Cancelling {
         match &self.kind {
             Kind::Transfer { transfer, .. } if transfer.is_with_device() => Cancelling::Unseen,
-            Kind::Transfer { .. } | Kind::Time(_) => Cancelling::Ends,
+            Kind::TimeLimit(_) => Cancelling::Unseen,
+            Kind::Transfer { .. } | Kind::Readiness(_) | Kind::Time(_) | Kind::Futex(_) => {
+                Cancelling::Ends
+            }
             Kind::Future(_) => Cancelling::TooLate,
         }
     }
@@ -279,6 +319,40 @@ impl Work {
     pub(in crate::io_uring) fn as_timeout(&self) -> Option<&Timeout> {
         match &self.kind {
             Kind::Time(timeout) => Some(timeout),
+            _ => None,
+        }
+    }
+
+    pub(super) fn as_timeout_mut(&mut self) -> Option<&mut Timeout> {
+        match &mut self.kind {
+            Kind::Time(timeout) => Some(timeout),
+            _ => None,
+        }
+    }
+
+    /// The time of another request that it is, if it is that.
+    pub(in crate::io_uring) fn as_time_limit(&self) -> Option<&TimeLimit> {
+        match &self.kind {
+            Kind::TimeLimit(limit) => Some(limit),
+            _ => None,
+        }
+    }
+
+    pub(super) fn as_time_limit_mut(&mut self) -> Option<&mut TimeLimit> {
+        match &mut self.kind {
+            Kind::TimeLimit(limit) => Some(limit),
+            _ => None,
+        }
+    }
+
+    /// Whether it waits for a file to be ready.
+    pub(super) fn is_readiness(&self) -> bool {
+        matches!(self.kind, Kind::Readiness(_))
+    }
+
+    pub(super) fn as_readiness_mut(&mut self) -> Option<&mut Wait> {
+        match &mut self.kind {
+            Kind::Readiness(wait) => Some(wait),
             _ => None,
         }
     }
