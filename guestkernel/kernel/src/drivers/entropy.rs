@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 use machine::{
-    DmaSegments, Frame, Payload, Segment, VirtQueue, VirtioError, VirtioFound, VirtioTransport,
+    DmaSegments, Frame, Payload, Reply, Segment, VirtQueue, VirtioError, VirtioFound,
+    VirtioTransport,
 };
 
 /// Bytes of a seed.
@@ -42,7 +43,7 @@ impl EntropyDevice {
             .into_iter()
             .collect();
         let payload = Payload::FromDevice(DmaSegments::Own(segments));
-        if self.queue.add(0, &[], payload, 0).is_ok() {
+        if self.queue.add(0, &[], payload, Reply::NONE).is_ok() {
             self.queue.kick();
         }
     }
