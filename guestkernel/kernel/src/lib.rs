@@ -14,6 +14,7 @@ mod command_line;
 pub mod drivers;
 pub mod error;
 pub mod executor;
+pub mod file;
 pub mod fs;
 mod globals;
 mod heap;
@@ -23,8 +24,10 @@ mod log;
 pub mod mm;
 pub mod process;
 mod provoke;
+pub mod random;
 mod standard_streams;
 mod sync;
 pub mod syscall;
+mod thread_loop;
 
 pub use boot::main;
