@@ -244,8 +244,15 @@ fn without_io_uring_on_the_host_threads_read_and_write() {
         assert_eq!(digest, host, "{options:?}");
     }
     disk.assert_untouched();
-    let script = "echo text | dd of=/dev/vda bs=512 conv=sync,fsync seek=3 2>/dev/null";
-    Ringlet::run(["--disk", &disk.option(false)], ["/bin/sh", "-c", script])
+    let copy = [
+        "/bin/dd",
+        "of=/dev/vda",
+        "bs=512",
+        "seek=3",
+        "conv=sync,fsync",
+    ];
+    Ringlet::run(["--disk", &disk.option(false)], copy)
+        .input("text\n")
         .with(container::deny_io_uring)
         .output()
         .expect_code(0);
