@@ -215,10 +215,12 @@ impl Prepared for TimeoutRemove {
             _ if flags & !(UPDATE | raw::IORING_TIMEOUT_ABS) != 0 => return Err(Errno::EINVAL),
             _ => Some(Span::read(sqe.offset(), flags, actor)?),
         };
+        // Without `IORING_TIMEOUT_UPDATE` it is read, and not used.
+        let is_update = flags & raw::IORING_TIMEOUT_UPDATE != 0;
         Ok(Self {
             user_data: sqe.address(),
-            change,
-            is_link: flags & raw::IORING_LINK_TIMEOUT_UPDATE != 0,
+            change: change.filter(|_| is_update),
+            is_link: is_update && flags & raw::IORING_LINK_TIMEOUT_UPDATE != 0,
         })
     }
 

@@ -17,6 +17,7 @@ mod rw;
 mod setup;
 mod submit;
 mod timeout;
+mod waits;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             fsync::CHECKS,
             close::CHECKS,
             timeout::CHECKS,
+            waits::CHECKS,
             cancel::CHECKS,
             links::CHECKS,
             overflow::CHECKS,
