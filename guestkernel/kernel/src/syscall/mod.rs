@@ -28,6 +28,7 @@ pub(crate) use io_uring::finish_enter;
 
 use crate::error::{Errno, Result};
 use crate::io_uring::Entered;
+use crate::operation::Actor;
 use crate::process::{Thread, call_name};
 use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general as number;
@@ -88,11 +89,7 @@ macro_rules! system_calls {
 system_calls! {
     // `fn(&mut Thread, Args) -> Result<u64>`
     now {
-        __NR_close => descriptor::close,
-        __NR_close_range => descriptor::close_range,
         __NR_dup => descriptor::dup,
-        __NR_dup2 => descriptor::dup2,
-        __NR_dup3 => descriptor::dup3,
         __NR_pipe => descriptor::pipe,
         __NR_pipe2 => descriptor::pipe2,
         __NR_eventfd => descriptor::eventfd,
@@ -203,6 +200,7 @@ system_calls! {
     }
     // `fn(&mut Thread, Args) -> Dispatched`: what often need not wait, and is to cost little then.
     first {
+        __NR_close => descriptor::close_now,
         __NR_futex => futex::futex_now,
         __NR_io_uring_enter => io_uring::io_uring_enter_now,
     }
@@ -231,6 +229,10 @@ system_calls! {
         __NR_openat => descriptor::openat,
         __NR_openat2 => descriptor::openat2,
         __NR_creat => descriptor::creat,
+        __NR_close => descriptor::close,
+        __NR_close_range => descriptor::close_range,
+        __NR_dup2 => descriptor::dup2,
+        __NR_dup3 => descriptor::dup3,
         __NR_fcntl => descriptor::fcntl,
         __NR_flock => descriptor::flock,
         __NR_ioctl => descriptor::ioctl,
@@ -298,6 +300,12 @@ system_calls! {
         __NR_nanosleep => time::nanosleep,
         __NR_clock_nanosleep => time::clock_nanosleep,
     }
+}
+
+/// The thread, as who asks for an operation.
+#[inline]
+fn actor(thread: &Thread) -> Actor<'_> {
+    Actor::caller(&thread.process, thread.tid)
 }
 
 /// Whether the system call, if it waits, waits for what other threads of programs do not see to by
