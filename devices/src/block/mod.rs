@@ -4,10 +4,7 @@
 //! I/O vectors point at the guest's buffers.
 
 mod disk;
-mod engine;
 mod request;
-mod uring;
-mod vectored;
 mod worker;
 
 use std::io;
@@ -19,9 +16,8 @@ use virtio_bindings::virtio_blk::{
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
+pub use crate::engine::{EngineKind, has_io_uring};
 pub use disk::{Access, Disk, DiskError};
-pub use engine::EngineKind;
-pub use uring::has_io_uring;
 
 use crate::device::read_config_bytes;
 use crate::{Activation, VirtioDevice, Worker};

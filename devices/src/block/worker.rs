@@ -11,12 +11,10 @@ use std::time::Duration;
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::engine::{Completion, Engine, EngineKind, Operation};
 use super::request::{self, Action};
-use super::uring::Uring;
-use super::vectored::Vectored;
-use super::{Disk, MAX_WRITE_ZEROES_SECTORS, QUEUE_SIZE, SECTOR};
+use super::{Disk, EngineKind, MAX_WRITE_ZEROES_SECTORS, QUEUE_SIZE, SECTOR};
 use crate::chain::{advance, to_iovecs, total};
+use crate::engine::{Completion, Engine, Operation, Uring, Vectored};
 use crate::poll::Spin;
 use crate::{Buffers, QueueError, Stop, Virtqueue};
 
@@ -85,7 +83,10 @@ pub(super) fn serve(
     stop: Arc<Stop>,
 ) -> Result<(), QueueError> {
     let uring = match kind {
-        EngineKind::Auto => Some(Uring::new(queue.doorbell().try_clone()?, stop.event())),
+        EngineKind::Auto => Some(Uring::new(
+            vec![queue.doorbell().try_clone()?],
+            stop.event(),
+        )),
         EngineKind::Vectored => None,
     };
     match uring {
@@ -95,7 +96,10 @@ pub(super) fn serve(
         }
         None => (),
     }
-    let engine = Vectored::new(queue.doorbell().try_clone()?, stop.event().try_clone()?);
+    let engine = Vectored::new(
+        vec![queue.doorbell().try_clone()?],
+        stop.event().try_clone()?,
+    );
     Server::new(queue, disk, engine, serial, features, stop).run()
 }
 
@@ -299,7 +303,10 @@ impl<E: Engine> Server<E> {
                 fd: data_fd,
                 offset,
             },
-            Stage::Sync => Operation::Sync { fd },
+            Stage::Sync => Operation::Sync {
+                fd,
+                metadata: false,
+            },
             Stage::Discard { len } => Operation::Allocate {
                 fd,
                 mode: libc::FALLOC_FL_PUNCH_HOLE | keep,

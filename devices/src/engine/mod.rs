@@ -1,7 +1,14 @@
-//! How the block device reaches the host's file: the interface that both engines have.
+//! How devices reach the host's files: the interface that both engines have.
+
+mod uring;
+mod vectored;
 
 use std::io;
 use std::os::fd::RawFd;
+
+pub(crate) use uring::Uring;
+pub use uring::has_io_uring;
+pub(crate) use vectored::Vectored;
 
 /// Which engine to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,8 +27,10 @@ pub(crate) enum Operation {
     Read { fd: RawFd, offset: u64 },
     /// pwritev(2)
     Write { fd: RawFd, offset: u64 },
-    /// fdatasync(2)
-    Sync { fd: RawFd },
+    /// pwritev2(2) with RWF_APPEND
+    Append { fd: RawFd },
+    /// fdatasync(2), or fsync(2) with `metadata`
+    Sync { fd: RawFd, metadata: bool },
     /// fallocate(2)
     Allocate {
         fd: RawFd,
@@ -69,7 +78,7 @@ pub(crate) trait Engine {
     /// The next finished operation, in any order.
     fn next_completion(&mut self) -> Option<Completion>;
 
-    /// Sleeps until an operation is finished, the doorbell rings or the worker is told to stop;
+    /// Sleeps until an operation is finished, a doorbell rings or the worker is told to stop;
     /// may return early.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The io_uring engine: operations, doorbell and stop event all complete in one ring.
+//! The io_uring engine: operations, doorbells and stop event all complete in one ring.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -6,15 +6,14 @@ use std::os::fd::AsRawFd;
 use io_uring::{IoUring, opcode, squeue, types};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::QUEUE_SIZE;
-use super::engine::{Completion, Engine, Operation};
+use super::{Completion, Engine, Operation};
 
-/// Room for an operation of every slot and the two polls.
-const ENTRIES: u32 = 2 * QUEUE_SIZE as u32;
+/// Room for what is started between two flushes.
+const ENTRIES: u32 = 512;
 
-/// User data of the polls; slots have theirs below.
-const DOORBELL: u64 = 1 << 16;
-const STOP: u64 = DOORBELL + 1;
+/// User data of the polls, the doorbells' by their place; slots have theirs below.
+const STOP: u64 = 1 << 16;
+const DOORBELLS: u64 = STOP + 1;
 
 /// Whether the host lets this process use io_uring.
 pub fn has_io_uring() -> bool {
@@ -24,17 +23,17 @@ pub fn has_io_uring() -> bool {
 /// One ring for one worker thread, which must be the one that made it.
 pub(crate) struct Uring {
     ring: IoUring,
-    doorbell: EventFd,
-    doorbell_armed: bool,
+    /// Each with whether a poll waits for it.
+    doorbells: Vec<(EventFd, bool)>,
 }
 
 impl Uring {
-    /// A ring that `doorbell` and `stop` wake too.
+    /// A ring that `doorbells` and `stop` wake too.
     ///
     /// # Errors
     ///
     /// The host denies io_uring (ENOSYS, EPERM) or the memory for it.
-    pub(crate) fn new(doorbell: EventFd, stop: &EventFd) -> io::Result<Self> {
+    pub(crate) fn new(doorbells: Vec<EventFd>, stop: &EventFd) -> io::Result<Self> {
         // Completions wait until this thread enters the kernel or looks: no interrupts to it.
         let ring = IoUring::builder()
             .setup_single_issuer()
@@ -48,8 +47,7 @@ impl Uring {
             })?;
         let mut engine = Self {
             ring,
-            doorbell,
-            doorbell_armed: false,
+            doorbells: doorbells.into_iter().map(|event| (event, false)).collect(),
         };
         let poll = poll_entry(stop, STOP);
         // SAFETY: a poll has no memory arguments; the worker's stop event outlives the worker.
@@ -114,8 +112,14 @@ impl Engine for Uring {
             (Operation::Write { fd, offset }, _) => opcode::Writev::new(types::Fd(fd), base, count)
                 .offset(offset)
                 .build(),
-            (Operation::Sync { fd }, _) => opcode::Fsync::new(types::Fd(fd))
-                .flags(types::FsyncFlags::DATASYNC)
+            (Operation::Append { fd }, _) => opcode::Writev::new(types::Fd(fd), base, count)
+                .rw_flags(libc::RWF_APPEND)
+                .build(),
+            (Operation::Sync { fd, metadata }, _) => opcode::Fsync::new(types::Fd(fd))
+                .flags(match metadata {
+                    true => types::FsyncFlags::empty(),
+                    false => types::FsyncFlags::DATASYNC,
+                })
                 .build(),
             (
                 Operation::Allocate {
@@ -149,27 +153,34 @@ impl Engine for Uring {
             let entry = self.ring.completion().next()?;
             match entry.user_data() {
                 STOP => (),
-                DOORBELL => {
-                    self.doorbell_armed = false;
-                    // EAGAIN says that it was read already.
-                    let _ = self.doorbell.read();
-                }
-                slot => {
+                slot @ ..STOP => {
                     return Some(Completion {
                         slot: slot as u16,
                         result: entry.result(),
                     });
+                }
+                doorbell => {
+                    let place = (doorbell - DOORBELLS) as usize;
+                    if let Some((doorbell, is_armed)) = self.doorbells.get_mut(place) {
+                        *is_armed = false;
+                        // EAGAIN says that it was read already.
+                        let _ = doorbell.read();
+                    }
                 }
             }
         }
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        if !self.doorbell_armed {
-            let poll = poll_entry(&self.doorbell, DOORBELL);
+        for place in 0..self.doorbells.len() {
+            let (doorbell, is_armed) = &self.doorbells[place];
+            if *is_armed {
+                continue;
+            }
+            let poll = poll_entry(doorbell, DOORBELLS + place as u64);
             // SAFETY: a poll has no memory arguments; the doorbell lives as long as the ring.
             unsafe { self.push(&poll)? };
-            self.doorbell_armed = true;
+            self.doorbells[place].1 = true;
         }
         unless_interrupted(self.ring.submit_and_wait(1))
     }

@@ -5,21 +5,21 @@ use std::io;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::engine::{Completion, Engine, Operation};
+use super::{Completion, Engine, Operation};
 use crate::poll;
 
 /// Runs each operation when it is started.
 pub(crate) struct Vectored {
-    doorbell: EventFd,
+    doorbells: Vec<EventFd>,
     stop: EventFd,
     finished: VecDeque<Completion>,
 }
 
 impl Vectored {
-    /// An engine that `doorbell` and `stop` wake.
-    pub(crate) fn new(doorbell: EventFd, stop: EventFd) -> Self {
+    /// An engine that `doorbells` and `stop` wake.
+    pub(crate) fn new(doorbells: Vec<EventFd>, stop: EventFd) -> Self {
         Self {
-            doorbell,
+            doorbells,
             stop,
             finished: VecDeque::new(),
         }
@@ -40,7 +40,11 @@ impl Engine for Vectored {
             match operation {
                 Operation::Read { fd, offset } => libc::preadv(fd, base, count, offset as i64),
                 Operation::Write { fd, offset } => libc::pwritev(fd, base, count, offset as i64),
-                Operation::Sync { fd } => libc::fdatasync(fd) as isize,
+                Operation::Append { fd } => libc::pwritev2(fd, base, count, 0, libc::RWF_APPEND),
+                Operation::Sync { fd, metadata } => match metadata {
+                    true => libc::fsync(fd) as isize,
+                    false => libc::fdatasync(fd) as isize,
+                },
                 Operation::Allocate {
                     fd,
                     mode,
@@ -70,9 +74,11 @@ impl Engine for Vectored {
 
     fn wait(&mut self) -> io::Result<()> {
         if self.finished.is_empty() {
-            poll::readable([poll::borrow(&self.doorbell), poll::borrow(&self.stop)])?;
-            // EAGAIN says that the other one woke us.
-            let _ = self.doorbell.read();
+            poll::any_readable(self.doorbells.iter().chain([&self.stop]))?;
+            for doorbell in &self.doorbells {
+                // EAGAIN says that another one woke us.
+                let _ = doorbell.read();
+            }
         }
         Ok(())
     }

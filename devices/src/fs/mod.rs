@@ -1,0 +1,143 @@
+//! The file system device (VIRTIO 1.2, section 5.11): a directory of the host, served by FUSE.
+//!
+//! `docs/virtio-fs.md` says what the server answers. Each request queue has a thread ([`worker`]), which
+//! moves data by the host's io_uring straight between files and guest memory; what may wait for the
+//! host otherwise is done by a bounded pool of threads ([`pool`]).
+//!
+//! The guest may send anything. It names files by numbers that it was given and by names of one entry;
+//! [`host`] resolves these so that nothing outside of what is shared is reached, and [`nodes`] and
+//! [`handles`] bound what it can make the host keep.
+
+mod handles;
+mod host;
+mod identity;
+mod nodes;
+mod pool;
+mod protocol;
+mod ring;
+mod server;
+mod share;
+mod worker;
+
+use std::io;
+use std::sync::Arc;
+
+use ringlet_abi::fs::{MAX_REQUEST_QUEUES, QUEUE_SIZE};
+use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
+
+pub use crate::engine::EngineKind;
+pub use server::DescriptorLimits;
+pub use share::{Cache, Share, ShareError};
+
+use crate::device::read_config_bytes;
+use crate::{Activation, VirtioDevice, Worker};
+use pool::Pool;
+use ring::SharedQueue;
+use server::Server;
+use worker::Work;
+
+/// Bytes of a tag.
+pub const TAG_SIZE: usize = 36;
+
+/// A virtio-fs device.
+pub struct Fs {
+    tag: String,
+    share: Arc<Share>,
+    limits: DescriptorLimits,
+    engine: EngineKind,
+    queue_sizes: Vec<u16>,
+    config: Vec<u8>,
+    /// Dropped before the pool, which they give work.
+    workers: Vec<Worker>,
+    pool: Option<Pool>,
+}
+
+impl Fs {
+    /// The device for `share`, by the name `tag` (36 bytes at most count), with a request queue for
+    /// each of `cpus`.
+    pub fn new(
+        tag: &str,
+        share: Share,
+        cpus: u32,
+        limits: DescriptorLimits,
+        engine: EngineKind,
+    ) -> Self {
+        let request_queues = cpus.clamp(1, MAX_REQUEST_QUEUES);
+        // `struct virtio_fs_config` (VIRTIO 1.2, 5.11.4).
+        let mut config = vec![0; TAG_SIZE];
+        for (to, from) in config.iter_mut().zip(tag.bytes()) {
+            *to = from;
+        }
+        config.extend_from_slice(&request_queues.to_le_bytes());
+        Self {
+            tag: tag.to_owned(),
+            share: Arc::new(share),
+            limits,
+            engine,
+            queue_sizes: vec![QUEUE_SIZE; 1 + request_queues as usize],
+            config,
+            workers: Vec::new(),
+            pool: None,
+        }
+    }
+
+    /// The number of request queues.
+    pub fn request_queues(&self) -> u32 {
+        self.queue_sizes.len() as u32 - 1
+    }
+}
+
+impl VirtioDevice for Fs {
+    fn device_type(&self) -> u32 {
+        VIRTIO_ID_FS
+    }
+
+    fn name(&self) -> &str {
+        &self.tag
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &self.queue_sizes
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        read_config_bytes(&self.config, offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let server = Arc::new(Server::new(Arc::clone(&self.share), self.limits)?);
+        let interrupt = &activation.interrupt;
+        let pool = Pool::start(&self.tag, &self.share, &server, interrupt)?;
+        let mut queues = activation.queues.into_iter();
+        // The urgent queue is served with the first of the others.
+        let mut urgent = queues.next().flatten();
+        for (index, queue) in queues.flatten().enumerate() {
+            let queues = urgent.take().into_iter().chain([queue]);
+            let work = Work {
+                name: self.tag.clone(),
+                queues: queues.map(SharedQueue::new).collect(),
+                server: Arc::clone(&server),
+                pool: pool.handle(),
+                engine: self.engine,
+            };
+            let interrupt = Arc::clone(interrupt);
+            let name = format!("{}-{index}", self.tag);
+            self.workers.push(Worker::spawn(&name, move |stop| {
+                if let Err(error) = worker::serve(work, &stop) {
+                    interrupt.fail(&error);
+                }
+            })?);
+        }
+        self.pool = Some(pool);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.workers.clear();
+        self.pool = None;
+    }
+}
