@@ -6,8 +6,10 @@ mod vectored;
 use std::io;
 use std::os::fd::RawFd;
 
+use vmm_sys_util::eventfd::EventFd;
+
 pub(crate) use uring::Uring;
-pub use uring::has_io_uring;
+pub use uring::{has_io_uring, has_restrictions};
 pub(crate) use vectored::Vectored;
 
 /// Which engine to use.
@@ -49,8 +51,18 @@ pub(crate) struct Completion {
     pub(crate) result: i32,
 }
 
-/// Starts operations and reports their ends.
+/// Starts operations and reports their ends, for one activation of the device after the other.
 pub(crate) trait Engine {
+    /// Has `doorbells` wake the worker from now on.
+    fn attach(&mut self, doorbells: Vec<EventFd>);
+
+    /// The doorbells wake nobody any more. No operation may be in flight.
+    ///
+    /// # Errors
+    ///
+    /// The host's.
+    fn detach(&mut self) -> io::Result<()>;
+
     /// Starts an operation for `slot`; the host may see it only after [`flush`](Self::flush).
     ///
     /// # Errors

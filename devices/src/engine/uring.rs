@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -13,11 +14,39 @@ const ENTRIES: u32 = 512;
 
 /// User data of the polls, the doorbells' by their place; slots have theirs below.
 const STOP: u64 = 1 << 16;
-const DOORBELLS: u64 = STOP + 1;
+/// User data of an order to forget a poll.
+const FORGET: u64 = STOP + 1;
+const DOORBELLS: u64 = FORGET + 1;
+
+/// All that the ring can be used for.
+const OPCODES: [u8; 8] = [
+    opcode::Read::CODE,
+    opcode::Write::CODE,
+    opcode::Readv::CODE,
+    opcode::Writev::CODE,
+    opcode::Fsync::CODE,
+    opcode::Fallocate::CODE,
+    opcode::PollAdd::CODE,
+    opcode::PollRemove::CODE,
+];
 
 /// Whether the host lets this process use io_uring.
 pub fn has_io_uring() -> bool {
     IoUring::new(1).is_ok()
+}
+
+/// Whether the host's rings can be restricted to some operations (Linux 5.10).
+pub fn has_restrictions() -> bool {
+    let ring = IoUring::builder().setup_r_disabled().build(1);
+    ring.and_then(|ring| restrict(&ring)).is_ok()
+}
+
+/// Allows `ring`, which is disabled, the operations in [`OPCODES`] and nothing else, and enables it:
+/// for the calling thread, where rings know whose they are.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    let mut restrictions = OPCODES.map(Restriction::sqe_op);
+    ring.submitter().register_restrictions(&mut restrictions)?;
+    ring.submitter().register_enable_rings()
 }
 
 /// One ring for one worker thread, which must be the one that made it.
@@ -25,34 +54,44 @@ pub(crate) struct Uring {
     ring: IoUring,
     /// Each with whether a poll waits for it.
     doorbells: Vec<(EventFd, bool)>,
+    stop: EventFd,
+    stop_armed: bool,
 }
 
 impl Uring {
-    /// A ring that `doorbells` and `stop` wake too.
+    /// A ring that `stop` wakes.
     ///
     /// # Errors
     ///
     /// The host denies io_uring (ENOSYS, EPERM) or the memory for it.
-    pub(crate) fn new(doorbells: Vec<EventFd>, stop: &EventFd) -> io::Result<Self> {
+    pub(crate) fn new(stop: &EventFd) -> io::Result<Self> {
         // Completions wait until this thread enters the kernel or looks: no interrupts to it.
         let ring = IoUring::builder()
+            .setup_r_disabled()
             .setup_single_issuer()
             .setup_coop_taskrun()
             .setup_taskrun_flag()
             .build(ENTRIES)
             .or_else(|error| match error.raw_os_error() {
-                // A kernel before 6.0 does not know the flags.
-                Some(libc::EINVAL) => IoUring::new(ENTRIES),
+                // A kernel before 6.0 does not know all of the flags.
+                Some(libc::EINVAL) => IoUring::builder().setup_r_disabled().build(ENTRIES),
                 _ => Err(error),
-            })?;
-        let mut engine = Self {
-            ring,
-            doorbells: doorbells.into_iter().map(|event| (event, false)).collect(),
+            });
+        let ring = match ring {
+            Ok(ring) => {
+                restrict(&ring)?;
+                ring
+            }
+            // A kernel before 5.10 knows none of them.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(ENTRIES)?,
+            Err(error) => return Err(error),
         };
-        let poll = poll_entry(stop, STOP);
-        // SAFETY: a poll has no memory arguments; the worker's stop event outlives the worker.
-        unsafe { engine.push(&poll)? };
-        Ok(engine)
+        Ok(Self {
+            ring,
+            doorbells: Vec::new(),
+            stop: stop.try_clone()?,
+            stop_armed: false,
+        })
     }
 
     /// # Safety
@@ -88,6 +127,27 @@ fn unless_interrupted(result: io::Result<usize>) -> io::Result<()> {
 }
 
 impl Engine for Uring {
+    fn attach(&mut self, doorbells: Vec<EventFd>) {
+        self.doorbells = doorbells.into_iter().map(|event| (event, false)).collect();
+    }
+
+    fn detach(&mut self) -> io::Result<()> {
+        for place in 0..self.doorbells.len() {
+            if self.doorbells[place].1 {
+                let forget = opcode::PollRemove::new(DOORBELLS + place as u64).build();
+                // SAFETY: it has no memory arguments.
+                unsafe { self.push(&forget.user_data(FORGET))? };
+            }
+        }
+        while self.doorbells.iter().any(|(_, is_armed)| *is_armed) {
+            unless_interrupted(self.ring.submit_and_wait(1))?;
+            // Of operations none is in flight.
+            while self.next_completion().is_some() {}
+        }
+        self.doorbells.clear();
+        Ok(())
+    }
+
     unsafe fn start(
         &mut self,
         slot: u16,
@@ -152,7 +212,8 @@ impl Engine for Uring {
         loop {
             let entry = self.ring.completion().next()?;
             match entry.user_data() {
-                STOP => (),
+                STOP => self.stop_armed = false,
+                FORGET => (),
                 slot @ ..STOP => {
                     return Some(Completion {
                         slot: slot as u16,
@@ -172,13 +233,19 @@ impl Engine for Uring {
     }
 
     fn wait(&mut self) -> io::Result<()> {
+        if !self.stop_armed {
+            let poll = poll_entry(&self.stop, STOP);
+            // SAFETY: a poll has no memory arguments; the event lives as long as the ring.
+            unsafe { self.push(&poll)? };
+            self.stop_armed = true;
+        }
         for place in 0..self.doorbells.len() {
             let (doorbell, is_armed) = &self.doorbells[place];
             if *is_armed {
                 continue;
             }
             let poll = poll_entry(doorbell, DOORBELLS + place as u64);
-            // SAFETY: a poll has no memory arguments; the doorbell lives as long as the ring.
+            // SAFETY: a poll has no memory arguments; the poll is forgotten before the doorbell is.
             unsafe { self.push(&poll)? };
             self.doorbells[place].1 = true;
         }

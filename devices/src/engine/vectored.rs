@@ -16,17 +16,30 @@ pub(crate) struct Vectored {
 }
 
 impl Vectored {
-    /// An engine that `doorbells` and `stop` wake.
-    pub(crate) fn new(doorbells: Vec<EventFd>, stop: EventFd) -> Self {
-        Self {
-            doorbells,
-            stop,
+    /// An engine that `stop` wakes.
+    ///
+    /// # Errors
+    ///
+    /// Those of dup(2).
+    pub(crate) fn new(stop: &EventFd) -> io::Result<Self> {
+        Ok(Self {
+            doorbells: Vec::new(),
+            stop: stop.try_clone()?,
             finished: VecDeque::new(),
-        }
+        })
     }
 }
 
 impl Engine for Vectored {
+    fn attach(&mut self, doorbells: Vec<EventFd>) {
+        self.doorbells = doorbells;
+    }
+
+    fn detach(&mut self) -> io::Result<()> {
+        self.doorbells.clear();
+        Ok(())
+    }
+
     unsafe fn start(
         &mut self,
         slot: u16,
@@ -73,7 +86,7 @@ impl Engine for Vectored {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        if self.finished.is_empty() {
+        if !self.doorbells.is_empty() && self.finished.is_empty() {
             poll::any_readable(self.doorbells.iter().chain([&self.stop]))?;
             for doorbell in &self.doorbells {
                 // EAGAIN says that another one woke us.

@@ -30,8 +30,8 @@ pub use server::DescriptorLimits;
 pub use share::{Cache, Share, ShareError};
 
 use crate::device::read_config_bytes;
-use crate::{Activation, VirtioDevice, Worker};
-use pool::Pool;
+use crate::{Activation, Service, Stop, Threads, VirtioDevice};
+use pool::{Pool, PoolHandle};
 use ring::SharedQueue;
 use server::Server;
 use worker::Work;
@@ -44,24 +44,30 @@ pub struct Fs {
     tag: String,
     share: Arc<Share>,
     limits: DescriptorLimits,
-    engine: EngineKind,
     queue_sizes: Vec<u16>,
     config: Vec<u8>,
-    /// Dropped before the pool, which they give work.
-    workers: Vec<Worker>,
-    pool: Option<Pool>,
+    /// A thread for each request queue.
+    workers: Vec<Service<Work>>,
+    pool: Pool,
+    active: Option<PoolHandle>,
 }
 
 impl Fs {
     /// The device for `share`, by the name `tag` (36 bytes at most count), with a request queue for
-    /// each of `cpus`.
+    /// each of `cpus`, with the threads that serve it.
+    ///
+    /// # Errors
+    ///
+    /// The host denies a descriptor or thread. What the threads cannot have is told by
+    /// [`Threads::await_confined`].
     pub fn new(
         tag: &str,
         share: Share,
         cpus: u32,
         limits: DescriptorLimits,
         engine: EngineKind,
-    ) -> Self {
+        threads: &Threads,
+    ) -> io::Result<Self> {
         let request_queues = cpus.clamp(1, MAX_REQUEST_QUEUES);
         // `struct virtio_fs_config` (VIRTIO 1.2, 5.11.4).
         let mut config = vec![0; TAG_SIZE];
@@ -69,16 +75,22 @@ impl Fs {
             *to = from;
         }
         config.extend_from_slice(&request_queues.to_le_bytes());
-        Self {
+        let share = Arc::new(share);
+        let start = |index| {
+            let name = tag.to_owned();
+            let prepare = move |stop: &Stop| worker::prepare(&name, engine, stop);
+            Service::spawn(threads, &format!("{tag}-{index}"), prepare)
+        };
+        Ok(Self {
             tag: tag.to_owned(),
-            share: Arc::new(share),
             limits,
-            engine,
             queue_sizes: vec![QUEUE_SIZE; 1 + request_queues as usize],
             config,
-            workers: Vec::new(),
-            pool: None,
-        }
+            workers: (0..request_queues).map(start).collect::<io::Result<_>>()?,
+            pool: Pool::new(tag, &share, threads)?,
+            share,
+            active: None,
+        })
     }
 
     /// The number of request queues.
@@ -110,34 +122,38 @@ impl VirtioDevice for Fs {
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         let server = Arc::new(Server::new(Arc::clone(&self.share), self.limits)?);
-        let interrupt = &activation.interrupt;
-        let pool = Pool::start(&self.tag, &self.share, &server, interrupt)?;
+        let pool = self.pool.start(&server, &activation.interrupt);
         let mut queues = activation.queues.into_iter();
         // The urgent queue is served with the first of the others.
         let mut urgent = queues.next().flatten();
-        for (index, queue) in queues.flatten().enumerate() {
-            let queues = urgent.take().into_iter().chain([queue]);
-            let work = Work {
-                name: self.tag.clone(),
-                queues: queues.map(SharedQueue::new).collect(),
+        for (worker, queue) in self.workers.iter().zip(queues) {
+            let queues: Vec<_> = urgent.take().into_iter().chain(queue).collect();
+            if queues.is_empty() {
+                continue;
+            }
+            worker.assign(Work {
+                queues: queues.into_iter().map(SharedQueue::new).collect(),
                 server: Arc::clone(&server),
-                pool: pool.handle(),
-                engine: self.engine,
-            };
-            let interrupt = Arc::clone(interrupt);
-            let name = format!("{}-{index}", self.tag);
-            self.workers.push(Worker::spawn(&name, move |stop| {
-                if let Err(error) = worker::serve(work, &stop) {
-                    interrupt.fail(&error);
-                }
-            })?);
+                pool: pool.clone(),
+            });
         }
-        self.pool = Some(pool);
+        self.active = Some(pool);
         Ok(())
     }
 
     fn reset(&mut self) {
-        self.workers.clear();
-        self.pool = None;
+        // First those who give the pool work.
+        for worker in &self.workers {
+            worker.recall();
+        }
+        if let Some(pool) = self.active.take() {
+            self.pool.stop(&pool);
+        }
+    }
+}
+
+impl Drop for Fs {
+    fn drop(&mut self) {
+        self.reset();
     }
 }

@@ -92,7 +92,6 @@ struct Table {
 /// All nodes of a share.
 pub(super) struct Nodes {
     table: Mutex<Table>,
-    root: Arc<OwnedFd>,
     root_device: (u32, u32),
     /// Descriptors above which some are closed.
     max_open: usize,
@@ -125,12 +124,11 @@ impl Nodes {
     /// Those of statx(2).
     pub(super) fn new(root: OwnedFd, max_open: usize) -> Result<Self> {
         let status = host::status(&root)?;
-        let root = Arc::new(root);
         let node = Node {
             key: key(&status),
             birth: birth(&status),
             kind: kind(&status),
-            fd: Some(Arc::clone(&root)),
+            fd: Some(Arc::new(root)),
             is_used: true,
             is_listed: false,
             is_hidden: false,
@@ -150,7 +148,6 @@ impl Nodes {
         table.nodes.insert(FUSE_ROOT_ID, node);
         Ok(Self {
             table: Mutex::new(table),
-            root,
             root_device,
             max_open,
         })
@@ -392,11 +389,6 @@ impl Nodes {
         let directory = node.place.as_ref().map(|place| place.directory);
         let directory = directory.and_then(|directory| table.nodes.get(&directory));
         directory.is_some_and(|directory| directory.key.device != node.key.device)
-    }
-
-    /// The root's descriptor.
-    pub(super) fn root(&self) -> &Arc<OwnedFd> {
-        &self.root
     }
 
     /// Nodes, and descriptors that they hold.

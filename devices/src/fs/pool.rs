@@ -13,7 +13,7 @@ use super::protocol::{Reply, Request};
 use super::ring::{self, SharedQueue};
 use super::server::{Outcome, Server};
 use super::share::Share;
-use crate::{Buffers, Interrupt, QueueError, Worker};
+use crate::{Buffers, Interrupt, QueueError, Service, Stop, ThreadKind, Threads};
 
 /// Threads of a device.
 const THREADS: usize = 4;
@@ -57,13 +57,12 @@ struct Shared {
     interrupt: Arc<Interrupt>,
 }
 
-/// The threads. When it is dropped, all jobs have been answered.
+/// The threads. They sleep while the device is not active.
 pub(super) struct Pool {
-    shared: Arc<Shared>,
-    workers: Vec<Worker>,
+    threads: Vec<Service<Arc<Shared>>>,
 }
 
-/// A way to give the pool work.
+/// A way to give the pool work, for one activation of the device.
 #[derive(Clone)]
 pub(super) struct PoolHandle(Arc<Shared>);
 
@@ -72,46 +71,45 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// The host denies a thread.
-    pub(super) fn start(
-        name: &str,
-        share: &Arc<Share>,
-        server: &Arc<Server>,
-        interrupt: &Arc<Interrupt>,
-    ) -> io::Result<Self> {
-        let mut pool = Self {
-            shared: Arc::new(Shared {
-                state: Mutex::default(),
-                ready: Condvar::new(),
-                server: Arc::clone(server),
-                interrupt: Arc::clone(interrupt),
-            }),
-            workers: Vec::new(),
+    /// The host denies a descriptor or thread.
+    pub(super) fn new(name: &str, share: &Arc<Share>, threads: &Threads) -> io::Result<Self> {
+        let start = |index| {
+            let share = Arc::clone(share);
+            Service::spawn(threads, &format!("{name}-pool{index}"), move |_| {
+                host::enter(&share.descriptors)?;
+                let serve = |shared: Arc<Shared>, _: &Stop| shared.work();
+                Ok((ThreadKind::SharePool, serve))
+            })
         };
-        for index in 0..THREADS {
-            let (shared, share) = (Arc::clone(&pool.shared), Arc::clone(share));
-            let worker = Worker::spawn(&format!("{name}-pool{index}"), move |_| {
-                if let Err(errno) = host::enter(&share.descriptors) {
-                    let error = io::Error::from(errno);
-                    shared.interrupt.fail(&format_args!("unshare: {error}"));
-                }
-                shared.work();
-            });
-            pool.workers.push(worker?);
+        Ok(Self {
+            threads: (0..THREADS).map(start).collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Has the threads serve `server` from now on.
+    pub(super) fn start(&self, server: &Arc<Server>, interrupt: &Arc<Interrupt>) -> PoolHandle {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            ready: Condvar::new(),
+            server: Arc::clone(server),
+            interrupt: Arc::clone(interrupt),
+        });
+        for thread in &self.threads {
+            thread.assign(Arc::clone(&shared));
         }
-        Ok(pool)
+        PoolHandle(shared)
     }
 
-    pub(super) fn handle(&self) -> PoolHandle {
-        PoolHandle(Arc::clone(&self.shared))
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        self.shared.lock().is_stopping = true;
-        self.shared.ready.notify_all();
-        self.workers.clear();
+    /// Answers all jobs that `handle` was given, who waits for a lock by EINTR, and lets the threads
+    /// sleep. Nobody may give it more.
+    pub(super) fn stop(&self, handle: &PoolHandle) {
+        handle.0.lock().is_stopping = true;
+        handle.0.ready.notify_all();
+        for thread in &self.threads {
+            thread.recall();
+        }
+        // Nobody may have begun to work yet.
+        handle.0.work();
     }
 }
 

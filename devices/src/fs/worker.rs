@@ -18,7 +18,7 @@ use super::server::{Outcome, Server, Transfer, TransferKind, transfer_arguments}
 use crate::chain::{advance, to_iovecs, total};
 use crate::engine::{Completion, Engine, EngineKind, Uring, Vectored};
 use crate::poll::Spin;
-use crate::{Buffers, QueueError, Stop};
+use crate::{Buffers, QueueError, Stop, ThreadKind};
 
 /// How long to look for work before sleeping.
 const SPIN: Duration = Duration::from_micros(50);
@@ -31,14 +31,15 @@ const RETRIES: u8 = 16;
 
 type QueueResult<T> = std::result::Result<T, QueueError>;
 
-/// What a worker serves.
+/// What a worker serves from the device's activation to its reset.
 pub(super) struct Work {
-    pub(super) name: String,
     pub(super) queues: Vec<SharedQueue>,
     pub(super) server: Arc<Server>,
     pub(super) pool: PoolHandle,
-    pub(super) engine: EngineKind,
 }
+
+/// What serves one activation after the other, on the thread that it was made on.
+pub(super) type Serve = Box<dyn FnMut(Work, &Stop)>;
 
 /// A transfer under way.
 struct Slot {
@@ -52,38 +53,59 @@ struct Slot {
     retries: u8,
 }
 
+/// Makes what serves queues of the share `tag` on the calling thread.
+///
+/// # Errors
+///
+/// The host denies the engine.
+pub(super) fn prepare(
+    tag: &str,
+    kind: EngineKind,
+    stop: &Stop,
+) -> std::io::Result<(ThreadKind, Serve)> {
+    if kind == EngineKind::Auto {
+        match Uring::new(stop.event()) {
+            Ok(engine) => return Ok((ThreadKind::Share, serve_by(engine))),
+            Err(error) => {
+                log::warn!("{tag}: no io_uring on this host ({error}); using preadv and pwritev");
+            }
+        }
+    }
+    let engine = Vectored::new(stop.event())?;
+    Ok((ThreadKind::Share, serve_by(engine)))
+}
+
+fn serve_by(mut engine: impl Engine + 'static) -> Serve {
+    Box::new(move |work, stop| {
+        let Some(first) = work.queues.first() else {
+            return;
+        };
+        let interrupt = Arc::clone(first.lock().interrupt());
+        if let Err(error) = serve(work, &mut engine, stop) {
+            interrupt.fail(&error);
+        }
+    })
+}
+
 /// Serves the queues until told to stop; then no transfer is under way, and all requests that were
 /// taken have been answered or given to the pool.
 ///
 /// # Errors
 ///
 /// The guest broke the protocol, or the host fails in a way that leaves no way on.
-pub(super) fn serve(work: Work, stop: &Stop) -> QueueResult<()> {
-    let doorbells = || {
-        let queues = work.queues.iter();
-        queues
-            .map(|queue| queue.lock().doorbell().try_clone())
-            .collect::<std::io::Result<Vec<_>>>()
-    };
-    let uring = match work.engine {
-        EngineKind::Auto => Some(Uring::new(doorbells()?, stop.event())),
-        EngineKind::Vectored => None,
-    };
-    match uring {
-        Some(Ok(engine)) => return Dispatcher::new(work, engine).run(stop),
-        Some(Err(error)) => {
-            let name = &work.name;
-            log::warn!("{name}: no io_uring on this host ({error}); using preadv and pwritev");
-        }
-        None => (),
-    }
-    let engine = Vectored::new(doorbells()?, stop.event().try_clone()?);
-    Dispatcher::new(work, engine).run(stop)
+fn serve<E: Engine>(work: Work, engine: &mut E, stop: &Stop) -> QueueResult<()> {
+    let queues = work.queues.iter();
+    let doorbells = queues.map(|queue| queue.lock().doorbell().try_clone());
+    engine.attach(doorbells.collect::<std::io::Result<_>>()?);
+    let mut dispatcher = Dispatcher::new(work, engine);
+    let result = dispatcher.run(stop);
+    dispatcher.engine.detach()?;
+    result
 }
 
-struct Dispatcher<E> {
+struct Dispatcher<'a, E> {
     work: Work,
-    engine: E,
+    engine: &'a mut E,
     slots: Vec<Slot>,
     free: Vec<u16>,
     buffers: Buffers,
@@ -91,8 +113,8 @@ struct Dispatcher<E> {
     reply: Reply,
 }
 
-impl<E: Engine> Dispatcher<E> {
-    fn new(work: Work, engine: E) -> Self {
+impl<'a, E: Engine> Dispatcher<'a, E> {
+    fn new(work: Work, engine: &'a mut E) -> Self {
         let slot = || Slot {
             queue: 0,
             buffers: Buffers::default(),
@@ -113,7 +135,7 @@ impl<E: Engine> Dispatcher<E> {
         }
     }
 
-    fn run(mut self, stop: &Stop) -> QueueResult<()> {
+    fn run(&mut self, stop: &Stop) -> QueueResult<()> {
         let result = self.serve(stop).and_then(|()| self.finish());
         // After an error, too, the host must be done with guest memory before the worker ends.
         while self.in_flight() {
