@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ringlet_abi::ProcessSpec;
 use ringlet_devices::block::Access;
+use ringlet_devices::fs::Cache;
 
 use crate::debug::Address;
 
@@ -14,6 +15,17 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// Whether the guest may write.
     pub access: Access,
+}
+
+/// A directory or file of the host that the guest sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareConfig {
+    /// The directory or file.
+    pub path: PathBuf,
+    /// Whether the guest may change it.
+    pub is_writable: bool,
+    /// How long the guest may rely on what it has read.
+    pub cache: Cache,
 }
 
 /// Everything that makes one VM differ from another.
@@ -27,8 +39,12 @@ pub struct Config {
     pub disks: Vec<DiskConfig>,
     /// The guest kernel.
     pub kernel: PathBuf,
-    /// The root file system image.
+    /// Directories and files that are shared, in the order of their tags.
+    pub shares: Vec<ShareConfig>,
+    /// The root file system: an archive, an image or a directory.
     pub rootfs: PathBuf,
+    /// Whether that is an archive, which is unpacked in guest memory.
+    pub is_rootfs_archive: bool,
     /// The kernel's `mode=` parameter.
     pub mode: String,
     /// The kernel's `loglevel=` parameter.

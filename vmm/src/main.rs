@@ -1,6 +1,7 @@
 //! The `ringlet` command.
 
 use std::mem::ManuallyDrop;
+use std::os::unix::ffi::OsStrExt;
 use std::process::exit;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,8 +10,10 @@ use clap::{CommandFactory, Parser};
 use ringlet_abi::ProcessSpec;
 use ringlet_vmm::accel::{Accelerator, NoAccelerator};
 use ringlet_vmm::cli::{self, Cli, Command, RunArgs};
+use ringlet_vmm::environment::{self, EnvFileError};
 use ringlet_vmm::images::{self, NoImage};
 use ringlet_vmm::lifecycle::{RunError, VirtualMachine};
+use ringlet_vmm::mounts::{self, MountError, RootOption};
 use ringlet_vmm::outcome::{STATUS_ERROR, single_line};
 use ringlet_vmm::signals::Signals;
 use ringlet_vmm::terminal::{self, RawMode};
@@ -21,6 +24,10 @@ use ringlet_vmm::{BuildError, Config, Timeline, logger, qemu};
 enum Error {
     #[error(transparent)]
     Image(#[from] NoImage),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    EnvFile(#[from] EnvFileError),
     #[error(transparent)]
     Accelerator(#[from] NoAccelerator),
     #[error(transparent)]
@@ -101,12 +108,26 @@ fn config(args: &RunArgs) -> Result<Config, Error> {
     let variable = |name: &str| std::env::var_os(name);
     let terminals = terminal::streams();
     let on_terminal = terminals.contains(0) || terminals.contains(1);
+    let root = match &args.rootfs {
+        Some(rootfs) => RootOption::parse(rootfs),
+        None => RootOption::parse(images::ROOTFS.find(None, variable, &exe)?.as_os_str()),
+    };
+    let plan = mounts::plan(&root, &args.volumes, &args.tmpfs, args.disks.len())?;
+    let mut env = Vec::new();
+    for file in &args.env_file {
+        env.append(&mut environment::read_file(file)?);
+    }
+    env.extend_from_slice(&args.env);
+    let host: Vec<_> = std::env::vars_os().collect();
+    let bytes = |path: &std::path::Path| path.as_os_str().as_bytes().to_vec();
     Ok(Config {
         cpus: args.cpus,
         memory: args.mem,
-        disks: args.disks.clone(),
+        disks: args.disks.iter().cloned().chain(plan.disks).collect(),
+        shares: plan.shares,
         kernel: images::KERNEL.find(args.kernel.as_deref(), variable, &exe)?,
-        rootfs: images::ROOTFS.find(args.rootfs.as_deref(), variable, &exe)?,
+        rootfs: root.path,
+        is_rootfs_archive: plan.is_root_archive,
         mode: cli::value_name(&args.mode),
         kernel_log: cli::value_name(&args.kernel_log),
         append: args.append.clone(),
@@ -115,12 +136,16 @@ fn config(args: &RunArgs) -> Result<Config, Error> {
             args: args
                 .command
                 .iter()
-                .map(|arg| std::os::unix::ffi::OsStrExt::as_bytes(arg.as_os_str()).to_vec())
+                .map(|arg| arg.as_bytes().to_vec())
                 .collect(),
-            env: cli::environment(&args.env, on_terminal, |name| std::env::var_os(name)),
+            env: environment::environment(&env, on_terminal, &host),
             terminals,
             size: terminal::size(),
-            ..ProcessSpec::default()
+            working_directory: args.workdir.as_deref().map(bytes).unwrap_or_default(),
+            user: args.user,
+            host_name: args.hostname.clone().unwrap_or_default().into_bytes(),
+            read_only_root: args.read_only,
+            mounts: plan.mounts,
         },
     })
 }

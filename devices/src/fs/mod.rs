@@ -8,6 +8,8 @@
 //! [`host`] resolves these so that nothing outside of what is shared is reached, and [`nodes`] and
 //! [`handles`] bound what it can make the host keep.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod handles;
 mod host;
 mod identity;
@@ -157,3 +159,6 @@ impl Drop for Fs {
         self.reset();
     }
 }
+
+#[cfg(test)]
+mod tests;

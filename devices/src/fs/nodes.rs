@@ -663,16 +663,16 @@ mod tests {
     #[test]
     fn a_chain_that_the_host_has_closed_ends() {
         let dir = TempDir::new().unwrap();
-        let nodes = nodes(&dir, 1);
+        let nodes = nodes(&dir, 3);
         fs::create_dir_all(dir.as_path().join("a/b")).unwrap();
         let a = look_up(&nodes, 1, c"a").unwrap();
         let b = look_up(&nodes, a, c"b").unwrap();
         fs::rename(dir.as_path().join("a/b"), dir.as_path().join("b")).unwrap();
         fs::rename(dir.as_path().join("a"), dir.as_path().join("b/a")).unwrap();
         assert_eq!(look_up(&nodes, b, c"a"), Ok(a));
-        fs::write(dir.as_path().join("c"), "").unwrap();
-        for _ in 0..6 {
-            look_up(&nodes, 1, c"c").unwrap();
+        for number in 0..10 {
+            fs::write(dir.as_path().join(number.to_string()), "").unwrap();
+            look_up(&nodes, 1, &name(number)).unwrap();
         }
         assert_eq!(nodes.find(a, Wait::Yes).err(), Some(Errno::STALE));
     }

@@ -7,15 +7,17 @@ use ringlet_abi::Footer;
 
 use crate::memory::memory_file;
 
-/// A file in memory with the first `size` bytes of `image` and, behind it as [`Footer`] says, the
+/// A file in memory with the first `size` bytes of `image`, if there is one, and, behind it as [`Footer`] says, the
 /// encoded `process`.
 ///
 /// # Errors
 ///
 /// Those of memfd_create(2), read(2) and write(2).
-pub(super) fn make(image: &File, size: u64, process: &[u8]) -> io::Result<File> {
+pub(super) fn make(image: Option<&File>, size: u64, process: &[u8]) -> io::Result<File> {
     let mut file = memory_file(c"ringlet-initrd")?;
-    io::copy(&mut image.take(size), &mut file)?;
+    if let Some(image) = image {
+        io::copy(&mut image.take(size), &mut file)?;
+    }
     let footer = Footer { initramfs: size };
     file.seek(SeekFrom::Start(footer.process()))?;
     file.write_all(process)?;
@@ -33,7 +35,7 @@ mod tests {
         let mut image = TempFile::new().unwrap().into_file();
         image.write_all(&[7; 5000]).unwrap();
         image.rewind().unwrap();
-        let mut file = make(&image, 5000, b"process").unwrap();
+        let mut file = make(Some(&image), 5000, b"process").unwrap();
         let mut bytes = Vec::new();
         file.rewind().unwrap();
         file.read_to_end(&mut bytes).unwrap();

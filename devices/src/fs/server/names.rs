@@ -109,7 +109,8 @@ impl Server {
             return Ok(None);
         }
         let identity = self.share.identity;
-        (identity.stored_uid(uid)?, identity.stored_gid(gid)?);
+        identity.stored_uid(uid)?;
+        identity.stored_gid(gid)?;
         let status = host::status(&directory.fd)?;
         let gid = match u32::from(status.stx_mode) & Mode::SGID.as_raw_mode() {
             0 => gid,
