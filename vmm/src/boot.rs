@@ -167,6 +167,12 @@ fn memory_map(size: u64) -> Vec<hvm_memmap_table_entry> {
         .collect()
 }
 
+/// What is in a module.
+enum Contents<'a> {
+    File(&'a File),
+    Bytes(&'a [u8]),
+}
+
 /// Puts the modules at the top of low RAM, each at the start of a page.
 fn write_modules(
     memory: &GuestMemoryMmap,
@@ -176,20 +182,25 @@ fn write_modules(
     let process = config.process.encode()?;
     let image = open_rootfs(config)?;
     let mut modules = Vec::new();
-    if let Some((_, size)) = &image {
-        modules.push((MODULE_INITRAMFS, *size));
+    if let Some((file, size)) = &image {
+        modules.push((MODULE_INITRAMFS, *size, Contents::File(file)));
     }
-    modules.push((MODULE_PROCESS, process.len() as u64));
-    let places = place_modules(config, kernel, modules.iter().map(|(_, size)| *size))?;
+    if !config.layer.is_empty() {
+        let contents = Contents::Bytes(&config.layer);
+        modules.push((MODULE_INITRAMFS, config.layer.len() as u64, contents));
+    }
+    let contents = Contents::Bytes(&process);
+    modules.push((MODULE_PROCESS, process.len() as u64, contents));
+    let places = place_modules(config, kernel, modules.iter().map(|(_, size, _)| *size))?;
 
     let mut at = MODULE_CMDLINES;
     let mut entries = Vec::new();
-    for ((name, size), paddr) in modules.into_iter().zip(places) {
-        match &image {
-            Some((file, _)) if name == MODULE_INITRAMFS => {
+    for ((name, size, contents), paddr) in modules.into_iter().zip(places) {
+        match contents {
+            Contents::File(file) => {
                 memory::map_file(memory, GuestAddress(paddr), file, size as usize)?;
             }
-            _ => memory.write_slice(&process, GuestAddress(paddr))?,
+            Contents::Bytes(bytes) => memory.write_slice(bytes, GuestAddress(paddr))?,
         }
         memory.write_slice(name.as_bytes(), GuestAddress(at))?;
         memory.write_obj(0_u8, GuestAddress(at + name.len() as u64))?;
@@ -204,7 +215,7 @@ fn write_modules(
     Ok(entries)
 }
 
-/// Where modules of these sizes go, the archive first.
+/// Where modules of these sizes go, the archives first.
 ///
 /// # Errors
 ///
@@ -218,7 +229,7 @@ pub(crate) fn place_modules(
     let mut image = 0;
     let mut places = Vec::new();
     for size in sizes {
-        image = size.max(image);
+        image += size;
         let start = end.checked_sub(size).map(|start| start / PAGE * PAGE);
         end = start
             .filter(|start| *start >= kernel.end)

@@ -60,6 +60,7 @@ Examples:
   ringlet run -- /bin/echo hello
   ringlet run --disk image.raw,ro -- uring-sha256 /dev/vda
   tar c . | ringlet run --mem 1G -- sha256sum
+  ringlet run ./my-program
   ringlet run --rootfs / -v \"$PWD\" -w \"$PWD\" -- make test";
 
 /// Arguments of `ringlet run`.
@@ -149,7 +150,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "[HOST:]PORT|PATH", value_parser = Address::parse)]
     pub gdb: Option<Address>,
 
-    /// The program, looked up in the root file system, and its arguments
+    /// The program, looked up in the root file system, and its arguments. One with a slash that is not
+    /// there is the host's: it is laid over the root file system in guest memory, with the libraries
+    /// that it needs
     #[arg(
         required = true,
         value_names = ["PROGRAM", "ARG"],

@@ -45,6 +45,8 @@ pub struct Config {
     pub rootfs: PathBuf,
     /// Whether that is an archive, which is unpacked in guest memory.
     pub is_rootfs_archive: bool,
+    /// An archive that is unpacked over the root file system; empty if there is none.
+    pub layer: Vec<u8>,
     /// The kernel's `mode=` parameter.
     pub mode: String,
     /// The kernel's `loglevel=` parameter.

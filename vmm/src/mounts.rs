@@ -324,6 +324,12 @@ impl Plan {
         Ok(())
     }
 
+    /// How the root is mounted; `None` for an archive.
+    pub fn root_access(&self) -> Option<MountAccess> {
+        let root = self.mounts.first().filter(|mount| mount.target == b"/");
+        root.map(|root| root.access)
+    }
+
     /// Where the host's directory `host` is in the guest, if it is mounted.
     pub fn guest_path(&self, host: &Path) -> Option<PathBuf> {
         let of_share = |mount: &Mount| match &mount.source {

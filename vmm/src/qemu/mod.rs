@@ -147,10 +147,10 @@ fn check_images(config: &Config) -> Result<(File, LoadedKernel), BuildError> {
     let named = |cause| builder::name_rootfs(config, cause);
     let image = boot::open_rootfs(config).map_err(named)?;
     let size = image.as_ref().map_or(0, |(_, size)| *size);
-    let sizes = [size, process.len() as u64].into_iter();
-    boot::place_modules(config, &kernel, sizes).map_err(named)?;
-    let image = image.as_ref().map(|(file, _)| file);
-    Ok((initrd::make(image, size, &process)?, kernel))
+    let sizes = [size, config.layer.len() as u64, process.len() as u64];
+    boot::place_modules(config, &kernel, sizes.into_iter()).map_err(named)?;
+    let image = image.as_ref().map(|(file, size)| (file, *size));
+    Ok((initrd::make(image, &config.layer, &process)?, kernel))
 }
 
 impl VirtualMachine for QemuVm {

@@ -1,6 +1,7 @@
 //! The device driven as a guest would, well-behaved and hostile.
 
 mod hostile;
+mod linux;
 mod locks;
 mod operations;
 
