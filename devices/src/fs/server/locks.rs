@@ -23,6 +23,14 @@ struct Holder {
     _charge: Charge,
 }
 
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // A process that is just being started may have the descriptor for a moment, and so the locks.
+        let all = Range { start: 0, len: 0 };
+        let _ = host::set_lock(&self.fd, libc::F_UNLCK as u32, all);
+    }
+}
+
 /// The holders by node and owner.
 #[derive(Default)]
 pub(super) struct Locks {
