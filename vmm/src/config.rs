@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ringlet_abi::ProcessSpec;
-use ringlet_devices::block::Access;
+use ringlet_devices::block::{Access, Limits};
 use ringlet_devices::fs::Cache;
 
 use crate::debug::Address;
@@ -15,6 +15,8 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// Whether the guest may write.
     pub access: Access,
+    /// What it may ask for in a second.
+    pub limits: Limits,
 }
 
 /// A directory or file of the host that the guest sees.
@@ -55,6 +57,8 @@ pub struct Config {
     pub append: String,
     /// Where a debugger can connect, if one may: the VM waits for it.
     pub gdb: Option<Address>,
+    /// It may be an address that other machines reach.
+    pub gdb_insecure: bool,
     /// The program to start.
     pub process: ProcessSpec,
 }

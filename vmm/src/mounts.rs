@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use ringlet_abi::{Mount, MountAccess, MountSource};
-use ringlet_devices::block::Access;
+use ringlet_devices::block::{Access, Limits};
 use ringlet_devices::fs::Cache;
 
 use crate::builder::disk_name;
@@ -303,6 +303,7 @@ impl Plan {
                 self.disks.push(DiskConfig {
                     path: host.to_owned(),
                     access: Access::ReadOnly,
+                    limits: Limits::default(),
                 });
                 MountSource::Image { name }
             }

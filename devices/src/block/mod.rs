@@ -5,6 +5,7 @@
 
 mod disk;
 mod request;
+mod throttle;
 mod worker;
 
 use std::io;
@@ -18,6 +19,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 pub use crate::engine::{EngineKind, has_io_uring, has_restrictions};
 pub use disk::{Access, Disk, DiskError};
+pub use throttle::Limits;
 
 use crate::device::read_config_bytes;
 use crate::{Activation, Service, Stop, Threads, VirtioDevice};
@@ -48,17 +50,22 @@ pub struct Block {
 
 impl Block {
     /// The device `name` (also its serial, of which the driver sees 20 bytes) for `disk`, with the
-    /// thread that serves it.
+    /// thread that serves it and what the guest may ask of it.
     ///
     /// # Errors
     ///
     /// The host denies a descriptor or thread. That it denies the engine is told by
     /// [`Threads::await_confined`].
-    pub fn new(name: &str, disk: Disk, engine: EngineKind, threads: &Threads) -> io::Result<Self> {
+    pub fn new(
+        name: &str,
+        disk: Disk,
+        (engine, limits): (EngineKind, Limits),
+        threads: &Threads,
+    ) -> io::Result<Self> {
         let config = config(&disk);
         let access = disk.access();
         let (disk, serial) = (Arc::new(disk), name.to_owned());
-        let prepare = move |stop: &Stop| worker::prepare(disk, engine, serial, stop);
+        let prepare = move |stop: &Stop| worker::prepare(disk, (engine, limits), serial, stop);
         Ok(Self {
             name: name.to_owned(),
             access,

@@ -16,7 +16,7 @@ use super::protocol::{IN_HEADER, MAX_ARGUMENTS, OUT_HEADER, Reply, Request, Resu
 use super::ring::{SharedQueue, room, window};
 use super::server::{Outcome, Server, Transfer, TransferKind, transfer_arguments};
 use crate::chain::{advance, to_iovecs, total};
-use crate::engine::{Completion, Engine, EngineKind, Uring, Vectored};
+use crate::engine::{Completion, Engine, EngineKind, Pool, Uring};
 use crate::poll::Spin;
 use crate::{Buffers, QueueError, Stop, ThreadKind};
 
@@ -67,12 +67,12 @@ pub(super) fn prepare(
         match Uring::new(stop.event()) {
             Ok(engine) => return Ok((ThreadKind::Share, serve_by(engine))),
             Err(error) => {
-                log::warn!("{tag}: no io_uring on this host ({error}); using preadv and pwritev");
+                log::warn!("{tag}: no io_uring on this host ({error}); using threads");
             }
         }
     }
-    let engine = Vectored::new(stop.event())?;
-    Ok((ThreadKind::Share, serve_by(engine)))
+    let engine = Pool::new(stop.event())?;
+    Ok((ThreadKind::ShareThreads, serve_by(engine)))
 }
 
 fn serve_by(mut engine: impl Engine + 'static) -> Serve {
@@ -139,7 +139,7 @@ impl<'a, E: Engine> Dispatcher<'a, E> {
         let result = self.serve(stop).and_then(|()| self.finish());
         // After an error, too, the host must be done with guest memory before the worker ends.
         while self.in_flight() {
-            if let Err(error) = self.engine.flush().and_then(|()| self.engine.wait()) {
+            if let Err(error) = self.engine.flush().and_then(|()| self.engine.wait(None)) {
                 // Nothing can be known of the transfers any more: better to end than to let them
                 // write into memory that has another use.
                 log::error!("host I/O does not end: {error}");
@@ -188,7 +188,7 @@ impl<'a, E: Engine> Dispatcher<'a, E> {
                 self.complete(completion)?;
             }
             if self.in_flight() {
-                self.engine.wait()?;
+                self.engine.wait(None)?;
             }
         }
         self.announce()
@@ -214,7 +214,7 @@ impl<'a, E: Engine> Dispatcher<'a, E> {
                 }
             }
         }
-        self.engine.wait()?;
+        self.engine.wait(None)?;
         self.disable_notifications()
     }
 

@@ -258,7 +258,7 @@ fn programs_see_what_they_see_on_the_host() {
     for (cache, engine) in [
         (Cache::Auto, EngineKind::Auto),
         (Cache::None, EngineKind::Auto),
-        (Cache::Always, EngineKind::Vectored),
+        (Cache::Always, EngineKind::Threads),
     ] {
         let Some(mount) = Mount::new(cache, engine) else {
             eprintln!("this process may not mount; nothing was compared");

@@ -20,7 +20,7 @@ use crate::testing::{BUFFERS, Buffer, DEADLINE, Driver, MEMORY_SIZE};
 const ARGUMENTS: u64 = BUFFERS;
 const REPLY: u64 = BUFFERS + 0x10_0000;
 const DATA: u64 = BUFFERS + 0x20_0000;
-const ENGINES: [EngineKind; 2] = [EngineKind::Auto, EngineKind::Vectored];
+const ENGINES: [EngineKind; 2] = [EngineKind::Auto, EngineKind::Threads];
 
 /// A limit that no test but those of limits reaches.
 const LIMITS: DescriptorLimits = DescriptorLimits {
