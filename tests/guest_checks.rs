@@ -1,5 +1,5 @@
-//! `syscall-test`, `uring-test`, `thread-test` and `stress` in the guest, and on the host where that
-//! is a Linux 6.18: each of their named checks is a test.
+//! `syscall-test`, `uring-test`, `thread-test`, `signal-test` and `stress` in the guest, and on the host
+//! where that is a Linux 6.18: each of their named checks is a test.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -9,10 +9,11 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use ringlet_tests::{Artifacts, Disk, LoopDevice, Output, Ringlet, machine_options};
 
 /// The programs, and options of their own.
-const PROGRAMS: [(&str, &[&str]); 4] = [
+const PROGRAMS: [(&str, &[&str]); 5] = [
     ("syscall-test", &[]),
     ("uring-test", &[]),
     ("thread-test", &[]),
+    ("signal-test", &[]),
     ("stress", &["--seconds", "0.25"]),
 ];
 const DISK_SIZE: usize = 32 << 20;

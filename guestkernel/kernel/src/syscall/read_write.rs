@@ -5,7 +5,7 @@ use crate::error::{Errno, Result};
 use crate::fs::{self, OpenFile, OpenFlags};
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::{IoBuffer, MAX_COUNT, UserRange, read_iovecs};
-use crate::process::{Signal, Thread};
+use crate::process::Thread;
 use linux_raw_sys::general as raw;
 
 /// Does a read or write. One that may wait for ever ends at a signal, and one to nobody sends
@@ -21,7 +21,7 @@ async fn transfer(thread: &Thread, file: &OpenFile, mut io: Io) -> Result<u64> {
     };
     let is_broken = io.direction == Direction::Write && result == Err(Errno::EPIPE);
     if is_broken && !io.flags.contains(IoFlags::NO_SIGNAL) {
-        thread.process.signal_thread(thread.tid, Signal::SIGPIPE);
+        thread.send_broken_pipe();
     }
     result.map(|count| count as u64)
 }
@@ -201,7 +201,7 @@ async fn copy(
     let copying = fs::copy(from, to, count);
     let result = thread.until_signal(copying).await?;
     if result == Err(Errno::EPIPE) {
-        thread.process.signal_thread(thread.tid, Signal::SIGPIPE);
+        thread.send_broken_pipe();
     }
     result
 }
