@@ -18,7 +18,7 @@ pub use write_ticket::WriteTicket;
 
 use super::block::{BlockDevice, BlockOp, SECTOR, Sectors};
 use crate::error::{Errno, Result};
-use crate::fs::{Answer, BoxFuture, DeviceNumber, FileOps, FileType, Stat};
+use crate::file::{Answer, BoxFuture, DeviceNumber, FileOps, FileType, Stat};
 use crate::io::{Direction, InFlight, Io, IoFlags};
 use crate::mm::{AddressSpace, IoBuffer};
 use alloc::boxed::Box;
@@ -294,21 +294,25 @@ impl FileOps for BlockFile {
         result
     }
 
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat {
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(Stat {
             mode: FileType::BlockDevice as u32 | 0o600,
             special: self.number,
             block_size: PAGE_SIZE as u32,
             ..Stat::anonymous()
-        })
+        }))
     }
 
     fn is_seekable(&self) -> bool {
         true
     }
 
-    fn size(&self) -> Result<u64> {
-        Ok(self.device.size())
+    fn size(&self) -> Answer<'_, u64> {
+        Answer::ready(Ok(self.device.size()))
+    }
+
+    fn has_size(&self) -> bool {
+        true
     }
 
     fn has_fixed_size(&self) -> bool {

@@ -1,8 +1,10 @@
 //! A standard stream that is no terminal: a pipe to the outside.
 
-use super::{BoxFuture, DeviceNumber, FileOps, FileType, Readiness, Stat, Timestamp};
-use crate::drivers::Batch;
+use super::{
+    Answer, BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, Timestamp,
+};
 use crate::error::{Errno, Result};
+use crate::executor::Batch;
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::AddressSpace;
 use alloc::boxed::Box;
@@ -12,25 +14,6 @@ use linux_raw_sys::ioctl;
 
 /// Bytes that are copied at a time between a program and the stream.
 const CHUNK: usize = 4096;
-
-/// A stream of bytes to or from the outside, such as a console port.
-pub trait ByteStream: Send + Sync {
-    /// Bytes that have come in, at most as many as `out` holds; 0 at the end, or if `out` is
-    /// empty.
-    fn poll_read(&self, out: &mut [u8], context: &mut Context<'_>) -> Poll<Result<usize>>;
-
-    /// Sends some of `bytes`: how many. `EPIPE` if nobody will take them.
-    fn poll_write(&self, bytes: &[u8], context: &mut Context<'_>) -> Poll<Result<usize>>;
-
-    /// Ready when everything that was written has left.
-    fn poll_flush(&self, context: &mut Context<'_>) -> Poll<()>;
-
-    /// Bytes that can be read without waiting.
-    fn available(&self) -> usize;
-
-    /// What it is ready for, as [`FileOps::poll_ready`] tells it.
-    fn poll_ready(&self, interest: Readiness, context: &mut Context<'_>) -> Readiness;
-}
 
 /// The file that a stream is.
 pub struct StreamFile {
@@ -59,8 +42,7 @@ impl StreamFile {
             let count = match io.buffer.fill_zeros(io.done, ready) {
                 Ok(0) => count,
                 Ok(writable) => writable,
-                Err(_) if io.done > 0 => break,
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(io.cut_short(error)),
             };
             match self.stream.poll_read(&mut bytes[..count], context) {
                 Poll::Ready(Ok(0)) => break,
@@ -85,8 +67,7 @@ impl StreamFile {
             let count = bytes.len().min(io.buffer.len() - io.done);
             let count = match io.buffer.take(io.done, &mut bytes[..count]) {
                 Ok(count) => count,
-                Err(_) if io.done > 0 => break,
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(io.cut_short(error)),
             };
             match self.stream.poll_write(&bytes[..count], context) {
                 Poll::Ready(Ok(written)) => io.done += written,
@@ -109,8 +90,8 @@ impl FileOps for StreamFile {
         }
     }
 
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat {
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(Stat {
             device: DeviceNumber::new(0, 14),
             inode: self.number,
             mode: FileType::Fifo as u32 | 0o600,
@@ -120,7 +101,7 @@ impl FileOps for StreamFile {
             modified: self.opened,
             changed: self.opened,
             ..Stat::default()
-        })
+        }))
     }
 
     fn ioctl<'a>(

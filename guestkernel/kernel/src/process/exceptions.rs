@@ -39,12 +39,21 @@ const MXCSR_MASKS: u32 = 7;
 
 impl Thread {
     /// Makes the page usable that the program has faulted on, or tells it that this cannot be.
-    pub(crate) fn page_fault(&mut self, fault: PageFault) {
-        let (signal, code) = match self.process.space.fault(fault) {
+    pub(crate) async fn page_fault(&mut self, fault: PageFault) {
+        let space = &self.process.space;
+        let mut result = space.fault(fault);
+        if result == Err(FaultError::Absent) {
+            let waiting = space.fault_waiting(fault);
+            match self.process.until_ending(&self.state, true, waiting).await {
+                Some(brought) => result = brought,
+                None => return,
+            }
+        }
+        let (signal, code) = match result {
             Ok(()) => return,
             Err(FaultError::NotMapped) => (Signal::SIGSEGV, raw::SEGV_MAPERR),
             Err(FaultError::Denied) => (Signal::SIGSEGV, raw::SEGV_ACCERR),
-            Err(FaultError::NoPage) => (Signal::SIGBUS, raw::BUS_ADRERR),
+            Err(FaultError::NoPage | FaultError::Absent) => (Signal::SIGBUS, raw::BUS_ADRERR),
             // That has ended the process.
             Err(FaultError::OutOfMemory) => return,
         };

@@ -171,7 +171,7 @@ fn read_deadline(space: &AddressSpace, address: u64) -> Result<Option<u64>> {
 
 /// Stores the time that was left until `deadline` at `address`, and gives the result of the call. As on
 /// Linux, a time that cannot be stored is no error, but then the call is not made again.
-fn with_time_left(
+async fn with_time_left(
     space: &AddressSpace,
     (address, unit): (u64, u64),
     deadline: Option<u64>,
@@ -182,9 +182,12 @@ fn with_time_left(
     };
     let left = deadline.saturating_sub(clock::monotonic());
     let second = 1_000_000_000;
-    let stored = space
-        .write_value(address, &(left / second))
-        .and_then(|()| space.write_value(address.wrapping_add(8), &(left % second / unit)));
+    let parts = [left / second, left % second / unit];
+    let store = |part: usize| {
+        let at = address.wrapping_add(part as u64 * 8);
+        space.write_value(at, &parts[part])
+    };
+    let stored = space.retry(|| store(0).and_then(|()| store(1))).await;
     match (stored, result) {
         (Err(_), Err(Errno::ERESTARTNOHAND)) => Err(Errno::EINTR),
         (_, result) => result,
@@ -197,7 +200,7 @@ pub(super) async fn ppoll(thread: &mut Thread, args: Args) -> Result<u64> {
     let deadline = read_deadline(space, args.get(2))?;
     let waiting = poll_files(thread, args.get(0), args.uint(1), deadline);
     let result = with_signal_set(thread, (args.get(3), args.size(4)), waiting).await;
-    with_time_left(space, (args.get(2), 1), deadline, result)
+    with_time_left(space, (args.get(2), 1), deadline, result).await
 }
 
 /// The three sets of `select`: the events that each waits for, and those that put a descriptor in
@@ -287,7 +290,7 @@ pub(super) async fn select(thread: &mut Thread, args: Args) -> Result<u64> {
         }
     };
     let result = select_files(thread, args.int(0), [read, write, except], deadline).await;
-    with_time_left(space, (timeout, MICROSECOND), deadline, result)
+    with_time_left(space, (timeout, MICROSECOND), deadline, result).await
 }
 
 pub(super) async fn pselect6(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -305,5 +308,5 @@ pub(super) async fn pselect6(thread: &mut Thread, args: Args) -> Result<u64> {
     };
     let waiting = select_files(thread, args.int(0), [read, write, except], deadline);
     let result = with_signal_set(thread, mask, waiting).await;
-    with_time_left(space, (timeout, 1), deadline, result)
+    with_time_left(space, (timeout, 1), deadline, result).await
 }

@@ -14,6 +14,8 @@ use linux_raw_sys::general as raw;
 
 /// Bytes of `struct sigaction` as the system call has it: handler, flags, restorer, mask.
 const ACTION_WORDS: usize = 4;
+/// Bytes of `stack_t`.
+const STACK_SIZE: usize = 24;
 /// Flags of `rt_sigaction(2)` that are kept; others are dropped, so that a program can tell.
 const ACTION_FLAGS: u64 = (raw::SA_NOCLDSTOP
     | raw::SA_NOCLDWAIT
@@ -58,6 +60,9 @@ pub(super) fn rt_sigaction(thread: &mut Thread, args: Args) -> Result<u64> {
     if new.is_some() && SignalSet::UNBLOCKABLE.contains(signal) {
         return Err(Errno::EINVAL);
     }
+    if new.is_some() && args.get(2) != 0 {
+        space.prepare_write(args.get(2), ACTION_WORDS * 8)?;
+    }
     let old = match new {
         Some(new) => thread.process.set_action(signal, new),
         None => thread.process.action(signal),
@@ -83,6 +88,9 @@ pub(super) fn rt_sigprocmask(thread: &mut Thread, args: Args) -> Result<u64> {
             raw::SIG_SETMASK => set,
             _ => return Err(Errno::EINVAL),
         };
+        if args.get(2) != 0 {
+            process.space.prepare_write(args.get(2), size_of::<u64>())?;
+        }
         process.set_blocked(thread.tid, new);
     }
     if args.get(2) != 0 {
@@ -108,6 +116,9 @@ pub(super) fn sigaltstack(thread: &mut Thread, args: Args) -> Result<u64> {
     let pointer = thread.context.registers.rsp;
     let old = thread.alternate_stack;
     if args.get(0) != 0 {
+        if args.get(1) != 0 {
+            space.prepare_write(args.get(1), STACK_SIZE)?;
+        }
         let new = AlternateStack {
             base: space.read_value(args.get(0))?,
             flags: space.read_value(args.get(0).wrapping_add(8))?,
@@ -116,7 +127,7 @@ pub(super) fn sigaltstack(thread: &mut Thread, args: Args) -> Result<u64> {
         thread.alternate_stack.replace(new, pointer)?;
     }
     if args.get(1) != 0 {
-        let mut bytes = [0; 24];
+        let mut bytes = [0; STACK_SIZE];
         bytes[..8].copy_from_slice(&old.base.to_le_bytes());
         bytes[8..12].copy_from_slice(&old.status(pointer).to_le_bytes());
         bytes[16..].copy_from_slice(&old.size.to_le_bytes());
@@ -126,7 +137,7 @@ pub(super) fn sigaltstack(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) fn rt_sigreturn(thread: &mut Thread, _: Args) -> Result<u64> {
-    Ok(thread.return_from_handler())
+    thread.return_from_handler()
 }
 
 /// The signal to send; 0 only asks whether one could be sent.
@@ -257,7 +268,9 @@ pub(super) async fn rt_sigtimedwait(thread: &mut Thread, args: Args) -> Result<u
         .wait_for_signal(&thread.state, wanted, timeout)
         .await?;
     if args.get(1) != 0 {
-        process.space.write(args.get(1), &info.bytes())?;
+        let bytes = info.bytes();
+        let write = || process.space.write(args.get(1), &bytes);
+        process.space.retry(write).await?;
     }
     Ok(info.signal.number().into())
 }

@@ -194,9 +194,9 @@ pub(super) async fn sleep(thread: &mut Thread, deadline: u64, remaining: u64) ->
         return Ok(0);
     }
     if remaining != 0 {
-        let left = deadline.saturating_sub(clock::monotonic());
+        let left = timespec(deadline.saturating_sub(clock::monotonic()));
         let space = &thread.process.space;
-        space.write_value(remaining, &timespec(left))?;
+        space.retry(|| space.write_value(remaining, &left)).await?;
     }
     thread.restart = Some(Restart::Sleep {
         deadline,

@@ -13,6 +13,8 @@ const EVENT_VALUE: u64 = 0;
 const EVENT_SIGNAL: u64 = 8;
 const EVENT_KIND: u64 = 12;
 const EVENT_THREAD: u64 = 16;
+/// Bytes of `struct itimerspec` and `struct itimerval`.
+const SETTING_SIZE: usize = 32;
 
 fn read_timeval(space: &AddressSpace, address: u64) -> Result<u64> {
     let time: raw::timeval = space.read_value(address)?;
@@ -49,6 +51,9 @@ pub(super) fn setitimer(thread: &mut Thread, args: Args) -> Result<u64> {
             value: read_timeval(space, address.wrapping_add(16))?,
         },
     };
+    if args.get(2) != 0 {
+        space.prepare_write(args.get(2), SETTING_SIZE)?;
+    }
     let before = interval_timer(thread, args.uint(0))?.set(setting);
     if args.get(2) != 0 {
         write_interval(space, args.get(2), before)?;
@@ -113,6 +118,7 @@ pub(super) fn timer_create(thread: &mut Thread, args: Args) -> Result<u64> {
     }
     let notice = read_notice(thread, args.get(1))?;
     let process = &thread.process;
+    process.space.prepare_write(args.get(2), size_of::<i32>())?;
     let is_realtime = matches!(args.uint(0), raw::CLOCK_REALTIME | raw::CLOCK_TAI);
     let id = process.create_timer(clock, is_realtime, notice)?;
     if let Err(error) = process.space.write_value(args.get(2), &id) {
@@ -138,6 +144,9 @@ pub(super) fn timer_settime(thread: &mut Thread, args: Args) -> Result<u64> {
         value: read_timespec(&process.space, args.get(2).wrapping_add(16))?,
     };
     let timer = process.timers.lock().get(args.int(0))?;
+    if args.get(3) != 0 {
+        process.space.prepare_write(args.get(3), SETTING_SIZE)?;
+    }
     let before = timer.get();
     let is_absolute = args.uint(1) & raw::TIMER_ABSTIME != 0;
     let expires = (setting.value > 0).then(|| match is_absolute {

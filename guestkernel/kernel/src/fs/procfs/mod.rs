@@ -2,13 +2,13 @@
 
 mod text;
 
-use super::inode::is_same;
 use super::{
     Answer, DeviceNumber, DirEntry, FileOps, FileSystemInfo, FileType, FsContext, Inode, Mount,
     Namespace, NewNode, OpenFile, OpenFlags, RenameMode, Stat, Timestamp,
 };
 use crate::error::{Errno, Result};
-use crate::fs::file::DirectorySink;
+use crate::file::DirectorySink;
+use crate::file::is_same;
 use crate::io::{Direction, Io};
 use crate::process::Process;
 use alloc::format;
@@ -515,36 +515,51 @@ impl FileOps for TextFile {
         }
         let start = usize::try_from(io.position.unwrap_or(0)).unwrap_or(usize::MAX);
         let rest = self.0.get(start..).unwrap_or_default();
-        let count = rest.len().min(io.buffer.len());
-        Poll::Ready(io.buffer.fill(0, &rest[..count]))
+        let rest = &rest[..rest.len().min(io.buffer.len())];
+        while io.done < rest.len() {
+            match io.buffer.fill(io.done, &rest[io.done..]) {
+                Ok(copied) => io.done += copied,
+                Err(error) => return Poll::Ready(io.cut_short(error)),
+            }
+        }
+        Poll::Ready(Ok(io.done))
     }
 
     fn is_seekable(&self) -> bool {
         true
     }
 
-    fn size(&self) -> Result<u64> {
-        Ok(self.0.len() as u64)
+    fn size(&self) -> Answer<'_, u64> {
+        Answer::ready(Ok(self.0.len() as u64))
+    }
+
+    fn has_size(&self) -> bool {
+        true
     }
 }
 
 /// An open object that is in no file system, reached by the link to its descriptor.
 struct Object(Arc<dyn FileOps>);
 
+impl Object {
+    /// Its attributes: what is in no file system has them at hand.
+    fn attributes(&self) -> Stat {
+        let stat = self.0.stat().now().and_then(Result::ok);
+        stat.unwrap_or_else(Stat::anonymous)
+    }
+}
+
 impl Inode for Object {
     fn file_type(&self) -> FileType {
-        let mode = self.0.stat().map_or(0, |stat| stat.mode);
-        FileType::of_mode(mode).unwrap_or(FileType::Regular)
+        FileType::of_mode(self.attributes().mode).unwrap_or(FileType::Regular)
     }
 
     fn special(&self) -> DeviceNumber {
-        self.0
-            .stat()
-            .map_or(DeviceNumber::default(), |stat| stat.special)
+        self.attributes().special
     }
 
     fn stat(&self) -> Answer<'_, Stat> {
-        Answer::ready(self.0.stat())
+        self.0.stat()
     }
 
     fn open(self: Arc<Self>) -> Answer<'static, Arc<dyn FileOps>> {

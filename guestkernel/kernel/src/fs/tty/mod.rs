@@ -2,7 +2,9 @@
 
 mod line;
 
-use super::{BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, WaitQueue};
+use super::{
+    Answer, BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, WaitQueue,
+};
 use crate::error::{Errno, Result};
 use crate::executor::{Sleep, Urgent, sleep_until};
 use crate::io::{Direction, Io, IoFlags};
@@ -228,6 +230,9 @@ impl Tty {
                 false => Poll::Pending,
             };
         }
+        if wanted > 0 {
+            io.buffer.prepare_fill(0, wanted.min(line.available()))?;
+        }
         let bytes = line.take(wanted);
         drop(line);
         *self.deadline.lock() = None;
@@ -266,8 +271,7 @@ impl TtyFile {
             }
             let count = match io.buffer.take(io.done, &mut bytes[..count]) {
                 Ok(count) => count,
-                Err(_) if io.done > 0 => break,
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(io.cut_short(error)),
             };
             let mut line = self.tty.line.lock();
             let mut pending = self.output.pending.lock();
@@ -432,13 +436,13 @@ impl FileOps for TtyFile {
         }
     }
 
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat {
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(Stat {
             mode: FileType::CharDevice as u32 | 0o620,
             special: CONSOLE,
             block_size: 1024,
             ..Stat::anonymous()
-        })
+        }))
     }
 
     fn kind(&self) -> &'static str {

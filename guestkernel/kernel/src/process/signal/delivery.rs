@@ -35,7 +35,7 @@ impl Thread {
             if process.stop_thread(self.tid) {
                 self.wait_until_continued().await;
             } else if let Some(info) = process.take_signal(self.tid) {
-                self.deliver(info);
+                self.deliver(info).await;
             } else {
                 break;
             }
@@ -64,7 +64,7 @@ impl Thread {
         .await;
     }
 
-    fn deliver(&mut self, info: SignalInfo) {
+    async fn deliver(&mut self, info: SignalInfo) {
         let signal = info.signal;
         let action = self.process.action_for_delivery(signal);
         match action.effect(signal) {
@@ -73,11 +73,11 @@ impl Thread {
             Effect::Default(DefaultAction::Terminate) => {
                 self.process.exit(ExitStatus::Signaled(signal.number()));
             }
-            Effect::Handler => self.call_handler(&info, &action),
+            Effect::Handler => self.call_handler(&info, &action).await,
         }
     }
 
-    fn call_handler(&mut self, info: &SignalInfo, action: &Action) {
+    async fn call_handler(&mut self, info: &SignalInfo, action: &Action) {
         if let Some(call) = self.interrupted.take() {
             let is_made_again = match call.error {
                 Errno::ERESTARTNOINTR => true,
@@ -91,9 +91,20 @@ impl Thread {
         }
         let signal = info.signal;
         let blocked = self.process.blocked_after_handler(self.tid);
-        let result = self
-            .abort_sequence()
-            .and_then(|()| frame::push(self, info, action, blocked));
+        let result = loop {
+            let result = self
+                .abort_sequence()
+                .and_then(|()| frame::push(self, info, action, blocked));
+            if result != Err(Errno::ABSENT) {
+                break result;
+            }
+            // A page of the stack has to be read first.
+            match self.bring_in_absent().await {
+                Some(Ok(())) => {}
+                Some(error) => break error,
+                None => return,
+            }
+        };
         if result.is_err() {
             let why = format_args!("no room for the frame of signal {}", signal.number());
             self.fail(signal == Signal::SIGSEGV, why);
@@ -131,16 +142,20 @@ impl Thread {
     }
 
     /// The handler of a signal returns (`rt_sigreturn(2)`); gives what it leaves in RAX.
-    pub(crate) fn return_from_handler(&mut self) -> u64 {
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::ABSENT`], after which it is done again.
+    pub(crate) fn return_from_handler(&mut self) -> Result<u64> {
         match frame::pop(self) {
             Ok(blocked) => {
                 self.process.set_blocked(self.tid, blocked);
             }
+            Err(Errno::ABSENT) => return Err(Errno::ABSENT),
             Err(_) => self.fail(false, format_args!("bad frame of a signal")),
         }
-        self.interrupted = None;
         self.restart = None;
-        self.context.registers.rax
+        Ok(self.context.registers.rax)
     }
 
     /// The program cannot go on: it gets SIGSEGV, or ends by it if `is_fatal`.

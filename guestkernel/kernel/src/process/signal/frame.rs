@@ -6,10 +6,12 @@ use super::handlers::Action;
 use super::info::{INFO_SIZE, SignalInfo};
 use super::set::SignalSet;
 use crate::error::{Errno, Result};
+use crate::mm::AddressSpace;
 use crate::process::exceptions::LastException;
 use crate::process::thread::Thread;
 use linux_raw_sys::general as raw;
 use machine::{Registers, UserContext};
+use smallvec::SmallVec;
 
 /// Bytes of the frame, and where things are in it.
 const SIZE: usize = 440;
@@ -216,13 +218,15 @@ fn push_extended(thread: &mut Thread, at: u64) -> Result<()> {
 ///
 /// # Errors
 ///
-/// `EFAULT` if there is no frame, or one that no program can go on from.
+/// `EFAULT` if there is no frame, or one that no program can go on from; [`Errno::ABSENT`], and nothing
+/// has been done.
 pub(super) fn pop(thread: &mut Thread) -> Result<SignalSet> {
     let handlers = thread.context.registers.rsp;
     let at = handlers.wrapping_sub(8);
     let mut frame = [0; SIZE];
     // The rest is not looked at.
     thread.process.space.read(at, &mut frame[..INFO])?;
+    let image = read_extended(&thread.process.space, word(&frame, EXTENDED))?;
     let registers = &mut thread.context.registers;
     let flags = registers.rflags;
     for (index, register) in in_order(registers).into_iter().enumerate() {
@@ -234,7 +238,16 @@ pub(super) fn pop(thread: &mut Thread) -> Result<SignalSet> {
         // As Linux has it: whatever it is, it is a program's.
         selector as u16 | 3
     });
-    pop_extended(thread, word(&frame, EXTENDED))?;
+    let is_taken = match image {
+        Some(image) => thread.context.set_extended(|state| {
+            state.copy_from_slice(&image);
+            true
+        }),
+        None => {
+            thread.context.reset_extended();
+            true
+        }
+    };
     let stack = AlternateStack {
         base: word(&frame, STACK),
         flags: half(&frame, STACK + 8),
@@ -242,53 +255,39 @@ pub(super) fn pop(thread: &mut Thread) -> Result<SignalSet> {
     };
     // One that cannot be is told to nobody, nor that the handler used the one that there is.
     let _ = thread.alternate_stack.replace(stack, handlers);
-    if !thread.context.set_segments(segments) {
+    if !is_taken || !thread.context.set_segments(segments) {
         return Err(Errno::EFAULT);
     }
     Ok(SignalSet(word(&frame, MASK)))
 }
 
-/// Takes the extended state from `at`; none there is the one of a new program.
-fn pop_extended(thread: &mut Thread, at: u64) -> Result<()> {
+/// A state that is read from a frame, on the stack if it is of the size that most processors have.
+type Image = SmallVec<[u8; 2816]>;
+
+/// Reads the extended state at `at`; there is none at 0.
+fn read_extended(space: &AddressSpace, at: u64) -> Result<Option<Image>> {
     if at == 0 {
-        thread.context.reset_extended();
-        return Ok(());
+        return Ok(None);
     }
-    let space = &thread.process.space;
-    let is_taken = match has_xsave() {
-        false => thread
-            .context
-            .set_extended(|image| space.read(at, image).is_ok()),
-        true => {
-            let mut software = [0; SOFTWARE_SIZE];
-            space.read(at.wrapping_add(SOFTWARE as u64), &mut software)?;
-            let size = UserContext::extended_size() as u64;
-            let is_whole = half(&software, 0) == MAGIC_BEFORE
-                && space.read_value::<u32>(at.wrapping_add(size))? == MAGIC_AFTER;
-            let components = match is_whole {
-                true => word(&software, 8),
-                false => LEGACY,
-            };
-            at.is_multiple_of(EXTENDED_ALIGNMENT)
-                && thread.context.set_extended(|image| {
-                    let length = if is_whole { image.len() } else { LEGACY_SIZE };
-                    if space.read(at, &mut image[..length]).is_err() {
-                        return false;
-                    }
-                    if !is_whole {
-                        image[LEGACY_SIZE..].fill(0);
-                    }
-                    let held = match is_whole {
-                        true => word(image, LEGACY_SIZE) & components,
-                        false => LEGACY,
-                    };
-                    put(image, LEGACY_SIZE, held.to_le_bytes());
-                    true
-                })
-        }
-    };
-    match is_taken {
-        true => Ok(()),
-        false => Err(Errno::EFAULT),
+    let size = UserContext::extended_size();
+    let mut image = Image::from_elem(0, size);
+    if !has_xsave() {
+        space.read(at, &mut image)?;
+        return Ok(Some(image));
     }
+    if !at.is_multiple_of(EXTENDED_ALIGNMENT) {
+        return Err(Errno::EFAULT);
+    }
+    space.read(at, &mut image[..LEGACY_SIZE])?;
+    let is_whole = half(&image, SOFTWARE) == MAGIC_BEFORE
+        && space.read_value::<u32>(at.wrapping_add(size as u64))? == MAGIC_AFTER;
+    let mut components = LEGACY;
+    if is_whole {
+        let rest = at.wrapping_add(LEGACY_SIZE as u64);
+        space.read(rest, &mut image[LEGACY_SIZE..])?;
+        // Those that the program says are there.
+        components = word(&image, LEGACY_SIZE) & word(&image, SOFTWARE + 8);
+    }
+    put(&mut image, LEGACY_SIZE, components.to_le_bytes());
+    Ok(Some(image))
 }

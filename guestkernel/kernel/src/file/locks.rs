@@ -1,8 +1,9 @@
 //! Advisory locks: of whole files (`flock(2)`) and of ranges (`fcntl_locking(2)`). The two kinds
 //! do not see each other.
 
-use super::{OpenFile, WaitQueue};
+use super::OpenFile;
 use crate::error::{Errno, Result};
+use crate::executor::WaitQueue;
 use crate::globals::global;
 use crate::heap;
 use crate::mm::AddressSpace;
@@ -149,7 +150,7 @@ pub(super) fn release_description(file: &OpenFile) {
 }
 
 /// Gives up the process's locks on ranges of the file, of which it closes a descriptor.
-pub(super) fn release_process(file: &OpenFile) {
+pub(crate) fn release_process(file: &OpenFile) {
     let mut locks = LOCKS.lock();
     if locks.ranges.is_empty() {
         return;
@@ -185,7 +186,7 @@ impl RangeLock {
     /// # Errors
     ///
     /// `EFAULT`, `EINVAL`, `EOVERFLOW`.
-    pub fn read(space: &AddressSpace, address: u64, file: &OpenFile) -> Result<Self> {
+    pub async fn read(space: &AddressSpace, address: u64, file: &OpenFile) -> Result<Self> {
         let mut raw = [0; SIZE];
         space.read(address, &mut raw)?;
         let short = |at: usize| u32::from(u16::from_ne_bytes([raw[at], raw[at + 1]]));
@@ -203,7 +204,7 @@ impl RangeLock {
         let base = match short(2) {
             raw::SEEK_SET => 0,
             raw::SEEK_CUR => file.position() as i64,
-            raw::SEEK_END => file.ops.size()? as i64,
+            raw::SEEK_END => file.ops.size().await? as i64,
             _ => return Err(Errno::EINVAL),
         };
         let start = base.checked_add(long(8)).ok_or(Errno::EOVERFLOW)?;
@@ -365,7 +366,7 @@ impl RangeLock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{FileOps, OpenFlags};
+    use crate::file::{FileOps, OpenFlags};
 
     struct Nothing(#[expect(dead_code, reason = "so that each has an address of its own")] u8);
     impl FileOps for Nothing {}

@@ -1,247 +1,14 @@
-//! Open files: what the object behind an open file description can do, and the description.
+//! Open file descriptions.
 
-use super::{Answer, BoxFuture, FileSystemInfo, FileType, Inode, Stat, locks};
+use super::{FileOps, FileSystemInfo, FileType, Inode, OpenFlags, Stat, locks};
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io, IoFlags};
-use crate::mm::{AddressSpace, IoBuffer, PageSource};
-use alloc::boxed::Box;
+use crate::mm::IoBuffer;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bitflags::bitflags;
-use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
-
-bitflags! {
-    /// The flags of `open(2)` that stay with the open file.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct OpenFlags: u32 {
-        /// Writing is allowed, reading is not.
-        const WRITE_ONLY = raw::O_WRONLY;
-        /// Both are allowed.
-        const READ_WRITE = raw::O_RDWR;
-        /// Every write goes to the end.
-        const APPEND = raw::O_APPEND;
-        /// Nothing waits.
-        const NONBLOCK = raw::O_NONBLOCK;
-        /// The device accesses the program's memory.
-        const DIRECT = raw::O_DIRECT;
-        /// Offsets of 64 bits; always so.
-        const LARGE_FILE = raw::O_LARGEFILE;
-        /// Fails unless it is a directory.
-        const DIRECTORY = raw::O_DIRECTORY;
-        /// Fails if the last component is a symbolic link.
-        const NO_FOLLOW = raw::O_NOFOLLOW;
-        /// Reads do not set the access time.
-        const NO_ATIME = raw::O_NOATIME;
-        /// Writes are durable, their data at least.
-        const DATA_SYNC = raw::O_DSYNC;
-        /// Writes are durable.
-        const SYNC = raw::O_SYNC;
-        /// The file is only named, not opened.
-        const PATH = raw::O_PATH;
-    }
-}
-
-impl OpenFlags {
-    /// What `fcntl(F_SETFL)` can change.
-    pub const CHANGEABLE: Self = Self::APPEND
-        .union(Self::NONBLOCK)
-        .union(Self::DIRECT)
-        .union(Self::NO_ATIME);
-
-    /// Whether the file may be read.
-    pub fn can_read(self) -> bool {
-        !self.intersects(Self::PATH)
-            && matches!(self.bits() & raw::O_ACCMODE, raw::O_RDONLY | raw::O_RDWR)
-    }
-
-    /// Whether the file may be written.
-    pub fn can_write(self) -> bool {
-        !self.intersects(Self::PATH)
-            && matches!(self.bits() & raw::O_ACCMODE, raw::O_WRONLY | raw::O_RDWR)
-    }
-}
-
-bitflags! {
-    /// What a file is ready for: the events of `poll(2)`.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct Readiness: u32 {
-        /// There is something to read, or the end.
-        const IN = raw::POLLIN;
-        /// Something urgent.
-        const PRIORITY = raw::POLLPRI;
-        /// There is room to write.
-        const OUT = raw::POLLOUT;
-        /// An error; reported whether asked for or not.
-        const ERROR = raw::POLLERR;
-        /// The other end is gone; reported whether asked for or not.
-        const HANG_UP = raw::POLLHUP;
-        /// The file descriptor is not open; reported whether asked for or not.
-        const INVALID = raw::POLLNVAL;
-        /// As `IN`.
-        const READ_NORMAL = raw::POLLRDNORM;
-        /// As `OUT`.
-        const WRITE_NORMAL = raw::POLLWRNORM;
-        /// The other end will write no more.
-        const READ_HANG_UP = raw::POLLRDHUP;
-    }
-}
-
-impl Readiness {
-    /// Something to read.
-    pub const READABLE: Self = Self::IN.union(Self::READ_NORMAL);
-    /// Room to write.
-    pub const WRITABLE: Self = Self::OUT.union(Self::WRITE_NORMAL);
-    /// What is reported whether asked for or not.
-    pub const ALWAYS: Self = Self::ERROR.union(Self::HANG_UP).union(Self::INVALID);
-}
-
-/// An entry of a directory, as it is listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DirEntry<'a> {
-    /// Its name.
-    pub name: &'a [u8],
-    /// The number of its inode.
-    pub inode: u64,
-    /// Its type (`DT_*`).
-    pub kind: u8,
-    /// The position at which listing goes on after this entry.
-    pub next: u64,
-}
-
-/// What takes the entries of a directory: false if this one found no room and listing stops.
-pub type DirectorySink<'a> = dyn FnMut(&DirEntry<'_>) -> bool + Send + 'a;
-
-/// The object behind an open file description. Defaults suit an object that is not made of bytes.
-pub trait FileOps: Any + Send + Sync {
-    /// Advances a read or write. It gives the number of bytes done, which may be less than
-    /// asked for and is 0 at the end of the file. It is polled again, with the same `io`, until
-    /// it is ready, and never after that. It does not allocate for common files.
-    ///
-    /// `io.position` is `Some` if and only if the file [is seekable](Self::is_seekable). A file
-    /// that appends sets it to where it wrote.
-    ///
-    /// # Errors
-    ///
-    /// Those of `read(2)` and `write(2)`.
-    fn poll_io(&self, _io: &mut Io, _context: &mut Context<'_>) -> Poll<Result<usize>> {
-        Poll::Ready(Err(Errno::EINVAL))
-    }
-
-    /// The attributes of a file that was not opened by a path; those that were have an [`Inode`].
-    ///
-    /// # Errors
-    ///
-    /// `EIO` and the like.
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat::anonymous())
-    }
-
-    /// What it is, in one word, for those that have no path.
-    fn kind(&self) -> &'static str {
-        "file"
-    }
-
-    /// Whether it has positions.
-    fn is_seekable(&self) -> bool {
-        false
-    }
-
-    /// Whether `RWF_NOWAIT` means something.
-    fn supports_nowait(&self) -> bool {
-        true
-    }
-
-    /// Whether it takes positions without heeding them: its own is always 0, as that of
-    /// `/dev/null`.
-    fn ignores_position(&self) -> bool {
-        false
-    }
-
-    /// The number of bytes in it, where `SEEK_END` counts from.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if it has no size.
-    fn size(&self) -> Result<u64> {
-        Err(Errno::EINVAL)
-    }
-
-    /// Whether its size is given once and for all, so that no position lies beyond it.
-    fn has_fixed_size(&self) -> bool {
-        false
-    }
-
-    /// The first position not before `from` that is in a hole (`SEEK_HOLE`) or not (`SEEK_DATA`).
-    /// The default is a file without holes.
-    fn seek_hole(&self, from: u64, hole: bool) -> Answer<'_, u64> {
-        Answer::ready(self.size().and_then(|size| match from < size {
-            false => Err(Errno::ENXIO),
-            true if hole => Ok(size),
-            true => Ok(from),
-        }))
-    }
-
-    /// Makes what was written durable; `data_only` as `fdatasync(2)`. `EINVAL` if there is
-    /// nothing that could be.
-    fn sync(&self, _data_only: bool) -> BoxFuture<'_, Result<()>> {
-        Box::pin(core::future::ready(Err(Errno::EINVAL)))
-    }
-
-    /// `ioctl(2)`. `ENOTTY` for a request that it does not know.
-    fn ioctl<'a>(
-        &'a self,
-        _request: u32,
-        _argument: u64,
-        _space: &'a AddressSpace,
-    ) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(core::future::ready(Err(Errno::ENOTTY)))
-    }
-
-    /// What a mapping of it shows.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` if it cannot be mapped.
-    fn page_source(self: Arc<Self>) -> Result<Arc<dyn PageSource>> {
-        Err(Errno::ENODEV)
-    }
-
-    /// Cuts it off or lengthens it with zeros.
-    fn truncate(&self, _size: u64) -> Answer<'_, ()> {
-        Errno::EINVAL.into()
-    }
-
-    /// `fallocate(2)`, with `FALLOC_FL_*` as `mode` and a range that is positive and does not
-    /// overflow.
-    fn allocate(&self, _mode: u32, _offset: u64, _length: u64) -> Answer<'_, ()> {
-        Errno::ENODEV.into()
-    }
-
-    /// Lists the directory from `position` on (0, or a [`DirEntry::next`]), and gives the position
-    /// after the last entry that `sink` took.
-    fn read_dir<'a>(&'a self, _position: u64, _sink: &'a mut DirectorySink<'_>) -> Answer<'a, u64> {
-        Errno::ENOTDIR.into()
-    }
-
-    /// What it is ready for now. If that has nothing of `interest` and nothing of
-    /// [`Readiness::ALWAYS`], the task of `context` is woken when it may have.
-    fn poll_ready(&self, _interest: Readiness, _context: &mut Context<'_>) -> Readiness {
-        Readiness::READABLE | Readiness::WRITABLE
-    }
-
-    /// A file descriptor of it was closed, with others perhaps still open; `close(2)` returns the
-    /// error.
-    ///
-    /// # Errors
-    ///
-    /// Of a write that was put off.
-    fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// An open file description: what descriptors, and io_uring's file tables, refer to.
 pub struct OpenFile {
@@ -389,9 +156,9 @@ impl OpenFile {
         let base = match whence {
             raw::SEEK_SET => 0,
             raw::SEEK_CUR => self.position() as i64,
-            raw::SEEK_END => self.ops.size()? as i64,
+            raw::SEEK_END => self.ops.size().await? as i64,
             _ => {
-                let size = self.ops.size()?;
+                let size = self.ops.size().await?;
                 let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
                 if from >= size {
                     return Err(Errno::ENXIO);
@@ -403,7 +170,7 @@ impl OpenFile {
         };
         let position = base.checked_add(offset).ok_or(Errno::EINVAL)?;
         let position = u64::try_from(position).map_err(|_| Errno::EINVAL)?;
-        if self.ops.has_fixed_size() && position > self.ops.size()? {
+        if self.ops.has_fixed_size() && position > self.ops.size().await? {
             return Err(Errno::EINVAL);
         }
         self.set_position(position);
@@ -435,7 +202,7 @@ impl OpenFile {
     pub async fn stat(&self) -> Result<Stat> {
         match &self.inode {
             Some(inode) => inode.stat().await,
-            None => self.ops.stat(),
+            None => self.ops.stat().await,
         }
     }
 
@@ -453,7 +220,14 @@ impl OpenFile {
         {
             return Poll::Ready(Err(error));
         }
-        let result = self.ops.poll_io(io, context);
+        if io.is_absent() {
+            ready!(io.poll_absent(context))?;
+        }
+        let mut result = self.ops.poll_io(io, context);
+        while result == Poll::Ready(Err(Errno::ABSENT)) {
+            ready!(io.poll_absent(context))?;
+            result = self.ops.poll_io(io, context);
+        }
         if io.flags.contains(IoFlags::OWN_POSITION)
             && let (Poll::Ready(Ok(count)), Some(start)) = (&result, io.position)
         {
@@ -517,7 +291,7 @@ impl OpenFile {
 ///
 /// Those of reading; `EFBIG` if it does not fit in memory.
 pub async fn read_all(file: &OpenFile) -> Result<Vec<u8>> {
-    let size = usize::try_from(file.ops.size()?).map_err(|_| Errno::EFBIG)?;
+    let size = usize::try_from(file.ops.size().await?).map_err(|_| Errno::EFBIG)?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(size).map_err(|_| Errno::EFBIG)?;
     bytes.resize(size, 0);
