@@ -151,7 +151,8 @@ fn a_signal_before_the_wait_counts() -> Outcome {
     let tid = gettid();
     let rounds = 300;
     let sent = AtomicU32::new(0);
-    let outcome = thread::scope(|scope| {
+
+    thread::scope(|scope| {
         scope.spawn(|| {
             for round in 1..=rounds {
                 let start = Instant::now();
@@ -176,8 +177,7 @@ fn a_signal_before_the_wait_counts() -> Outcome {
         }
         expect_eq!(total, rounds as usize);
         Ok(())
-    });
-    outcome
+    })
 }
 
 fn what_is_there_goes_before_a_signal() -> Outcome {
