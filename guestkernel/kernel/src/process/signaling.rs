@@ -51,6 +51,12 @@ impl Process {
         self.send_to_process(SignalInfo::kernel(signal));
     }
 
+    /// Sends one of its threads a signal for what that has asked for, as if it had sent it itself.
+    pub(crate) fn signal_by_itself(&self, tid: u32, signal: Signal) {
+        let info = SignalInfo::sent(signal, SI_USER, self.sender());
+        self.send_to_thread(tid, info);
+    }
+
     /// Sends it a signal that always can be sent.
     pub(super) fn send_to_process(&self, info: SignalInfo) {
         // Only a queue of real-time signals can be full.

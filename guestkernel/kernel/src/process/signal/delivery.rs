@@ -1,9 +1,9 @@
 //! What a thread does about its signals before its program goes on.
 
+use super::frame;
 use super::handlers::{Action, Effect};
 use super::info::SignalInfo;
 use super::set::{DefaultAction, Signal};
-use super::{SI_USER, frame};
 use crate::error::{Errno, Result};
 use crate::process::process::ExitStatus;
 use crate::process::thread::Thread;
@@ -175,11 +175,5 @@ impl Thread {
                 self.context.registers.rip,
             );
         }
-    }
-
-    /// Sends the thread SIGPIPE, for it has written what nobody will read.
-    pub(crate) fn send_broken_pipe(&self) {
-        let info = SignalInfo::sent(Signal::SIGPIPE, SI_USER, self.process.sender());
-        self.process.send_to_thread(self.tid, info);
     }
 }
