@@ -22,9 +22,16 @@ pub(crate) struct Caught {
     pub(crate) tid: i32,
 }
 
-/// Signals that handlers were called for, in order. The lock is never waited for: what a handler
-/// interrupts does not hold it.
+/// Signals that handlers were called for, in order.
 static CAUGHT: Mutex<Vec<Caught>> = Mutex::new(Vec::new());
+
+/// Does something with them, without signals: so no handler waits for what it has interrupted.
+fn with_caught<R>(with: impl FnOnce(&mut Vec<Caught>) -> R) -> Option<R> {
+    let before = block(u64::MAX);
+    let result = CAUGHT.lock().ok().map(|mut all| with(&mut all));
+    block(before);
+    result
+}
 
 /// The number of the thread.
 pub(crate) fn gettid() -> i32 {
@@ -72,19 +79,14 @@ extern "C" fn note(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
             tid: gettid(),
         }
     };
-    if let Ok(mut all) = CAUGHT.try_lock() {
-        all.push(caught);
-    }
+    with_caught(|all| all.push(caught));
 }
 
 /// What was caught since this was called last.
 pub(crate) fn caught() -> Vec<Caught> {
     // Room for what comes, so that a handler need not allocate.
     let room = Vec::with_capacity(256);
-    CAUGHT
-        .lock()
-        .map(|mut all| std::mem::replace(&mut *all, room))
-        .unwrap_or_default()
+    with_caught(|all| std::mem::replace(all, room)).unwrap_or_default()
 }
 
 /// The numbers of the signals that were caught.
