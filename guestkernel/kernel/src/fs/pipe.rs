@@ -93,15 +93,17 @@ impl Pipe {
     pub(super) async fn open(self: &Arc<Self>, flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
         let (reads, writes) = (flags.can_read(), flags.can_write());
         let is_waiting = !flags.contains(OpenFlags::NONBLOCK);
-        let before = {
+        let (before, is_there) = {
             let state = self.state.lock();
             if writes && !reads && !is_waiting && state.readers == 0 {
                 return Err(Errno::ENXIO);
             }
-            (state.readers_seen, state.writers_seen)
+            // It may be gone again by the time that this looks.
+            let others = if reads { state.writers } else { state.readers };
+            ((state.readers_seen, state.writers_seen), others > 0)
         };
         let end = self.end(reads, writes);
-        if is_waiting && reads != writes {
+        if is_waiting && reads != writes && !is_there {
             poll_fn(|context| {
                 self.changes.register(context.waker());
                 let state = self.state.lock();
