@@ -63,7 +63,7 @@ impl Program {
             let file = OpenFile::new(ops, OpenFlags::READ_WRITE);
             files.insert(file, false, 0).expect("descriptor");
         }
-        let context = FsContext::new(Namespace::new());
+        let context = FsContext::new(Namespace::in_memory().0);
         let process = Process::new(space.clone(), files.clone(), context);
         let mut params = raw::io_uring_params::zeroed();
         params.flags = raw::IORING_SETUP_SINGLE_ISSUER | raw::IORING_SETUP_DEFER_TASKRUN;

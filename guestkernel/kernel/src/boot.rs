@@ -6,9 +6,12 @@ use crate::drivers::block::BlockDevice;
 use crate::drivers::block_file::BlockFile;
 use crate::error::Errno;
 use crate::executor;
+use crate::file::MountFlags;
 use crate::fs::initramfs::{self, Problem};
 use crate::fs::procfs::{self, ProcessFacts};
-use crate::fs::{DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View};
+use crate::fs::{
+    DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
+};
 use crate::log;
 use crate::process::{self, ExitStatus, Process, Thread};
 use crate::provoke::provoke;
@@ -86,9 +89,12 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
         return Err(Exit::BadBoot);
     };
     let (archives, spec) = sort_modules(&command_line, modules)?;
-    let namespace = Namespace::new();
+    register_types();
+    let root = tmpfs::in_memory(0o755);
+    let mount = tmpfs::mount(&tmpfs::TYPE, &root, b"rootfs", MountFlags::RELATIME);
+    let namespace = Namespace::new(mount);
     for archive in archives {
-        initramfs::unpack(namespace.root(), &archive.frames, archive.length).map_err(|error| {
+        initramfs::unpack(&root, &archive.frames, archive.length).map_err(|error| {
             warn!("{error}");
             match error.problem {
                 Problem::NotMade(_, Errno::ENOMEM | Errno::ENOSPC) => Exit::OutOfMemory,
@@ -169,7 +175,8 @@ fn start(
         arguments,
         program: (path, executable),
     };
-    procfs::mount(&process.fs.namespace, facts).map_err(|errno| {
+    let mounting = procfs::mount(&process.fs.namespace, facts);
+    executor::block_on(mounting).map_err(|errno| {
         error!("/proc: {errno:?}");
         Exit::BadRootfs
     })?;
@@ -270,7 +277,7 @@ fn add_devices(
     blocks: &[Arc<BlockDevice>],
     streams: &StandardStreams,
 ) -> crate::error::Result<()> {
-    let directory = DeviceDirectory::mount(namespace.clone())?;
+    let directory = executor::block_on(DeviceDirectory::mount(namespace.clone()))?;
     streams.add_devices(&directory)?;
     for (letter, (index, block)) in ('a'..='z').zip((0..).zip(blocks)) {
         let number = DeviceNumber::new(BLOCK_MAJOR, index * BLOCK_MINORS);

@@ -152,8 +152,9 @@ pub(super) async fn symlinkat(thread: &mut Thread, args: Args) -> Result<u64> {
 
 pub(super) fn getcwd(thread: &mut Thread, args: Args) -> Result<u64> {
     let context = context(thread);
-    let mut path = context.path_of(context.working_directory())?;
-    path.push(0);
+    let (path, is_reachable) = context.path_of(context.working_directory().into())?;
+    let prefix: &[u8] = if is_reachable { b"" } else { b"(unreachable)" };
+    let path = [prefix, &path, b"\0"].concat();
     if path.len() > args.size(1) {
         return Err(Errno::ERANGE);
     }
@@ -169,7 +170,7 @@ pub(super) async fn chdir(thread: &mut Thread, args: Args) -> Result<u64> {
 
 pub(super) fn fchdir(thread: &mut Thread, args: Args) -> Result<u64> {
     let file = thread.process.files.get_any(args.int(0))?;
-    let directory = file.inode().ok_or(Errno::ENOTDIR)?.clone();
+    let directory = file.location().ok_or(Errno::ENOTDIR)?.clone();
     context(thread).set_working_directory(directory).done()
 }
 

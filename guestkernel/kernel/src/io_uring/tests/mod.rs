@@ -136,7 +136,7 @@ impl Program {
         let process = Process::new(
             space.clone(),
             files.clone(),
-            FsContext::new(Namespace::new()),
+            FsContext::new(Namespace::in_memory().0),
         );
         let mut params = raw::io_uring_params::zeroed();
         params.flags = flags;
