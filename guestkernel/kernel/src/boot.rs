@@ -6,7 +6,6 @@ use crate::drivers::block::BlockDevice;
 use crate::drivers::block_file::BlockFile;
 use crate::error::Errno;
 use crate::executor;
-use crate::file::MountFlags;
 use crate::fs::initramfs::{self, Problem};
 use crate::fs::procfs::{self, ProcessFacts};
 use crate::fs::{
@@ -90,9 +89,7 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     };
     let (archives, spec) = sort_modules(&command_line, modules)?;
     register_types();
-    let root = tmpfs::in_memory(0o755);
-    let mount = tmpfs::mount(&tmpfs::TYPE, &root, b"rootfs", MountFlags::RELATIME);
-    let namespace = Namespace::new(mount);
+    let (namespace, root) = Namespace::in_memory();
     for archive in archives {
         initramfs::unpack(&root, &archive.frames, archive.length).map_err(|error| {
             warn!("{error}");
