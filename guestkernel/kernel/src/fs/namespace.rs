@@ -3,7 +3,7 @@
 use super::tmpfs::{self, TmpfsInode};
 use super::{DeviceNumber, FileOps, FileType, NewNode};
 use crate::error::{Errno, Result};
-use crate::file::{Inode, Location, Mount, MountFlags, Place};
+use crate::file::{Inode, Location, Mount, MountFlags, Place, is_same};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -137,25 +137,27 @@ impl Namespace {
         Ok(())
     }
 
-    /// Takes a mount out, and with it, if `with_children`, all that are mounted in it. Gives what
-    /// was taken out.
+    /// Takes a mount out, which nobody uses but the caller, by one reference. If it `is_detached`,
+    /// it may be in use, and those mounted in it go with it. Gives what was taken out.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is not mounted or is the root, `EBUSY` if something is mounted in it and stays.
-    pub fn unmount(&self, mount: &Arc<Mount>, with_children: bool) -> Result<Vec<Arc<Mount>>> {
+    /// `EINVAL` if it is not mounted or is the root, `EBUSY` if it is in use.
+    pub fn unmount(&self, mount: &Arc<Mount>, is_detached: bool) -> Result<Vec<Arc<Mount>>> {
+        /// Those of the table, and the caller's.
+        const UNUSED: usize = 3;
         let mut table = self.table.write();
         if !table.has(mount) || Arc::ptr_eq(&table.root, mount) {
             return Err(Errno::EINVAL);
+        }
+        if !is_detached && Arc::strong_count(mount) > UNUSED {
+            return Err(Errno::EBUSY);
         }
         let mut gone = Vec::from([mount.clone()]);
         let mut next = 0;
         while let Some(parent) = gone.get(next).cloned() {
             gone.extend(table.children(&parent));
             next += 1;
-        }
-        if gone.len() > 1 && !with_children {
-            return Err(Errno::EBUSY);
         }
         for mount in &gone {
             table.remove(mount);
@@ -194,6 +196,41 @@ impl Namespace {
     /// What is mounted, in the order in which it was.
     pub fn mounts(&self) -> Vec<Arc<Mount>> {
         self.table.read().mounts.clone()
+    }
+
+    /// The mounts that are seen at or below `location`, parents before those in them.
+    pub fn mounts_below(&self, location: &Location) -> Vec<Arc<Mount>> {
+        let table = self.table.read();
+        let mut below = Vec::new();
+        let is_in = |place: &Place| {
+            let Location { mount, inode } = &place.location;
+            if !Arc::ptr_eq(mount, &location.mount) {
+                return false;
+            }
+            let entry = place.entry.as_ref();
+            let mut at = Some(inode.clone());
+            if inode.file_type() != FileType::Directory && !is_same(&**inode, &*location.inode) {
+                at = entry.map(|entry| entry.directory.clone());
+            }
+            while let Some(inode) = at {
+                if is_same(&*inode, &*location.inode) {
+                    return true;
+                }
+                at = inode.parent();
+            }
+            false
+        };
+        for mount in table.children(&location.mount) {
+            if mount.place().is_some_and(|place| is_in(&place)) {
+                below.push(mount);
+            }
+        }
+        let mut next = 0;
+        while let Some(parent) = below.get(next).cloned() {
+            below.extend(table.children(&parent));
+            next += 1;
+        }
+        below
     }
 
     /// Whether `mount` is in the tree.
@@ -248,6 +285,14 @@ impl Namespace {
     pub fn add_device(&self, kind: FileType, number: DeviceNumber, file: Arc<dyn FileOps>) {
         let key = (kind.directory_type(), number);
         self.devices.write().insert(key, file);
+    }
+
+    /// What the device files of block devices open.
+    pub fn block_devices(&self) -> Vec<Arc<dyn FileOps>> {
+        let is_block = |kind: u8| kind == FileType::BlockDevice.directory_type();
+        let devices = self.devices.read();
+        let blocks = devices.iter().filter(|((kind, _), _)| is_block(*kind));
+        blocks.map(|(_, file)| file.clone()).collect()
     }
 
     /// What a device file opens.

@@ -1,6 +1,7 @@
 //! System calls about files, as a program makes them. What Linux does was found out on 6.18.
 
 mod descriptors;
+mod mounts;
 mod names;
 
 use super::{Args, Dispatched, dispatch, dispatch_now};

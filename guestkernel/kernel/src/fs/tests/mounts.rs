@@ -161,7 +161,9 @@ fn a_file_system_that_nobody_sees_is_gone() {
     fs.write("d/e/e/f", &[1; 4096]);
     let open = fs.open_file("d/e/e/f", raw::O_RDWR).unwrap();
     let inner = Arc::downgrade(&location(&fs, "d/e").inode);
-    fs.context.namespace.unmount(&mount, false).unwrap();
+    let namespace = &fs.context.namespace;
+    assert_eq!(namespace.unmount(&mount, false).err(), Some(Errno::EBUSY));
+    namespace.unmount(&mount, true).unwrap();
     drop(mount);
     // Directories refer to each other, and an open file keeps them.
     assert!(inner.upgrade().is_some());
