@@ -6,6 +6,7 @@ use crate::error::{Errno, Result};
 use crate::fs::{EventFd, OpenFile, OpenFlags, OpenHow};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::pin::pin;
 use linux_raw_sys::general as raw;
 
 /// `openat2(2)`.
@@ -24,7 +25,8 @@ impl Open {
     /// Those of `openat2(2)`; `EINTR`.
     pub async fn run(self, actor: Actor<'_>) -> Result<Arc<OpenFile>> {
         let view = actor.view();
-        let opening = view.open(self.at.fd, &self.at.path, self.how);
+        // Pinned here, so that it is not moved on its way, which would take its room again.
+        let opening = pin!(view.open(self.at.fd, &self.at.path, self.how));
         actor.until_signal(opening).await?
     }
 

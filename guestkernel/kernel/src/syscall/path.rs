@@ -8,6 +8,7 @@ use crate::operation::{
     Unlink, Unmount,
 };
 use crate::process::Thread;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
 use machine::PAGE_SIZE;
@@ -42,7 +43,8 @@ impl Done for Result<()> {
 }
 
 async fn make_directory(thread: &Thread, at: PathAt, mode: u32) -> Result<u64> {
-    MakeDirectory { at, mode }.run(actor(thread)).await.done()
+    let making = MakeDirectory { at, mode }.run(actor(thread));
+    Box::pin(making).await.done()
 }
 
 pub(super) async fn mkdir(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -59,7 +61,7 @@ async fn make_node(thread: &Thread, at: PathAt, mode: u32, device: u32) -> Resul
         mode,
         device: device.into(),
     };
-    operation.run(actor(thread)).await.done()
+    Box::pin(operation.run(actor(thread))).await.done()
 }
 
 pub(super) async fn mknod(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -89,7 +91,8 @@ pub(super) async fn unlinkat(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 async fn rename_to(thread: &Thread, from: PathAt, to: PathAt, flags: u32) -> Result<u64> {
-    Rename { from, to, flags }.run(actor(thread)).await.done()
+    let renaming = Rename { from, to, flags }.run(actor(thread));
+    Box::pin(renaming).await.done()
 }
 
 pub(super) async fn rename(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -108,7 +111,8 @@ pub(super) async fn renameat2(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 async fn link_to(thread: &Thread, from: PathAt, to: PathAt, flags: u32) -> Result<u64> {
-    Link { from, to, flags }.run(actor(thread)).await.done()
+    let linking = Link { from, to, flags }.run(actor(thread));
+    Box::pin(linking).await.done()
 }
 
 pub(super) async fn link(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -122,7 +126,8 @@ pub(super) async fn linkat(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 async fn make_symlink(thread: &Thread, target: Vec<u8>, at: PathAt) -> Result<u64> {
-    MakeSymlink { target, at }.run(actor(thread)).await.done()
+    let making = MakeSymlink { target, at }.run(actor(thread));
+    Box::pin(making).await.done()
 }
 
 pub(super) async fn symlink(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -208,7 +213,7 @@ pub(super) async fn mount(thread: &mut Thread, args: Args) -> Result<u64> {
         flags: args.get(3),
         data,
     };
-    operation.run(actor(thread)).await.done()
+    Box::pin(operation.run(actor(thread))).await.done()
 }
 
 pub(super) async fn umount2(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -216,7 +221,7 @@ pub(super) async fn umount2(thread: &mut Thread, args: Args) -> Result<u64> {
         target: read_path(thread, args.get(0))?,
         flags: args.uint(1),
     };
-    operation.run(actor(thread)).await.done()
+    Box::pin(operation.run(actor(thread))).await.done()
 }
 
 async fn list(thread: &Thread, args: Args, layout: Layout) -> Result<u64> {
