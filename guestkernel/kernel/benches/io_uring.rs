@@ -87,7 +87,7 @@ impl Program {
         let block = Arc::new(BlockFile::new(block, DeviceNumber::new(254, 0)));
         let file = OpenFile::new(block, OpenFlags::READ_WRITE | OpenFlags::DIRECT);
         files.insert(file, false, 0).expect("descriptor");
-        let context = FsContext::new(Namespace::new());
+        let context = FsContext::new(Namespace::in_memory().0);
         let process = Process::new(space.clone(), files.clone(), context);
         let mut params = raw::io_uring_params::zeroed();
         params.flags = raw::IORING_SETUP_SINGLE_ISSUER | raw::IORING_SETUP_DEFER_TASKRUN;

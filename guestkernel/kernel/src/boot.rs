@@ -8,7 +8,9 @@ use crate::error::Errno;
 use crate::executor;
 use crate::fs::initramfs::{self, Problem};
 use crate::fs::procfs::{self, ProcessFacts};
-use crate::fs::{DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View};
+use crate::fs::{
+    DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
+};
 use crate::log;
 use crate::process::{self, ExitStatus, Ids, Process, Thread};
 use crate::provoke::provoke;
@@ -87,9 +89,10 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
         return Err(Exit::BadBoot);
     };
     let (archives, spec) = sort_modules(&command_line, modules)?;
-    let namespace = Namespace::new();
+    register_types();
+    let (namespace, root) = Namespace::in_memory();
     for archive in archives {
-        initramfs::unpack(namespace.root(), &archive.frames, archive.length).map_err(|error| {
+        initramfs::unpack(&root, &archive.frames, archive.length).map_err(|error| {
             warn!("{error}");
             match error.problem {
                 Problem::NotMade(_, Errno::ENOMEM | Errno::ENOSPC) => Exit::OutOfMemory,
@@ -176,7 +179,8 @@ fn start(
         arguments,
         program: (path, executable),
     };
-    procfs::mount(&process.fs.namespace, facts).map_err(|errno| {
+    let mounting = procfs::mount(&process.fs.namespace, facts);
+    executor::block_on(mounting).map_err(|errno| {
         error!("/proc: {errno:?}");
         Exit::BadRootfs
     })?;
@@ -326,7 +330,7 @@ fn add_devices(
     blocks: &[Arc<BlockDevice>],
     streams: &StandardStreams,
 ) -> crate::error::Result<()> {
-    let directory = DeviceDirectory::mount(namespace.clone())?;
+    let directory = executor::block_on(DeviceDirectory::mount(namespace.clone()))?;
     streams.add_devices(&directory)?;
     for (letter, (index, block)) in ('a'..='z').zip((0..).zip(blocks)) {
         let number = DeviceNumber::new(BLOCK_MAJOR, index * BLOCK_MINORS);

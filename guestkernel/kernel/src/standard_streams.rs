@@ -4,9 +4,10 @@
 use crate::drivers::console::{Console, Stream};
 use crate::error::Result;
 use crate::executor;
+use crate::file::{Entry, Place};
 use crate::fs::{
-    ByteStream, CONSOLE, DeviceDirectory, DeviceNumber, FdTable, FileOps, FileType, Inode,
-    OpenFile, OpenFlags, Output, StreamFile, Tty, TtyFile,
+    ByteStream, CONSOLE, DeviceDirectory, DeviceNumber, FdTable, FileOps, FileType, OpenFile,
+    OpenFlags, Output, StreamFile, Tty, TtyFile,
 };
 use crate::process::Process;
 use alloc::sync::Arc;
@@ -30,8 +31,8 @@ pub(crate) struct StandardStreams {
     files: [Arc<dyn FileOps>; 3],
     terminals: StreamSet,
     tty: Option<Arc<Tty>>,
-    /// `/dev` and the device file of the console, once they are there.
-    console: Once<(Arc<dyn Inode>, Arc<dyn Inode>)>,
+    /// The device file of the console, once it is there.
+    console: Once<Place>,
 }
 
 impl StandardStreams {
@@ -82,9 +83,8 @@ impl StandardStreams {
                 Stream::Output | Stream::Error => OpenFlags::WRITE_ONLY,
             };
             let file = match self.console.get() {
-                Some((directory, console)) if is_terminal => {
-                    let name = (directory.clone(), CONSOLE_NAME.as_bytes().to_vec());
-                    OpenFile::with_inode(ops.clone(), flags, console.clone(), Some(name))
+                Some(console) if is_terminal => {
+                    OpenFile::with_place(ops.clone(), flags, console.clone())?
                 }
                 _ => OpenFile::new(ops.clone(), flags),
             };
@@ -102,8 +102,13 @@ impl StandardStreams {
             Some(_) => directory.add("tty", kind, TTY, 0o666, output.clone())?,
             None => directory.add_node("tty", kind, TTY, 0o666)?,
         };
-        self.console
-            .call_once(|| (directory.root().clone(), console));
+        self.console.call_once(|| Place {
+            location: directory.location_of(console),
+            entry: Some(Entry {
+                directory: directory.root().clone(),
+                name: CONSOLE_NAME.as_bytes().to_vec(),
+            }),
+        });
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! A file in a file system: its attributes, and, for a directory, its names.
 
-use super::{Answer, DeviceNumber, FileOps, FileType, OpenFlags, Stat, Timestamp};
+use super::{
+    Answer, DeviceNumber, FileOps, FileType, InodeState, Location, OpenFlags, Stat, Timestamp,
+};
 use crate::error::{Errno, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -56,6 +58,8 @@ pub struct AttributeChange {
     pub accessed: Option<SetTime>,
     /// Time of the last write.
     pub modified: Option<SetTime>,
+    /// Bytes, of a regular file: it is cut off or lengthened with zeros.
+    pub size: Option<u64>,
 }
 
 /// What `statfs(2)` tells of a file system.
@@ -88,6 +92,9 @@ pub trait Inode: Any + Send + Sync {
     /// Its type, which never changes.
     fn file_type(&self) -> FileType;
 
+    /// What the kernel keeps of it.
+    fn state(&self) -> &InodeState;
+
     /// The device that a device file stands for.
     fn special(&self) -> DeviceNumber {
         DeviceNumber::default()
@@ -103,10 +110,7 @@ pub trait Inode: Any + Send + Sync {
 
     /// Opens a regular file or directory: what reads, writes and lists it. Devices, pipes and
     /// sockets are not opened through their file system.
-    fn open(self: Arc<Self>) -> Answer<'static, Arc<dyn FileOps>>;
-
-    /// The file system's numbers.
-    fn file_system(&self) -> Answer<'_, FileSystemInfo>;
+    fn open(self: Arc<Self>, flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>>;
 
     /// Where a symbolic link points. `EINVAL` for any other file.
     fn read_link(&self) -> Answer<'_, Vec<u8>> {
@@ -121,7 +125,7 @@ pub trait Inode: Any + Send + Sync {
 
     /// The file that a link of procfs leads to, whatever its text says; `None` for all other
     /// files.
-    fn magic_link(&self) -> Option<Result<Arc<dyn Inode>>> {
+    fn magic_link(&self) -> Option<Result<Location>> {
         None
     }
 
@@ -139,6 +143,25 @@ pub trait Inode: Any + Send + Sync {
         _mode: u32,
     ) -> Answer<'a, Arc<dyn Inode>> {
         Errno::ENOTDIR.into()
+    }
+
+    /// Makes a regular file, as [`create`](Self::create) does, and opens it, whatever `mode` allows.
+    fn create_and_open<'a>(
+        &'a self,
+        name: &'a [u8],
+        mode: u32,
+        flags: OpenFlags,
+    ) -> Answer<'a, (Arc<dyn Inode>, Arc<dyn FileOps>)> {
+        let open = move |inode: Arc<dyn Inode>| {
+            let opened = inode.clone().open(flags);
+            opened.and_then(|ops| Ok((inode, ops)))
+        };
+        match self.create(name, NewNode::Regular, mode) {
+            Answer::Ready(Some(Ok(inode))) => open(inode),
+            Answer::Ready(Some(Err(error))) => error.into(),
+            Answer::Ready(None) => Errno::EIO.into(),
+            Answer::Later(made) => Answer::later(async move { open(made.await?).await }),
+        }
     }
 
     /// Makes a regular file without a name. Unless it `can_be_linked`, it never gets one.

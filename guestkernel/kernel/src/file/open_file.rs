@@ -1,6 +1,8 @@
 //! Open file descriptions.
 
-use super::{FileOps, FileSystemInfo, FileType, Inode, OpenFlags, Stat, locks};
+use super::{
+    FileOps, FileSystemInfo, FileType, Inode, Location, OpenFlags, Place, Stat, WriteAccess, locks,
+};
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::IoBuffer;
@@ -14,10 +16,10 @@ use linux_raw_sys::general as raw;
 pub struct OpenFile {
     /// The object that does the work.
     pub ops: Arc<dyn FileOps>,
-    /// The file in its file system, if it was opened by a path.
-    inode: Option<Arc<dyn Inode>>,
-    /// The name it was opened by and the directory that has it.
-    name: Option<(Arc<dyn Inode>, Vec<u8>)>,
+    /// The file in its file system, if it is in one, and how it was reached.
+    place: Option<Place>,
+    /// Held while it may be written.
+    _writing: Option<WriteAccess>,
     flags: AtomicU32,
     position: AtomicU64,
     has_locks: AtomicBool,
@@ -34,43 +36,55 @@ impl Drop for OpenFile {
 impl OpenFile {
     /// A file that has no path.
     pub fn new(ops: Arc<dyn FileOps>, flags: OpenFlags) -> Arc<Self> {
-        Arc::new(Self {
-            ops,
-            inode: None,
-            name: None,
-            flags: AtomicU32::new(flags.bits()),
-            position: AtomicU64::new(0),
-            has_locks: AtomicBool::new(false),
-        })
+        Self::assemble(ops, flags, None, None)
     }
 
     /// A file of a file system.
-    pub fn with_inode(
+    ///
+    /// # Errors
+    ///
+    /// `ETXTBSY` if it may be written and is a program that runs.
+    pub fn with_place(ops: Arc<dyn FileOps>, flags: OpenFlags, place: Place) -> Result<Arc<Self>> {
+        let inode = &place.location.inode;
+        let is_written = flags.can_write() && inode.file_type() == FileType::Regular;
+        let writing = is_written.then(|| WriteAccess::new(inode.clone()));
+        Ok(Self::assemble(
+            ops,
+            flags,
+            Some(place),
+            writing.transpose()?,
+        ))
+    }
+
+    fn assemble(
         ops: Arc<dyn FileOps>,
         flags: OpenFlags,
-        inode: Arc<dyn Inode>,
-        name: Option<(Arc<dyn Inode>, Vec<u8>)>,
+        place: Option<Place>,
+        writing: Option<WriteAccess>,
     ) -> Arc<Self> {
         Arc::new(Self {
             ops,
-            inode: Some(inode),
-            name,
+            place,
+            _writing: writing,
             flags: AtomicU32::new(flags.bits()),
             position: AtomicU64::new(0),
             has_locks: AtomicBool::new(false),
         })
     }
 
-    /// The file in its file system, if it was opened by a path.
-    pub fn inode(&self) -> Option<&Arc<dyn Inode>> {
-        self.inode.as_ref()
+    /// The file in its file system, if it is in one, and how it was reached.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
     }
 
-    /// The directory and name it was opened by.
-    pub fn name(&self) -> Option<(&Arc<dyn Inode>, &[u8])> {
-        self.name
-            .as_ref()
-            .map(|(directory, name)| (directory, name.as_slice()))
+    /// The same without the name.
+    pub fn location(&self) -> Option<&Location> {
+        self.place.as_ref().map(|place| &place.location)
+    }
+
+    /// The file in its file system, if it is in one.
+    pub fn inode(&self) -> Option<&Arc<dyn Inode>> {
+        self.location().map(|location| &location.inode)
     }
 
     /// How it was opened, and what `fcntl(2)` changed.
@@ -106,7 +120,7 @@ impl OpenFile {
     }
 
     fn file_type(&self) -> Option<FileType> {
-        self.inode.as_ref().map(|inode| inode.file_type())
+        self.inode().map(|inode| inode.file_type())
     }
 
     /// Whether it is a directory.
@@ -188,8 +202,8 @@ impl OpenFile {
     ///
     /// Those of the file system.
     pub async fn file_system(&self) -> Result<FileSystemInfo> {
-        match &self.inode {
-            Some(inode) => inode.file_system().await,
+        match self.location() {
+            Some(location) => location.mount.super_block.fs.info().await,
             None => Ok(FileSystemInfo {
                 magic: raw::ANON_INODE_FS_MAGIC.into(),
                 block_size: 4096,
@@ -205,7 +219,7 @@ impl OpenFile {
     ///
     /// Those of the file system.
     pub async fn stat(&self) -> Result<Stat> {
-        match &self.inode {
+        match self.inode() {
             Some(inode) => inode.stat().await,
             None => self.ops.stat().await,
         }

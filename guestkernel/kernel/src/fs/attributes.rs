@@ -1,8 +1,9 @@
 //! Looking at a file's attributes and changing them, by path and by descriptor.
 
 use super::context::View;
-use super::{AttributeChange, FileSystemInfo, FileType, Inode, OpenFile, SetTime, Stat};
+use super::{AttributeChange, FileSystemInfo, FileType, OpenFile, SetTime, Stat};
 use crate::error::{Errno, Result};
+use crate::file::{Location, WriteAccess};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
@@ -30,7 +31,7 @@ impl At<'_> {
 
 /// A file that attributes can be asked of.
 enum Target {
-    Inode(Arc<dyn Inode>),
+    Located(Location),
     /// A file that is in no file system.
     Open(Arc<OpenFile>),
 }
@@ -38,15 +39,15 @@ enum Target {
 impl View<'_> {
     async fn target(&self, at: At<'_>) -> Result<Target> {
         if !at.is_descriptor() {
-            let inode = self.lookup(at.fd, at.path, at.follows()).await?;
-            return Ok(Target::Inode(inode));
+            let location = self.lookup(at.fd, at.path, at.follows()).await?;
+            return Ok(Target::Located(location));
         }
         if at.fd == raw::AT_FDCWD {
-            return Ok(Target::Inode(self.context.working_directory()));
+            return Ok(Target::Located(self.context.working_directory()));
         }
         let file = self.files.get_any(at.fd)?;
-        Ok(match file.inode() {
-            Some(inode) => Target::Inode(inode.clone()),
+        Ok(match file.location() {
+            Some(location) => Target::Located(location.clone()),
             None => Target::Open(file),
         })
     }
@@ -56,12 +57,12 @@ impl View<'_> {
     /// # Errors
     ///
     /// `EBADF`; `ENOENT` if it is in none.
-    pub(super) fn inode_of(&self, fd: i32) -> Result<Arc<dyn Inode>> {
+    pub(super) fn location_of(&self, fd: i32) -> Result<Location> {
         if fd == raw::AT_FDCWD {
             return Ok(self.context.working_directory());
         }
         let file = self.files.get_any(fd)?;
-        file.inode().cloned().ok_or(Errno::ENOENT)
+        file.location().cloned().ok_or(Errno::ENOENT)
     }
 
     /// The attributes of a file: `newfstatat(2)`.
@@ -71,7 +72,7 @@ impl View<'_> {
     /// Those of the system call.
     pub async fn stat(&self, at: At<'_>) -> Result<Stat> {
         match self.target(at).await? {
-            Target::Inode(inode) => inode.stat().await,
+            Target::Located(location) => location.inode.stat().await,
             Target::Open(file) => file.ops.stat().await,
         }
     }
@@ -83,17 +84,17 @@ impl View<'_> {
     /// Those of the system call.
     pub async fn statx(&self, at: At<'_>, mask: u32) -> Result<raw::statx> {
         let target = self.target(at).await?;
-        let (stat, is_mount) = match &target {
-            Target::Inode(inode) => (inode.stat().await?, self.is_mount(inode)),
-            Target::Open(file) => (file.ops.stat().await?, false),
+        let stat = match &target {
+            Target::Located(location) => location.inode.stat().await?,
+            Target::Open(file) => file.ops.stat().await?,
         };
         let mut out = stat.to_statx();
         out.stx_attributes_mask = raw::STATX_ATTR_MOUNT_ROOT.into();
-        if is_mount {
-            out.stx_attributes = raw::STATX_ATTR_MOUNT_ROOT.into();
-        }
-        if let Some(id) = self.context.namespace.mount_id(stat.device) {
-            out.stx_mnt_id = id;
+        if let Target::Located(location) = &target {
+            if location.is_mount_root() {
+                out.stx_attributes = raw::STATX_ATTR_MOUNT_ROOT.into();
+            }
+            out.stx_mnt_id = location.mount.id;
             out.stx_mask |= match mask & raw::STATX_MNT_ID_UNIQUE {
                 0 => raw::STATX_MNT_ID,
                 _ => raw::STATX_MNT_ID_UNIQUE,
@@ -129,7 +130,9 @@ impl View<'_> {
     /// Those of the system calls.
     pub async fn set_attributes(&self, at: At<'_>, change: AttributeChange) -> Result<()> {
         match self.target(at).await? {
-            Target::Inode(inode) => {
+            Target::Located(location) => {
+                location.mount.check_writable()?;
+                let inode = &location.inode;
                 if change.mode.is_some() && inode.file_type() == FileType::Symlink {
                     return Err(Errno::EOPNOTSUPP);
                 }
@@ -145,12 +148,19 @@ impl View<'_> {
     ///
     /// Those of the system call.
     pub async fn truncate(&self, path: &[u8], size: u64) -> Result<()> {
-        let inode = self.lookup(raw::AT_FDCWD, path, true).await?;
+        let Location { mount, inode } = self.lookup(raw::AT_FDCWD, path, true).await?;
         match inode.file_type() {
-            FileType::Regular => inode.open().await?.truncate(size).await,
-            FileType::Directory => Err(Errno::EISDIR),
-            _ => Err(Errno::EINVAL),
+            FileType::Regular => {}
+            FileType::Directory => return Err(Errno::EISDIR),
+            _ => return Err(Errno::EINVAL),
         }
+        mount.check_writable()?;
+        let _writing = WriteAccess::new(inode.clone())?;
+        let change = AttributeChange {
+            size: Some(size),
+            ..AttributeChange::default()
+        };
+        inode.set_attributes(change).await
     }
 
     /// Where a symbolic link points: `readlinkat(2)`. An empty path is the descriptor's own file.
@@ -160,9 +170,10 @@ impl View<'_> {
     /// Those of the system call.
     pub async fn read_link(&self, fd: i32, path: &[u8]) -> Result<Vec<u8>> {
         if !path.is_empty() {
-            return self.lookup(fd, path, false).await?.read_link().await;
+            let location = self.lookup(fd, path, false).await?;
+            return location.inode.read_link().await;
         }
-        let inode = self.inode_of(fd)?;
+        let inode = self.location_of(fd)?.inode;
         match inode.file_type() {
             FileType::Symlink => inode.read_link().await,
             _ => Err(Errno::ENOENT),
@@ -175,8 +186,8 @@ impl View<'_> {
     ///
     /// Those of the system call.
     pub async fn file_system(&self, path: &[u8]) -> Result<FileSystemInfo> {
-        let inode = self.lookup(raw::AT_FDCWD, path, true).await?;
-        inode.file_system().await
+        let location = self.lookup(raw::AT_FDCWD, path, true).await?;
+        location.mount.super_block.fs.info().await
     }
 }
 
@@ -187,8 +198,11 @@ impl OpenFile {
     ///
     /// Those of the file system; `EPERM` for a file that is in none.
     pub async fn set_attributes(&self, change: AttributeChange) -> Result<()> {
-        match self.inode() {
-            Some(inode) => inode.set_attributes(change).await,
+        match self.location() {
+            Some(location) => {
+                location.mount.check_writable()?;
+                location.inode.set_attributes(change).await
+            }
             None => Err(Errno::EPERM),
         }
     }

@@ -1,8 +1,8 @@
 //! Where a process stands in the name space: root, working directory, umask.
 
-use super::{FdTable, FileType, Inode, Namespace};
+use super::{FdTable, Namespace};
 use crate::error::{Errno, Result};
-use crate::file::is_same;
+use crate::file::{Location, Place};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -13,15 +13,15 @@ use machine::lock::Mutex;
 pub struct FsContext {
     /// What they are in.
     pub namespace: Arc<Namespace>,
-    root: Mutex<Arc<dyn Inode>>,
-    working_directory: Mutex<Arc<dyn Inode>>,
+    root: Mutex<Location>,
+    working_directory: Mutex<Location>,
     umask: AtomicU32,
 }
 
 impl FsContext {
     /// At the root of `namespace`, with umask 022.
     pub fn new(namespace: Arc<Namespace>) -> Arc<Self> {
-        let root: Arc<dyn Inode> = namespace.root().clone();
+        let root = namespace.root();
         Arc::new(Self {
             root: Mutex::new(root.clone()),
             working_directory: Mutex::new(root),
@@ -31,7 +31,7 @@ impl FsContext {
     }
 
     /// Where absolute paths start.
-    pub fn root(&self) -> Arc<dyn Inode> {
+    pub fn root(&self) -> Location {
         self.root.lock().clone()
     }
 
@@ -40,14 +40,16 @@ impl FsContext {
     /// # Errors
     ///
     /// `ENOTDIR`.
-    pub fn set_root(&self, directory: Arc<dyn Inode>) -> Result<()> {
-        check_directory(&*directory)?;
-        *self.root.lock() = directory;
+    pub fn set_root(&self, directory: Location) -> Result<()> {
+        directory.check_directory()?;
+        let old = core::mem::replace(&mut *self.root.lock(), directory);
+        // Without the lock: it may be the last who has it.
+        drop(old);
         Ok(())
     }
 
     /// Where relative paths start.
-    pub fn working_directory(&self) -> Arc<dyn Inode> {
+    pub fn working_directory(&self) -> Location {
         self.working_directory.lock().clone()
     }
 
@@ -56,9 +58,10 @@ impl FsContext {
     /// # Errors
     ///
     /// `ENOTDIR`.
-    pub fn set_working_directory(&self, directory: Arc<dyn Inode>) -> Result<()> {
-        check_directory(&*directory)?;
-        *self.working_directory.lock() = directory;
+    pub fn set_working_directory(&self, directory: Location) -> Result<()> {
+        directory.check_directory()?;
+        let old = core::mem::replace(&mut *self.working_directory.lock(), directory);
+        drop(old);
         Ok(())
     }
 
@@ -72,59 +75,77 @@ impl FsContext {
         self.umask.swap(umask & 0o777, Ordering::Relaxed)
     }
 
-    /// The directory above `directory`, across mounts; the root is above itself.
-    pub(super) fn parent_of(&self, directory: &Arc<dyn Inode>) -> Arc<dyn Inode> {
-        if is_same(&**directory, &*self.root()) {
-            return directory.clone();
-        }
-        let mut below = directory.clone();
-        while let Some(point) = self.namespace.covered_by(&*below) {
-            below = point;
-        }
-        let parent = below.parent().unwrap_or(below);
-        self.namespace.uncover(parent).0
-    }
-
-    /// The absolute path of a directory.
+    /// The absolute path of a file, and whether that starts at the root: it does not, if the file is
+    /// in no mount of the tree.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if it was removed, `ENAMETOOLONG` if the path does not fit in `PATH_MAX` bytes with
-    /// a NUL.
-    pub fn path_of(&self, directory: Arc<dyn Inode>) -> Result<Vec<u8>> {
+    /// `ENOENT` if a directory was removed, `ENAMETOOLONG` if the path does not fit in `PATH_MAX`
+    /// bytes with a NUL.
+    pub fn path_of(&self, place: Place) -> Result<(Vec<u8>, bool)> {
         let root = self.root();
-        let mut names: Vec<Vec<u8>> = Vec::new();
-        let mut length = 0;
-        let mut at = directory;
-        while !is_same(&*at, &*root) {
-            while let Some(point) = self.namespace.covered_by(&*at) {
-                at = point;
+        let mut path = ReversedPath::default();
+        let mut entry = place.entry;
+        let mut at = place.location;
+        let is_reachable = loop {
+            if at.is_same(&root) {
+                break true;
             }
-            let Some(parent) = at.parent() else { break };
-            let name = parent.name_of(&*at)?;
-            length += 1 + name.len();
-            if length >= raw::PATH_MAX as usize {
-                return Err(Errno::ENAMETOOLONG);
+            if at.is_mount_root() {
+                match at.mount.place() {
+                    Some(below) => {
+                        entry = below.entry;
+                        at = below.location;
+                        continue;
+                    }
+                    None => break Arc::ptr_eq(&at.mount, &root.mount),
+                }
             }
-            names.push(name);
-            at = self.namespace.uncover(parent).0;
-        }
-        if names.is_empty() {
-            return Ok(b"/".to_vec());
-        }
-        let mut path = Vec::new();
-        for name in names.iter().rev() {
-            path.push(b'/');
-            path.extend_from_slice(name);
-        }
-        Ok(path)
+            at.inode = match entry.take() {
+                Some(entry) => {
+                    path.push(&entry.name)?;
+                    entry.directory
+                }
+                None => match at.inode.parent() {
+                    Some(parent) => {
+                        path.push(&parent.name_of(&*at.inode)?)?;
+                        parent
+                    }
+                    None => break false,
+                },
+            };
+        };
+        Ok((path.finish(), is_reachable))
     }
 }
 
-fn check_directory(inode: &dyn Inode) -> Result<()> {
-    match inode.file_type() {
-        FileType::Directory => Ok(()),
-        _ => Err(Errno::ENOTDIR),
+/// A path that is put together from its end.
+#[derive(Default)]
+struct ReversedPath {
+    names: Vec<Vec<u8>>,
+    length: usize,
+}
+
+impl ReversedPath {
+    fn push(&mut self, name: &[u8]) -> Result<()> {
+        self.length += 1 + name.len();
+        if self.length >= raw::PATH_MAX as usize {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.names.push(name.to_vec());
+        Ok(())
+    }
+
+    fn finish(self) -> Vec<u8> {
+        if self.names.is_empty() {
+            return b"/".to_vec();
+        }
+        let mut path = Vec::with_capacity(self.length);
+        for name in self.names.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(name);
+        }
+        path
     }
 }
 
@@ -143,13 +164,13 @@ impl View<'_> {
     /// # Errors
     ///
     /// `EBADF`; `ENOTDIR` if it is no directory.
-    pub(super) fn base(&self, fd: i32) -> Result<Arc<dyn Inode>> {
+    pub(super) fn base(&self, fd: i32) -> Result<Location> {
         if fd == raw::AT_FDCWD {
             return Ok(self.context.working_directory());
         }
         let file = self.files.get_any(fd)?;
-        let inode = file.inode().ok_or(Errno::ENOTDIR)?;
-        check_directory(&**inode)?;
-        Ok(inode.clone())
+        let location = file.location().ok_or(Errno::ENOTDIR)?;
+        location.check_directory()?;
+        Ok(location.clone())
     }
 }

@@ -1,8 +1,10 @@
 //! `/dev`: its file system, and the devices that are memory only (`mem(4)`, `random(4)`).
 
-use super::tmpfs::{Tmpfs, TmpfsInode};
-use super::{BoxFuture, DeviceNumber, FileOps, FileType, Mount, Namespace, NewNode};
+use super::tmpfs::{self, TmpfsInode};
+use super::{BoxFuture, DeviceNumber, FileOps, FileType, Namespace, NewNode};
 use crate::error::{Errno, Result};
+use crate::file::{FileSystemType, Location, Mount, MountFlags};
+use crate::globals::global;
 use crate::io::{Direction, Io};
 use crate::mm::{AddressSpace, PageSource, SharedMemory};
 use crate::random::fill_random;
@@ -10,14 +12,30 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::task::{Context, Poll};
 use linux_raw_sys::ioctl;
+use machine::lock::Mutex;
 
-/// Pages that files in `/dev` may take: those of `/dev/shm` live there.
-const PAGES: u64 = 1 << 20;
+/// The type of `/dev`: all mounts of it show the same files.
+pub(super) static TYPE: FileSystemType = FileSystemType {
+    name: "devtmpfs",
+    needs_device: false,
+    make: |_| {
+        let root = ROOT.lock().clone();
+        Box::pin(core::future::ready(
+            root.ok_or(Errno::ENODEV).map(TmpfsInode::made),
+        ))
+    },
+};
+
+global! {
+    /// The root directory of `/dev`, when it is there.
+    static ROOT: Mutex<Option<Arc<TmpfsInode>>> = Mutex::new(None);
+}
 
 /// The mounted `/dev`.
 #[derive(Clone)]
 pub struct DeviceDirectory {
     namespace: Arc<Namespace>,
+    mount: Arc<Mount>,
     root: Arc<TmpfsInode>,
 }
 
@@ -27,27 +45,17 @@ impl DeviceDirectory {
     /// # Errors
     ///
     /// `ENOTDIR` if the root directory has a `dev` that is no directory; `ENOSPC`.
-    pub fn mount(namespace: Arc<Namespace>) -> Result<Self> {
-        let point = match namespace.root().child(b"dev")? {
-            Some(point) => point,
-            None => namespace
-                .root()
-                .create_node(b"dev", NewNode::Directory, 0o755)?,
+    pub async fn mount(namespace: Arc<Namespace>) -> Result<Self> {
+        let root = tmpfs::in_memory(0o755);
+        *ROOT.lock() = Some(root.clone());
+        let flags = MountFlags::NO_SUID | MountFlags::RELATIME;
+        let mount = tmpfs::mount(&TYPE, &root, b"devtmpfs", flags);
+        namespace.mount_at(&mount, "dev").await?;
+        let directory = Self {
+            namespace,
+            mount,
+            root,
         };
-        if !point.is_directory() {
-            return Err(Errno::ENOTDIR);
-        }
-        let device = namespace.next_device();
-        let pages = PAGES.min(machine::memory_use().total as u64 / 2);
-        let root = Tmpfs::make(device, pages, 0o755);
-        namespace.mount(Mount {
-            point: Some(point),
-            root: root.clone(),
-            path: "/dev",
-            kind: "devtmpfs",
-            device,
-        });
-        let directory = Self { namespace, root };
         for (name, minor, file) in MEMORY {
             let number = DeviceNumber::new(MEMORY_MAJOR, minor);
             directory.add(name, FileType::CharDevice, number, 0o666, Arc::new(file))?;
@@ -93,6 +101,14 @@ impl DeviceDirectory {
     ) -> Result<Arc<TmpfsInode>> {
         let node = NewNode::Device(kind, number);
         self.root.create_node(name.as_bytes(), node, mode)
+    }
+
+    /// How the device file `inode`, one of its own, is reached.
+    pub fn location_of(&self, inode: Arc<TmpfsInode>) -> Location {
+        Location {
+            mount: self.mount.clone(),
+            inode,
+        }
     }
 
     /// Its root directory.

@@ -21,6 +21,7 @@ pub mod tmpfs;
 mod tty;
 
 pub use crate::executor::WaitQueue;
+use crate::file::register;
 pub use crate::file::{
     Answer, AttributeChange, BoxFuture, ByteStream, DeviceNumber, DirEntry, DirectorySink, FileOps,
     FileSystemInfo, FileType, Inode, LockMode, LockOwner, NewNode, OpenFile, OpenFlags, RangeLock,
@@ -32,13 +33,20 @@ pub use copy::{Place, copy, copy_range};
 pub use devices::DeviceDirectory;
 pub use eventfd::EventFd;
 pub use fd_table::{FD_LIMIT, FD_LIMIT_MAX, FdTable};
-pub use namespace::{Mount, Namespace};
+pub use namespace::Namespace;
 pub use open::OpenHow;
 pub use path::{NAME_MAX, PATH_MAX, Restrictions};
 pub use pipe::{PIPE_CAPACITY, Pipe, is_pipe, pipe_of};
 pub use stream::StreamFile;
 pub use tmpfs::is_tmpfs;
 pub use tty::{CONSOLE, Output, Tty, TtyFile};
+
+/// Makes the types of file systems known that are in memory.
+pub(crate) fn register_types() {
+    for kind in [&tmpfs::TYPE, &devices::TYPE, &procfs::TYPE] {
+        register(kind);
+    }
+}
 
 #[cfg(test)]
 mod tests;

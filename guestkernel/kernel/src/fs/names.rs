@@ -2,9 +2,10 @@
 //! io_uring opcode.
 
 use super::context::View;
-use super::path::{Last, PATH_MAX, Parent, Walk};
-use super::{DeviceNumber, FileType, Inode, NewNode, RenameMode};
+use super::path::{Last, PATH_MAX, Walk};
+use super::{DeviceNumber, FileType, NewNode, RenameMode};
 use crate::error::{Errno, Result};
+use crate::file::Location;
 use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 
@@ -54,22 +55,13 @@ impl View<'_> {
         if target.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let base = self.start(fd, path)?;
-        let parent = Walk::new(self.context).parent(base, path).await?;
-        let node = NewNode::Symlink(target.to_vec());
-        self.make_in(parent, node, 0o777).await
+        let walk = self.walk_to_parent(fd, path).await?;
+        make_in(walk, NewNode::Symlink(target.to_vec()), 0o777).await
     }
 
     async fn make(&self, fd: i32, path: &[u8], node: NewNode, mode: u32) -> Result<()> {
-        let parent = self.lookup_parent(fd, path).await?;
-        self.make_in(parent, node, mode & !self.context.umask())
-            .await
-    }
-
-    async fn make_in(&self, parent: Parent, node: NewNode, mode: u32) -> Result<()> {
-        let is_directory = matches!(node, NewNode::Directory);
-        let name = new_name(&self.walk(), &parent, is_directory).await?;
-        parent.directory.create(name, node, mode).await.map(drop)
+        let walk = self.walk_to_parent(fd, path).await?;
+        make_in(walk, node, mode & !self.context.umask()).await
     }
 
     /// Gives a file one more name: `linkat(2)`.
@@ -88,12 +80,16 @@ impl View<'_> {
         }
         let follow = flags & raw::AT_SYMLINK_FOLLOW != 0;
         let target = match path {
-            [] if flags & raw::AT_EMPTY_PATH != 0 => self.inode_of(fd)?,
+            [] if flags & raw::AT_EMPTY_PATH != 0 => self.location_of(fd)?,
             path => self.lookup(fd, path, follow).await?,
         };
-        let parent = self.lookup_parent(new_fd, new_path).await?;
-        let name = new_name(&self.walk(), &parent, false).await?;
-        parent.directory.link(name, target).await
+        let walk = self.walk_to_parent(new_fd, new_path).await?;
+        let name = new_name(&walk, false).await?;
+        let directory = walk.directory();
+        if !Arc::ptr_eq(&directory.mount, &target.mount) {
+            return Err(Errno::EXDEV);
+        }
+        directory.inode.link(name, target.inode).await
     }
 
     /// Removes a name: `unlinkat(2)`.
@@ -102,33 +98,38 @@ impl View<'_> {
     ///
     /// Those of the system call.
     pub async fn unlink(&self, fd: i32, path: &[u8], flags: u32) -> Result<()> {
-        let parent = match flags {
-            0 | raw::AT_REMOVEDIR => self.lookup_parent(fd, path).await?,
+        let walk = match flags {
+            0 | raw::AT_REMOVEDIR => self.walk_to_parent(fd, path).await?,
             _ => return Err(Errno::EINVAL),
         };
         let is_rmdir = flags == raw::AT_REMOVEDIR;
-        let name = match &parent.last {
-            Last::Name(name) => name,
+        let name = match (walk.last_kind(), walk.name()) {
+            (_, Some(name)) => name,
             _ if !is_rmdir => return Err(Errno::EISDIR),
-            Last::Dot => return Err(Errno::EINVAL),
-            Last::DotDot => return Err(Errno::ENOTEMPTY),
-            Last::Root => return Err(Errno::EBUSY),
+            (Last::Dot, _) => return Err(Errno::EINVAL),
+            (Last::DotDot, _) => return Err(Errno::ENOTEMPTY),
+            _ => return Err(Errno::EBUSY),
         };
-        let inode = self.walk().last(&parent).await?;
-        let is_directory = inode.file_type() == FileType::Directory;
+        let directory = walk.directory();
+        directory.mount.check_writable()?;
+        let victim = walk.last().await?;
+        let is_directory = victim.inode.file_type() == FileType::Directory;
         if is_rmdir {
-            if self.is_mount(&inode) {
+            if victim.is_mount_root() {
                 return Err(Errno::EBUSY);
             }
-            return parent.directory.remove_directory(name).await;
+            return directory.inode.remove_directory(name).await;
         }
         if is_directory {
             return Err(Errno::EISDIR);
         }
-        if parent.has_slash {
+        if walk.has_slash() {
             return Err(Errno::ENOTDIR);
         }
-        parent.directory.unlink(name).await
+        if victim.is_mount_root() {
+            return Err(Errno::EBUSY);
+        }
+        directory.inode.unlink(name).await
     }
 
     /// Renames a file: `renameat2(2)`.
@@ -148,62 +149,62 @@ impl View<'_> {
             raw::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return Err(Errno::EINVAL),
         };
-        let from = self.lookup_parent(fd, path).await?;
-        let to = self.lookup_parent(new_fd, new_path).await?;
-        let Last::Name(name) = &from.last else {
-            return Err(Errno::EBUSY);
-        };
-        let Last::Name(new_name) = &to.last else {
-            return Err(match mode {
-                RenameMode::NoReplace => Errno::EEXIST,
-                _ => Errno::EBUSY,
-            });
-        };
-        let walk = self.walk();
-        let moved = walk.last(&from).await?;
-        let replaced = match walk.last(&to).await {
+        let from = self.walk_to_parent(fd, path).await?;
+        let to = self.walk_to_parent(new_fd, new_path).await?;
+        let (from_directory, to_directory) = (from.directory(), to.directory());
+        if !Arc::ptr_eq(&from_directory.mount, &to_directory.mount) {
+            return Err(Errno::EXDEV);
+        }
+        let name = from.name().ok_or(Errno::EBUSY)?;
+        let new_name = to.name().ok_or(match mode {
+            RenameMode::NoReplace => Errno::EEXIST,
+            _ => Errno::EBUSY,
+        })?;
+        from_directory.mount.check_writable()?;
+        let moved = from.last().await?;
+        let replaced = match to.last().await {
             Ok(_) if mode == RenameMode::NoReplace => return Err(Errno::EEXIST),
-            Ok(inode) => Some(inode),
+            Ok(replaced) => Some(replaced),
             Err(Errno::ENOENT) if mode != RenameMode::Exchange => None,
             Err(error) => return Err(error),
         };
-        let is_directory = |inode: &Arc<dyn Inode>| inode.file_type() == FileType::Directory;
+        let is_directory = |file: &Location| file.inode.file_type() == FileType::Directory;
         let bad_slash = match mode {
             RenameMode::Exchange => {
-                from.has_slash && !is_directory(&moved)
-                    || to.has_slash && !replaced.as_ref().is_some_and(is_directory)
+                from.has_slash() && !is_directory(&moved)
+                    || to.has_slash() && !replaced.as_ref().is_some_and(is_directory)
             }
-            _ => (from.has_slash || to.has_slash) && !is_directory(&moved),
+            _ => (from.has_slash() || to.has_slash()) && !is_directory(&moved),
         };
         if bad_slash {
             return Err(Errno::ENOTDIR);
         }
-        if self.is_mount(&moved) || replaced.as_ref().is_some_and(|inode| self.is_mount(inode)) {
+        if moved.is_mount_root() || replaced.as_ref().is_some_and(Location::is_mount_root) {
             return Err(Errno::EBUSY);
         }
-        from.directory
-            .rename(name, to.directory, new_name, mode)
+        from_directory
+            .inode
+            .rename(name, to_directory.inode.clone(), new_name, mode)
             .await
-    }
-
-    fn walk(&self) -> Walk<'_> {
-        Walk::new(self.context)
-    }
-
-    /// Whether `inode`, found by a path, is the root of a mounted file system.
-    pub(super) fn is_mount(&self, inode: &Arc<dyn Inode>) -> bool {
-        self.context.namespace.is_mount_root(&**inode)
     }
 }
 
-/// The name of what is to be made: there must be nothing of that name.
-async fn new_name<'a>(walk: &Walk<'_>, parent: &'a Parent, is_directory: bool) -> Result<&'a [u8]> {
-    let Last::Name(name) = &parent.last else {
-        return Err(Errno::EEXIST);
-    };
-    match walk.last(parent).await {
+async fn make_in(walk: Walk<'_>, node: NewNode, mode: u32) -> Result<()> {
+    let is_directory = matches!(node, NewNode::Directory);
+    let name = new_name(&walk, is_directory).await?;
+    let made = walk.directory().inode.create(name, node, mode);
+    made.await.map(drop)
+}
+
+/// The name of what is to be made: there must be nothing of that name, and the mount must allow it.
+async fn new_name<'w>(walk: &'w Walk<'_>, is_directory: bool) -> Result<&'w [u8]> {
+    let name = walk.name().ok_or(Errno::EEXIST)?;
+    match walk.last().await {
         Ok(_) => Err(Errno::EEXIST),
-        Err(Errno::ENOENT) if !parent.has_slash || is_directory => Ok(name),
+        Err(Errno::ENOENT) if !walk.has_slash() || is_directory => {
+            walk.directory().mount.check_writable()?;
+            Ok(name)
+        }
         Err(error) => Err(error),
     }
 }

@@ -1,10 +1,10 @@
 //! Opening a file: `open(2)`, `openat2(2)`.
 
 use super::context::View;
-use super::path::{Last, Parent, Restrictions, Walk};
-use super::{FileOps, FileType, Inode, NewNode, OpenFile, OpenFlags};
+use super::path::{Restrictions, Walk};
+use super::{FileOps, FileType, OpenFile, OpenFlags};
 use crate::error::{Errno, Result};
-use crate::file::locks;
+use crate::file::{Entry, Inode, Location, MountFlags, Place, WriteAccess, locks};
 use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 
@@ -125,10 +125,9 @@ impl OpenHow {
 
 /// A file that was found or made.
 struct Found {
-    inode: Arc<dyn Inode>,
-    /// Its name, for those that have one.
-    name: Option<(Arc<dyn Inode>, alloc::vec::Vec<u8>)>,
-    is_new: bool,
+    place: Place,
+    /// What opens it, if it was made.
+    made: Option<Arc<dyn FileOps>>,
 }
 
 /// A file that is only named.
@@ -143,21 +142,17 @@ impl View<'_> {
     ///
     /// Those of `open(2)`.
     pub async fn open(&self, fd: i32, path: &[u8], how: OpenHow) -> Result<Arc<OpenFile>> {
-        let base = self.start(fd, path)?;
-        if how.restrictions.contains(Restrictions::BENEATH) && path.starts_with(b"/") {
-            return Err(Errno::EXDEV);
-        }
-        let base = match how.restrictions.contains(Restrictions::IN_ROOT) {
+        let base = match how.restrictions.contains(Restrictions::IN_ROOT) && !path.is_empty() {
             true => self.base(fd)?,
-            false => base,
+            false => self.start(fd, path)?,
         };
-        let mut walk = Walk::restricted(self.context, &base, how.restrictions);
+        let mut walk = Walk::new(self.context, base, path, how.restrictions)?;
         if how.has(raw::O_TMPFILE) {
-            let directory = walk.file(base, path, !how.has(raw::O_NOFOLLOW)).await?;
+            let directory = walk.file(!how.has(raw::O_NOFOLLOW)).await?;
             return self.open_unnamed(&directory, how).await;
         }
-        let parent = walk.parent(base, path).await?;
-        let found = self.find(walk, parent, how).await?;
+        walk.parent().await?;
+        let found = self.find(walk, how).await?;
         self.open_found(found, how).await
     }
 
@@ -166,28 +161,22 @@ impl View<'_> {
     /// # Errors
     ///
     /// Those of `open(2)` but for the path.
-    pub async fn open_inode(&self, inode: Arc<dyn Inode>, how: OpenHow) -> Result<Arc<OpenFile>> {
-        let found = Found {
-            inode,
-            name: None,
-            is_new: false,
-        };
-        self.open_found(found, how).await
+    pub async fn open_place(&self, place: Place, how: OpenHow) -> Result<Arc<OpenFile>> {
+        self.open_found(Found { place, made: None }, how).await
     }
 
-    async fn open_unnamed(
-        &self,
-        directory: &Arc<dyn Inode>,
-        how: OpenHow,
-    ) -> Result<Arc<OpenFile>> {
-        if directory.file_type() != FileType::Directory {
-            return Err(Errno::ENOTDIR);
-        }
+    async fn open_unnamed(&self, directory: &Location, how: OpenHow) -> Result<Arc<OpenFile>> {
+        directory.check_directory()?;
+        directory.mount.check_writable()?;
         let mode = how.mode & !self.context.umask();
         let can_be_linked = !how.has(raw::O_EXCL);
-        let inode = directory.create_unnamed(mode, can_be_linked).await?;
-        let ops = inode.clone().open().await?;
-        Ok(OpenFile::with_inode(ops, how.kept(), inode, None))
+        let inode = directory.inode.create_unnamed(mode, can_be_linked).await?;
+        let ops = inode.clone().open(how.kept()).await?;
+        let location = Location {
+            mount: directory.mount.clone(),
+            inode,
+        };
+        OpenFile::with_place(ops, how.kept(), location.into())
     }
 
     /// Makes a file that never has a name: `memfd_create(2)`. `name` is only shown.
@@ -196,17 +185,19 @@ impl View<'_> {
     ///
     /// `ENOSPC`.
     pub async fn memory_file(&self, name: &[u8], mode: u32) -> Result<Arc<OpenFile>> {
-        let directory: Arc<dyn Inode> = self.context.namespace.unnamed().clone();
+        let namespace = &self.context.namespace;
+        let directory: Arc<dyn Inode> = namespace.unnamed().clone();
         let inode = directory.create_unnamed(mode, false).await?;
-        let ops = inode.clone().open().await?;
         let flags = OpenFlags::READ_WRITE | OpenFlags::LARGE_FILE;
-        let shown = [b"memfd:", name].concat();
-        Ok(OpenFile::with_inode(
-            ops,
-            flags,
-            inode,
-            Some((directory, shown)),
-        ))
+        let ops = inode.clone().open(flags).await?;
+        let place = Place {
+            location: namespace.unnamed_location(inode),
+            entry: Some(Entry {
+                directory,
+                name: [b"memfd:", name].concat(),
+            }),
+        };
+        OpenFile::with_place(ops, flags, place)
     }
 
     /// Closes a descriptor: `close(2)`.
@@ -240,34 +231,39 @@ impl View<'_> {
         file.ops.flush().await
     }
 
-    async fn find(&self, mut walk: Walk<'_>, mut parent: Parent, how: OpenHow) -> Result<Found> {
+    async fn find(&self, mut walk: Walk<'_>, how: OpenHow) -> Result<Found> {
         loop {
-            let name = match &parent.last {
-                Last::Name(name) => name.clone(),
-                _ => {
-                    return Ok(Found {
-                        inode: walk.last(&parent).await?,
-                        name: None,
-                        is_new: false,
-                    });
-                }
+            let has_slash = walk.has_slash();
+            let Some(name) = walk.name() else {
+                return Ok(Found {
+                    place: walk.last().await?.into(),
+                    made: None,
+                });
             };
-            if how.has(raw::O_CREAT) && parent.has_slash {
+            if how.has(raw::O_CREAT) && has_slash {
                 return Err(Errno::EISDIR);
             }
-            let inode = match walk.last(&parent).await {
+            let location = match walk.last().await {
                 Err(Errno::ENOENT) if how.has(raw::O_CREAT) => {
+                    let directory = walk.directory();
+                    directory.mount.check_writable()?;
                     let mode = how.mode & !self.context.umask();
-                    let made = parent.directory.create(&name, NewNode::Regular, mode);
+                    let made = directory.inode.create_and_open(name, mode, how.kept());
                     match made.await {
                         // Somebody else was faster; it is looked at again.
                         Err(Errno::EEXIST) if !how.has(raw::O_EXCL) => continue,
                         Err(error) => return Err(error),
-                        Ok(inode) => {
-                            return Ok(Found {
+                        Ok((inode, ops)) => {
+                            let location = Location {
+                                mount: directory.mount.clone(),
                                 inode,
-                                name: Some((parent.directory, name)),
-                                is_new: true,
+                            };
+                            return Ok(Found {
+                                place: Place {
+                                    location,
+                                    entry: walk.entry(),
+                                },
+                                made: Some(ops),
                             });
                         }
                     }
@@ -277,42 +273,31 @@ impl View<'_> {
             if how.has(raw::O_CREAT | raw::O_EXCL) {
                 return Err(Errno::EEXIST);
             }
-            let has_slash = parent.has_slash;
             let follows = has_slash || !how.has(raw::O_NOFOLLOW);
-            if inode.file_type() != FileType::Symlink || !follows {
-                if has_slash && inode.file_type() != FileType::Directory {
-                    return Err(Errno::ENOTDIR);
+            let is_link = location.inode.file_type() == FileType::Symlink;
+            let place = if is_link && follows {
+                match walk.through(&location.inode).await? {
+                    None => continue,
+                    Some(location) => location.into(),
                 }
-                return Ok(Found {
-                    inode,
-                    name: Some((parent.directory, name)),
-                    is_new: false,
-                });
-            }
-            match walk.through(parent, &inode).await? {
-                Ok(next) => parent = next,
-                Err(inode) => {
-                    if has_slash && inode.file_type() != FileType::Directory {
-                        return Err(Errno::ENOTDIR);
-                    }
-                    return Ok(Found {
-                        inode,
-                        name: None,
-                        is_new: false,
-                    });
+            } else {
+                Place {
+                    location,
+                    entry: walk.entry(),
                 }
+            };
+            if has_slash {
+                place.location.check_directory()?;
             }
+            return Ok(Found { place, made: None });
         }
     }
 
     async fn open_found(&self, found: Found, how: OpenHow) -> Result<Arc<OpenFile>> {
-        let Found {
-            inode,
-            name,
-            is_new,
-        } = found;
+        let Found { place, made } = found;
+        let Location { mount, inode } = &place.location;
         let kind = inode.file_type();
-        if !is_new && how.has(raw::O_CREAT) {
+        if made.is_none() && how.has(raw::O_CREAT) {
             if how.has(raw::O_EXCL) {
                 return Err(Errno::EEXIST);
             }
@@ -324,36 +309,56 @@ impl View<'_> {
             return Err(Errno::ENOTDIR);
         }
         if how.has(raw::O_PATH) {
-            return Ok(OpenFile::with_inode(
-                Arc::new(PathOnly),
-                how.kept(),
-                inode,
-                name,
-            ));
+            return OpenFile::with_place(Arc::new(PathOnly), how.kept(), place);
         }
         let ops = match kind {
             FileType::Symlink => return Err(Errno::ELOOP),
             FileType::Directory if how.is_writing() => return Err(Errno::EISDIR),
             FileType::Socket => return Err(Errno::ENXIO),
             FileType::CharDevice | FileType::BlockDevice => {
+                if mount.flags().contains(MountFlags::NO_DEV) {
+                    return Err(Errno::EACCES);
+                }
                 self.context.namespace.device(kind, inode.special())?
             }
             FileType::Fifo => match inode.open_fifo(how.kept()) {
                 Some(opened) => opened.await?,
                 // A stream to the outside, reached by the link to its descriptor.
-                None => inode.clone().open().await?,
+                None => inode.clone().open(how.kept()).await?,
             },
-            FileType::Regular | FileType::Directory => {
-                let ops = inode.clone().open().await?;
-                if how.has(raw::O_TRUNC) && kind == FileType::Regular && !is_new {
-                    ops.truncate(0).await?;
-                }
-                ops
+            FileType::Regular if how.is_writing() => {
+                mount.check_writable()?;
+                return self.open_to_write(place, made, how).await;
             }
+            FileType::Regular | FileType::Directory => match made {
+                Some(ops) => ops,
+                None => inode.clone().open(how.kept()).await?,
+            },
         };
         if how.has(raw::O_DIRECT) && !matches!(kind, FileType::Regular | FileType::BlockDevice) {
             return Err(Errno::EINVAL);
         }
-        Ok(OpenFile::with_inode(ops, how.kept(), inode, name))
+        OpenFile::with_place(ops, how.kept(), place)
+    }
+
+    /// Opens a regular file that may be written or is to be cut off.
+    async fn open_to_write(
+        &self,
+        place: Place,
+        made: Option<Arc<dyn FileOps>>,
+        how: OpenHow,
+    ) -> Result<Arc<OpenFile>> {
+        let inode = &place.location.inode;
+        let is_new = made.is_some();
+        // Also while a file that is opened to be read is cut off.
+        let _writing = WriteAccess::new(inode.clone())?;
+        let ops = match made {
+            Some(ops) => ops,
+            None => inode.clone().open(how.kept()).await?,
+        };
+        if how.has(raw::O_TRUNC) && !is_new {
+            ops.truncate(0).await?;
+        }
+        OpenFile::with_place(ops, how.kept(), place)
     }
 }

@@ -1,13 +1,13 @@
 //! From a path to a file: `path_resolution(7)`.
 
-use super::context::View;
-use super::{FileType, FsContext, Inode};
+use super::FileType;
+use super::context::{FsContext, View};
 use crate::error::{Errno, Result};
-use crate::file::is_same;
+use crate::file::{Entry, Inode, Location, MountFlags, Place};
 use alloc::borrow::Cow;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use bitflags::bitflags;
+use core::ops::Range;
 use linux_raw_sys::general as raw;
 
 /// The longest path, with its NUL.
@@ -31,16 +31,16 @@ bitflags! {
         const BENEATH = raw::RESOLVE_BENEATH as u64;
         /// The directory that it starts at is the root.
         const IN_ROOT = raw::RESOLVE_IN_ROOT as u64;
-        /// Only what is at hand, which here everything is.
+        /// Only what is at hand: `EAGAIN`.
         const CACHED = raw::RESOLVE_CACHED as u64;
     }
 }
 
 /// The last component of a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Last {
     /// A name.
-    Name(Vec<u8>),
+    Name,
     /// `.`
     Dot,
     /// `..`
@@ -49,227 +49,266 @@ pub(super) enum Last {
     Root,
 }
 
-/// A path resolved up to its last component.
-pub(super) struct Parent {
-    /// The directory that the last component is in.
-    pub(super) directory: Arc<dyn Inode>,
-    pub(super) last: Last,
-    /// Slashes follow the last component.
-    pub(super) has_slash: bool,
-}
-
-/// A resolution under way.
-pub(super) struct Walk<'a> {
-    context: &'a FsContext,
+/// A resolution under way: a path, and how far it has come.
+pub(super) struct Walk<'p> {
+    context: &'p FsContext,
     /// Where absolute paths start and `..` stops.
-    root: Arc<dyn Inode>,
+    root: Location,
     restrictions: Restrictions,
+    /// Symbolic links followed.
     links: u32,
+    path: Cow<'p, [u8]>,
+    /// Where it is: when [`parent`](Self::parent) is done, the directory of the last component.
+    at: Location,
+    /// The last component in `path`.
+    name: Range<usize>,
+    last: Last,
+    has_slash: bool,
 }
 
-impl<'a> Walk<'a> {
-    pub(super) fn new(context: &'a FsContext) -> Self {
-        Self {
-            context,
-            root: context.root(),
-            restrictions: Restrictions::empty(),
-            links: 0,
-        }
-    }
-
-    /// A resolution that starts at `base`, restricted.
-    pub(super) fn restricted(
-        context: &'a FsContext,
-        base: &Arc<dyn Inode>,
-        restrictions: Restrictions,
-    ) -> Self {
-        let is_confined = restrictions.intersects(Restrictions::BENEATH | Restrictions::IN_ROOT);
-        Self {
-            root: if is_confined {
-                base.clone()
-            } else {
-                context.root()
-            },
-            restrictions,
-            ..Self::new(context)
-        }
-    }
-
-    /// Resolves `path`, from `base` on, up to its last component.
+impl<'p> Walk<'p> {
+    /// A resolution of `path` from `base` on.
     ///
     /// # Errors
     ///
-    /// `ENOENT`, `ENOTDIR`, `ELOOP`, `ENAMETOOLONG`.
-    pub(super) async fn parent(&mut self, base: Arc<dyn Inode>, path: &[u8]) -> Result<Parent> {
+    /// `ENOENT` for an empty path, `ENAMETOOLONG`; `EXDEV` if it must stay beneath the base and is
+    /// absolute.
+    pub(super) fn new(
+        context: &'p FsContext,
+        base: Location,
+        path: &'p [u8],
+        restrictions: Restrictions,
+    ) -> Result<Self> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
         if path.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let mut path = Cow::Borrowed(path);
-        let mut at = 0;
-        let mut directory = base;
+        let is_confined = restrictions.intersects(Restrictions::BENEATH | Restrictions::IN_ROOT);
+        let root = match is_confined {
+            true => base.clone(),
+            false => context.root(),
+        };
+        let mut walk = Self {
+            context,
+            root,
+            restrictions,
+            links: 0,
+            path: Cow::Borrowed(path),
+            at: base,
+            name: 0..0,
+            last: Last::Root,
+            has_slash: false,
+        };
         if path[0] == b'/' {
-            directory = self.jump_to_root()?;
+            walk.jump_to_root()?;
         }
+        Ok(walk)
+    }
+
+    /// Goes to the directory of the last component.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`, `ENOTDIR`, `ELOOP`, `ENAMETOOLONG`.
+    pub(super) async fn parent(&mut self) -> Result<()> {
+        let mut start = 0;
         loop {
-            at += slashes(&path[at..]);
-            let length = path[at..].iter().take_while(|byte| **byte != b'/').count();
-            let end = at + length;
-            let after = end + slashes(&path[end..]);
-            let name = &path[at..end];
-            if after == path.len() {
-                let last = match name {
+            start += slashes(&self.path[start..]);
+            let rest = &self.path[start..];
+            let length = rest.iter().position(|byte| *byte == b'/');
+            let end = start + length.unwrap_or(rest.len());
+            let next = end + slashes(&self.path[end..]);
+            if next == self.path.len() {
+                self.last = match &self.path[start..end] {
                     b"" => Last::Root,
                     b"." => Last::Dot,
                     b".." => Last::DotDot,
-                    name => Last::Name(name.to_vec()),
+                    _ => Last::Name,
                 };
-                if directory.file_type() != FileType::Directory {
-                    return Err(Errno::ENOTDIR);
-                }
-                return Ok(Parent {
-                    directory,
-                    last,
-                    has_slash: after > end,
-                });
+                self.name = start..end;
+                self.has_slash = next > end;
+                return self.at.check_directory();
             }
-            let next = match name {
-                b"." => directory.clone(),
-                b".." => self.up(&directory)?,
-                name => self.child(&directory, name).await?,
-            };
-            if next.file_type() == FileType::Symlink {
-                match self.follow(&next).await? {
-                    Link::File(inode) => directory = inode,
-                    Link::Path(mut target) => {
-                        if target[0] == b'/' {
-                            directory = self.jump_to_root()?;
+            match &self.path[start..end] {
+                b"." => {}
+                b".." => self.at = self.up()?,
+                name => {
+                    let inode = self.child(name).await?;
+                    if inode.file_type() == FileType::Symlink {
+                        if !self.follow(&inode, end).await? {
+                            start = 0;
+                            continue;
                         }
-                        target.extend_from_slice(&path[end..]);
-                        path = Cow::Owned(target);
-                        at = 0;
-                        continue;
+                    } else {
+                        self.enter(inode)?;
                     }
                 }
-            } else {
-                directory = next;
             }
-            if directory.file_type() != FileType::Directory {
-                return Err(Errno::ENOTDIR);
-            }
-            at = after;
+            self.at.check_directory()?;
+            start = next;
         }
     }
 
-    /// The file that the last component stands for, without following it if it is a symbolic
-    /// link.
+    /// What the last component is.
+    pub(super) fn last_kind(&self) -> Last {
+        self.last
+    }
+
+    /// Whether slashes follow the last component.
+    pub(super) fn has_slash(&self) -> bool {
+        self.has_slash
+    }
+
+    /// The last component, if it is a name.
+    pub(super) fn name(&self) -> Option<&[u8]> {
+        (self.last == Last::Name).then(|| &self.path[self.name.clone()])
+    }
+
+    /// The directory of the last component.
+    pub(super) fn directory(&self) -> &Location {
+        &self.at
+    }
+
+    /// The last component as a name in its directory.
+    pub(super) fn entry(&self) -> Option<Entry> {
+        Some(Entry {
+            directory: self.at.inode.clone(),
+            name: self.name()?.to_vec(),
+        })
+    }
+
+    /// The file that the last component stands for, which is not followed if it is a symbolic link.
     ///
     /// # Errors
     ///
-    /// `ENOENT` and `ENAMETOOLONG`.
-    pub(super) async fn last(&self, parent: &Parent) -> Result<Arc<dyn Inode>> {
-        match &parent.last {
-            Last::Name(name) => self.child(&parent.directory, name).await,
-            Last::Dot | Last::Root => Ok(parent.directory.clone()),
-            Last::DotDot => self.up(&parent.directory),
+    /// `ENOENT`, `ENAMETOOLONG`, `EXDEV`.
+    pub(super) async fn last(&self) -> Result<Location> {
+        match self.last {
+            Last::Name => {
+                let inode = self.child(&self.path[self.name.clone()]).await?;
+                let location = Location {
+                    mount: self.at.mount.clone(),
+                    inode,
+                };
+                self.crossed(location)
+            }
+            Last::Dot | Last::Root => Ok(self.at.clone()),
+            Last::DotDot => self.up(),
         }
     }
 
-    /// Follows the symbolic link `link`, which is `parent`'s last component: what it points at,
-    /// again up to its last component, or the file itself.
+    /// Follows the symbolic link `link`, which the last component is: to the directory of the last
+    /// component of what it points at (`None`), or to a file that has no path.
     ///
     /// # Errors
     ///
     /// As for [`parent`](Self::parent).
-    pub(super) async fn through(
-        &mut self,
-        parent: Parent,
-        link: &Arc<dyn Inode>,
-    ) -> Result<Result<Parent, Arc<dyn Inode>>> {
-        match self.follow(link).await? {
-            Link::File(inode) => Ok(Err(inode)),
-            Link::Path(target) => {
-                let has_slash = parent.has_slash;
-                let mut next = self.parent(parent.directory, &target).await?;
-                next.has_slash |= has_slash;
-                Ok(Ok(next))
-            }
+    pub(super) async fn through(&mut self, link: &Arc<dyn Inode>) -> Result<Option<Location>> {
+        let has_slash = self.has_slash;
+        if self.follow(link, self.path.len()).await? {
+            return Ok(Some(self.at.clone()));
         }
+        self.parent().await?;
+        self.has_slash |= has_slash;
+        Ok(None)
     }
 
-    /// Resolves `path` to a file. A symbolic link at its end is followed if `follow` says so or
-    /// slashes come after it.
+    /// Goes to the file. A symbolic link at the end is followed if `follow` says so or slashes come
+    /// after it.
     ///
     /// # Errors
     ///
     /// As for [`parent`](Self::parent).
-    pub(super) async fn file(
-        &mut self,
-        base: Arc<dyn Inode>,
-        path: &[u8],
-        follow: bool,
-    ) -> Result<Arc<dyn Inode>> {
-        let mut parent = self.parent(base, path).await?;
+    pub(super) async fn file(&mut self, follow: bool) -> Result<Location> {
+        self.parent().await?;
         loop {
-            let inode = self.last(&parent).await?;
-            let has_slash = parent.has_slash;
-            let inode = if inode.file_type() == FileType::Symlink && (follow || has_slash) {
-                match self.through(parent, &inode).await? {
-                    Ok(next) => {
-                        parent = next;
-                        continue;
-                    }
-                    Err(inode) => inode,
-                }
-            } else {
-                inode
+            let location = self.last().await?;
+            let has_slash = self.has_slash;
+            let is_link = location.inode.file_type() == FileType::Symlink;
+            let location = match is_link && (follow || has_slash) {
+                false => location,
+                true => match self.through(&location.inode).await? {
+                    None => continue,
+                    Some(location) => location,
+                },
             };
-            if has_slash && inode.file_type() != FileType::Directory {
-                return Err(Errno::ENOTDIR);
+            if has_slash {
+                location.check_directory()?;
             }
-            return Ok(inode);
+            return Ok(location);
         }
     }
 
-    async fn child(&self, directory: &Arc<dyn Inode>, name: &[u8]) -> Result<Arc<dyn Inode>> {
+    /// The file named `name` in the directory where it is, whatever is mounted there.
+    async fn child(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let inode = directory.lookup(name).await?;
-        let (inode, has_crossed) = self.context.namespace.uncover(inode);
-        if has_crossed && self.restrictions.contains(Restrictions::NO_MOUNTS) {
-            return Err(Errno::EXDEV);
+        let found = self.at.inode.lookup(name);
+        match self.restrictions.contains(Restrictions::CACHED) {
+            true => found.now().unwrap_or(Err(Errno::EAGAIN)),
+            false => found.await,
         }
-        Ok(inode)
     }
 
-    fn up(&self, directory: &Arc<dyn Inode>) -> Result<Arc<dyn Inode>> {
-        if is_same(&**directory, &*self.root) {
+    /// Goes to `inode`, which is in the directory where it is, or to what is mounted on it.
+    fn enter(&mut self, inode: Arc<dyn Inode>) -> Result<()> {
+        let is_covered = inode.state().has_mounts();
+        self.at.inode = inode;
+        if is_covered {
+            self.at = self.crossed(self.at.clone())?;
+        }
+        Ok(())
+    }
+
+    /// What is mounted on `location`, or that itself.
+    fn crossed(&self, location: Location) -> Result<Location> {
+        let (location, has_crossed) = self.context.namespace.uncover(location);
+        match has_crossed && self.restrictions.contains(Restrictions::NO_MOUNTS) {
+            true => Err(Errno::EXDEV),
+            false => Ok(location),
+        }
+    }
+
+    /// The directory above the one where it is.
+    fn up(&self) -> Result<Location> {
+        if self.at.is_same(&self.root) {
             return match self.restrictions.contains(Restrictions::BENEATH) {
                 true => Err(Errno::EXDEV),
-                false => Ok(directory.clone()),
+                false => Ok(self.at.clone()),
             };
         }
         if self.restrictions.contains(Restrictions::NO_MOUNTS)
-            && self.context.namespace.covered_by(&**directory).is_some()
+            && self.at.is_mount_root()
+            && self.at.mount.place().is_some()
         {
             return Err(Errno::EXDEV);
         }
-        Ok(self.context.parent_of(directory))
+        Ok(self.context.namespace.parent_of(&self.at, &self.root))
     }
 
-    fn jump_to_root(&self) -> Result<Arc<dyn Inode>> {
-        match self.restrictions.contains(Restrictions::BENEATH) {
-            true => Err(Errno::EXDEV),
-            false => Ok(self.root.clone()),
+    fn jump_to_root(&mut self) -> Result<()> {
+        if self.restrictions.contains(Restrictions::BENEATH) {
+            return Err(Errno::EXDEV);
         }
+        if self.restrictions.contains(Restrictions::NO_MOUNTS)
+            && !Arc::ptr_eq(&self.at.mount, &self.root.mount)
+        {
+            return Err(Errno::EXDEV);
+        }
+        self.at = self.root.clone();
+        Ok(())
     }
 
-    async fn follow(&mut self, link: &Arc<dyn Inode>) -> Result<Link> {
+    /// Follows `link`, behind which the path goes on at `end`. True if that has led to a file, false
+    /// if it has changed the path, which then begins where it is.
+    async fn follow(&mut self, link: &Arc<dyn Inode>, end: usize) -> Result<bool> {
         self.links += 1;
-        if self.links > LINKS_MAX || self.restrictions.contains(Restrictions::NO_SYMLINKS) {
+        let is_denied = self.restrictions.contains(Restrictions::NO_SYMLINKS)
+            || self.at.mount.flags().contains(MountFlags::NO_SYMLINKS);
+        if self.links > LINKS_MAX || is_denied {
             return Err(Errno::ELOOP);
         }
         if let Some(target) = link.magic_link() {
@@ -280,47 +319,84 @@ impl<'a> Walk<'a> {
             if self.restrictions.intersects(confined) {
                 return Err(Errno::EXDEV);
             }
-            return target.map(Link::File);
+            let target = target?;
+            if self.restrictions.contains(Restrictions::NO_MOUNTS)
+                && !Arc::ptr_eq(&self.at.mount, &target.mount)
+            {
+                return Err(Errno::EXDEV);
+            }
+            self.at = target;
+            return Ok(true);
         }
-        let target = link.read_link().await?;
-        match target.is_empty() {
-            true => Err(Errno::ENOENT),
-            false => Ok(Link::Path(target)),
+        let text = link.read_link();
+        let mut path = match self.restrictions.contains(Restrictions::CACHED) {
+            true => text.now().unwrap_or(Err(Errno::EAGAIN))?,
+            false => text.await?,
+        };
+        match path.first() {
+            None => return Err(Errno::ENOENT),
+            Some(b'/') => self.jump_to_root()?,
+            Some(_) => {}
         }
+        path.extend_from_slice(&self.path[end..]);
+        self.path = Cow::Owned(path);
+        Ok(false)
     }
-}
-
-/// Where a symbolic link leads.
-enum Link {
-    /// To a path, which is not empty.
-    Path(Vec<u8>),
-    /// To this very file.
-    File(Arc<dyn Inode>),
 }
 
 fn slashes(path: &[u8]) -> usize {
     path.iter().take_while(|byte| **byte == b'/').count()
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
     /// Resolves `path`, relative to the descriptor `fd`, to a file.
     ///
     /// # Errors
     ///
     /// `EBADF` and those of path resolution.
-    pub async fn lookup(&self, fd: i32, path: &[u8], follow: bool) -> Result<Arc<dyn Inode>> {
-        let base = self.start(fd, path)?;
-        Walk::new(self.context).file(base, path, follow).await
+    pub async fn lookup(&self, fd: i32, path: &[u8], follow: bool) -> Result<Location> {
+        self.walk(fd, path)?.file(follow).await
     }
 
-    /// Resolves `path` up to its last component.
-    pub(super) async fn lookup_parent(&self, fd: i32, path: &[u8]) -> Result<Parent> {
-        let base = self.start(fd, path)?;
-        Walk::new(self.context).parent(base, path).await
+    /// As [`lookup`](Self::lookup), with the name by which the file was reached.
+    ///
+    /// # Errors
+    ///
+    /// As [`lookup`](Self::lookup).
+    pub async fn lookup_place(&self, fd: i32, path: &[u8], follow: bool) -> Result<Place> {
+        let mut walk = self.walk(fd, path)?;
+        let location = walk.file(follow).await?;
+        Ok(Place {
+            location,
+            entry: walk.entry(),
+        })
+    }
+
+    /// A resolution of `path`, relative to the descriptor `fd`.
+    pub(super) fn walk<'p>(&self, fd: i32, path: &'p [u8]) -> Result<Walk<'p>>
+    where
+        'a: 'p,
+    {
+        Walk::new(
+            self.context,
+            self.start(fd, path)?,
+            path,
+            Restrictions::empty(),
+        )
+    }
+
+    /// A resolution of `path` up to its last component.
+    pub(super) async fn walk_to_parent<'p>(&self, fd: i32, path: &'p [u8]) -> Result<Walk<'p>>
+    where
+        'a: 'p,
+    {
+        let mut walk = self.walk(fd, path)?;
+        walk.parent().await?;
+        Ok(walk)
     }
 
     /// Where `path` starts; an absolute one does not look at `fd`.
-    pub(super) fn start(&self, fd: i32, path: &[u8]) -> Result<Arc<dyn Inode>> {
+    pub(super) fn start(&self, fd: i32, path: &[u8]) -> Result<Location> {
         match path {
             // An empty path fails before the descriptor is looked at.
             [] => Err(Errno::ENOENT),

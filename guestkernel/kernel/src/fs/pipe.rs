@@ -335,10 +335,11 @@ impl View<'_> {
         let inode: Arc<dyn Inode> = inode;
         let reader = pipe.end(true, false);
         let writer = pipe.end(false, true);
-        let open = |end: Arc<End>, flags| OpenFile::with_inode(end, flags, inode.clone(), None);
+        let location = self.context.namespace.unnamed_location(inode);
+        let open = |end: Arc<End>, flags| OpenFile::with_place(end, flags, location.clone().into());
         Ok((
-            open(reader, flags),
-            open(writer, flags | OpenFlags::WRITE_ONLY),
+            open(reader, flags)?,
+            open(writer, flags | OpenFlags::WRITE_ONLY)?,
         ))
     }
 }
@@ -353,7 +354,7 @@ mod tests {
     use alloc::vec::Vec;
 
     fn pipe(flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
-        let context = FsContext::new(Namespace::new());
+        let context = FsContext::new(Namespace::in_memory().0);
         let files = FdTable::new();
         let view = View {
             files: &files,

@@ -12,16 +12,34 @@
 //! does, system calls where their order of checks has it.
 
 mod actor;
+mod attributes;
 mod close;
 mod copy;
+mod descriptor;
+mod directory;
+mod mount;
+mod names;
+mod open;
 mod range;
 mod seek;
 mod sync;
 mod transfer;
 
 pub use actor::{Actor, FileRef};
+pub use attributes::{
+    CheckAccess, GetAttributes, GetExtendedAttributes, GetFileSystem, GetOpenAttributes,
+    GetOpenFileSystem, ReadLink, SetAttributes, SetOpenAttributes, Target, TruncatePath,
+};
 pub use close::Close;
 pub use copy::{CopyFileRange, End, SendFile, Splice};
+pub use descriptor::{CloseRange, Control, DeviceControl, Duplicate, DuplicateTo, LockFile};
+pub use directory::{
+    ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
+    SetUmask,
+};
+pub use mount::{MakeMount, Unmount};
+pub use names::{Link, MakeDirectory, MakeNode, MakeSymlink, PathAt, Rename, Unlink};
+pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open};
 pub use range::{Advise, Allocate, ReadAhead, Truncate};
 pub use seek::Seek;
 pub use sync::{Sync, SyncAll, SyncFileSystem, SyncRange};

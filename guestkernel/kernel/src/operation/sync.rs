@@ -3,6 +3,7 @@
 
 use super::{Actor, FileRef};
 use crate::error::{Errno, Result};
+use crate::fs::FileType;
 use linux_raw_sys::general as raw;
 
 /// `fsync(2)` and `fdatasync(2)`. A range is taken as the whole file, which satisfies it.
@@ -68,11 +69,19 @@ impl SyncRange {
 pub struct SyncAll;
 
 impl SyncAll {
-    /// Does it. File systems are in memory; block devices write through.
-    pub fn run(self, _: Actor<'_>) {}
+    /// Does it. Nobody hears of errors, as on Linux.
+    pub async fn run(self, actor: Actor<'_>) {
+        let namespace = &actor.process.fs.namespace;
+        for mount in namespace.mounts() {
+            let _ = mount.super_block.fs.sync().await;
+        }
+        for device in namespace.block_devices() {
+            let _ = device.sync(false).await;
+        }
+    }
 }
 
-/// `syncfs(2)`: the file system that a file is in.
+/// `syncfs(2)`: the file system that a file is in; of a block device also what it holds.
 pub struct SyncFileSystem {
     /// The file.
     pub file: FileRef,
@@ -83,8 +92,15 @@ impl SyncFileSystem {
     ///
     /// # Errors
     ///
-    /// `EBADF`.
-    pub fn run(self, actor: Actor<'_>) -> Result<()> {
-        actor.file(self.file).map(|_| ())
+    /// `EBADF`, `EIO` and its like.
+    pub async fn run(self, actor: Actor<'_>) -> Result<()> {
+        let file = actor.file(self.file)?;
+        let Some(location) = file.location() else {
+            return Ok(());
+        };
+        if location.inode.file_type() == FileType::BlockDevice {
+            file.sync(false).await?;
+        }
+        location.mount.super_block.fs.sync().await
     }
 }

@@ -25,7 +25,7 @@ struct World {
 
 impl World {
     fn new(files: &[(&str, u32, &[u8])]) -> Self {
-        let namespace = Namespace::new();
+        let namespace = Namespace::in_memory().0;
         let world = Self {
             files: Arc::new(FdTable::new()),
             fs: FsContext::new(namespace),

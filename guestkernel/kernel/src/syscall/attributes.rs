@@ -1,10 +1,14 @@
 //! System calls about the attributes of files and file systems.
 
-use super::Args;
-use super::path::{Done, read_path, view};
+use super::path::{Done, read_path};
+use super::{Args, actor};
 use crate::error::{Errno, Result};
-use crate::fs::{self, At, AttributeChange, FileSystemInfo, SetTime, Stat, Timestamp};
+use crate::fs::{self, AttributeChange, FileSystemInfo, SetTime, Stat, Timestamp};
 use crate::mm::AddressSpace;
+use crate::operation::{
+    CheckAccess, FileRef, GetAttributes, GetExtendedAttributes, GetFileSystem, GetOpenAttributes,
+    GetOpenFileSystem, PathAt, ReadLink, SetAttributes, SetOpenAttributes, Target, TruncatePath,
+};
 use crate::process::Thread;
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
@@ -21,13 +25,9 @@ fn write_stat(thread: &Thread, address: u64, stat: &Stat) -> Result<u64> {
 }
 
 async fn stat_path(thread: &Thread, args: Args, flags: u32) -> Result<u64> {
-    let path = read_path(thread, args.get(0))?;
-    let at = At {
-        fd: HERE,
-        path: &path,
-        flags,
-    };
-    let stat = view(thread).stat(at).await?;
+    let at = PathAt::here(read_path(thread, args.get(0))?);
+    let operation = GetAttributes(Target { at, flags });
+    let stat = operation.run(actor(thread)).await?;
     write_stat(thread, args.get(1), &stat)
 }
 
@@ -40,17 +40,22 @@ pub(super) async fn lstat(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) async fn fstat(thread: &mut Thread, args: Args) -> Result<u64> {
-    let file = thread.process.files.get_any(args.int(0))?;
-    let stat = file.stat().await?;
+    let operation = GetOpenAttributes { fd: args.int(0) };
+    let stat = operation.run(actor(thread)).await?;
     write_stat(thread, args.get(1), &stat)
 }
 
-/// The path at `address`, which may be missing where an empty one will do.
-fn read_optional_path(thread: &Thread, address: u64, flags: u32) -> Result<Vec<u8>> {
-    match address {
-        0 if flags & raw::AT_EMPTY_PATH != 0 => Ok(Vec::new()),
-        address => read_path(thread, address),
-    }
+/// A file named by the first two parameters. The path may be missing where an empty one will do.
+fn read_optional(thread: &Thread, args: Args, flags: u32) -> Result<Target> {
+    let path = match args.get(1) {
+        0 if flags & raw::AT_EMPTY_PATH != 0 => Vec::new(),
+        address => read_path(thread, address)?,
+    };
+    let fd = args.int(0);
+    Ok(Target {
+        at: PathAt { fd, path },
+        flags,
+    })
 }
 
 pub(super) async fn newfstatat(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -59,13 +64,8 @@ pub(super) async fn newfstatat(thread: &mut Thread, args: Args) -> Result<u64> {
     if flags & !known != 0 {
         return Err(Errno::EINVAL);
     }
-    let path = read_optional_path(thread, args.get(1), flags)?;
-    let at = At {
-        fd: args.int(0),
-        path: &path,
-        flags,
-    };
-    let stat = view(thread).stat(at).await?;
+    let operation = GetAttributes(read_optional(thread, args, flags)?);
+    let stat = operation.run(actor(thread)).await?;
     write_stat(thread, args.get(2), &stat)
 }
 
@@ -75,19 +75,15 @@ pub(super) async fn statx(thread: &mut Thread, args: Args) -> Result<u64> {
         | raw::AT_EMPTY_PATH
         | raw::AT_STATX_SYNC_TYPE;
     let (flags, mask) = (args.uint(2), args.uint(3));
-    let path = read_optional_path(thread, args.get(1), flags)?;
+    let target = read_optional(thread, args, flags)?;
     if flags & !KNOWN != 0
         || flags & raw::AT_STATX_SYNC_TYPE == raw::AT_STATX_SYNC_TYPE
         || mask & raw::STATX__RESERVED != 0
     {
         return Err(Errno::EINVAL);
     }
-    let at = At {
-        fd: args.int(0),
-        path: &path,
-        flags,
-    };
-    let result = view(thread).statx(at, mask).await?;
+    let operation = GetExtendedAttributes { target, mask };
+    let result = operation.run(actor(thread)).await?;
     thread
         .process
         .space
@@ -97,12 +93,12 @@ pub(super) async fn statx(thread: &mut Thread, args: Args) -> Result<u64> {
 
 async fn access_at(thread: &Thread, fd: i32, path: u64, mode: u32, flags: u32) -> Result<u64> {
     let path = read_path(thread, path)?;
-    let at = At {
-        fd,
-        path: &path,
-        flags,
+    let at = PathAt { fd, path };
+    let operation = CheckAccess {
+        target: Target { at, flags },
+        mode,
     };
-    view(thread).access(at, mode).await.done()
+    operation.run(actor(thread)).await.done()
 }
 
 pub(super) async fn access(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -122,7 +118,10 @@ async fn readlink_at(thread: &Thread, fd: i32, path: u64, buffer: u64, size: i32
         return Err(Errno::EINVAL);
     }
     let path = read_path(thread, path)?;
-    let target = view(thread).read_link(fd, &path).await?;
+    let operation = ReadLink {
+        at: PathAt { fd, path },
+    };
+    let target = operation.run(actor(thread)).await?;
     let count = target.len().min(size as usize);
     thread.process.space.write(buffer, &target[..count])?;
     Ok(count as u64)
@@ -148,17 +147,18 @@ async fn change(
         return Err(Errno::EINVAL);
     }
     let path = read_path(thread, path)?;
-    let at = At {
-        fd,
-        path: &path,
-        flags,
+    let at = PathAt { fd, path };
+    let operation = SetAttributes {
+        target: Target { at, flags },
+        change,
     };
-    view(thread).set_attributes(at, change).await.done()
+    operation.run(actor(thread)).await.done()
 }
 
 async fn change_open(thread: &Thread, fd: i32, change: AttributeChange) -> Result<u64> {
-    let file = thread.process.files.get(fd)?;
-    file.set_attributes(change).await.done()
+    let file = FileRef::Descriptor(fd);
+    let operation = SetOpenAttributes { file, change };
+    operation.run(actor(thread)).await.done()
 }
 
 fn mode_change(mode: u32) -> AttributeChange {
@@ -321,7 +321,8 @@ pub(super) async fn utime(thread: &mut Thread, args: Args) -> Result<u64> {
 pub(super) async fn truncate(thread: &mut Thread, args: Args) -> Result<u64> {
     let size = u64::try_from(args.long(1)).map_err(|_| Errno::EINVAL)?;
     let path = read_path(thread, args.get(0))?;
-    view(thread).truncate(&path, size).await.done()
+    let operation = TruncatePath { path, size };
+    operation.run(actor(thread)).await.done()
 }
 
 fn write_statfs(thread: &Thread, address: u64, info: &FileSystemInfo) -> Result<u64> {
@@ -344,26 +345,26 @@ fn write_statfs(thread: &Thread, address: u64, info: &FileSystemInfo) -> Result<
 
 pub(super) async fn statfs(thread: &mut Thread, args: Args) -> Result<u64> {
     let path = read_path(thread, args.get(0))?;
-    let info = view(thread).file_system(&path).await?;
+    let info = GetFileSystem { path }.run(actor(thread)).await?;
     write_statfs(thread, args.get(1), &info)
 }
 
 pub(super) async fn fstatfs(thread: &mut Thread, args: Args) -> Result<u64> {
-    let file = thread.process.files.get_any(args.int(0))?;
-    let info = file.file_system().await?;
+    let operation = GetOpenFileSystem { fd: args.int(0) };
+    let info = operation.run(actor(thread)).await?;
     write_statfs(thread, args.get(1), &info)
 }
 
 /// A file system without extended attributes has none to give, to list or to set.
 async fn no_attributes(thread: &Thread, path: u64, follow: bool, error: Errno) -> Result<u64> {
     let path = read_path(thread, path)?;
-    view(thread).lookup(HERE, &path, follow).await?;
+    actor(thread).view().lookup(HERE, &path, follow).await?;
     Err(error)
 }
 
 async fn no_attribute_list(thread: &Thread, path: u64, follow: bool) -> Result<u64> {
     let path = read_path(thread, path)?;
-    view(thread).lookup(HERE, &path, follow).await?;
+    actor(thread).view().lookup(HERE, &path, follow).await?;
     Ok(0)
 }
 

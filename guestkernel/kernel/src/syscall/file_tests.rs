@@ -1,6 +1,7 @@
 //! System calls about files, as a program makes them. What Linux does was found out on 6.18.
 
 mod descriptors;
+mod mounts;
 mod names;
 
 use super::{Args, Dispatched, dispatch, dispatch_now};
@@ -29,8 +30,8 @@ struct Caller {
 
 impl Caller {
     fn new() -> Self {
-        let namespace = Namespace::new();
-        DeviceDirectory::mount(namespace.clone()).unwrap();
+        let namespace = Namespace::in_memory().0;
+        block_on(DeviceDirectory::mount(namespace.clone())).unwrap();
         let space = AddressSpace::new().unwrap();
         let access = Access::READ | Access::WRITE;
         let memory = space.map(MapRequest::anonymous(2 * PAGE, access)).unwrap();

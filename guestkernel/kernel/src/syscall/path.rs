@@ -1,33 +1,35 @@
 //! System calls that make, remove and rename files, and the working directory.
 
-use super::Args;
+use super::{Args, actor};
 use crate::error::{Errno, Result};
-use crate::fs::{DirEntry, FsContext, PATH_MAX, View};
+use crate::operation::{
+    ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, FileRef, GetWorkingDirectory, Layout, Link,
+    ListDirectory, MakeDirectory, MakeMount, MakeNode, MakeSymlink, PathAt, Rename, SetUmask,
+    Unlink, Unmount,
+};
 use crate::process::Thread;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
-
-/// Bytes of directory entries that one call gives at most.
-const ENTRIES_MAX: usize = 1 << 16;
+use machine::PAGE_SIZE;
 
 /// The path at `address`.
 pub(super) fn read_path(thread: &Thread, address: u64) -> Result<Vec<u8>> {
-    thread.process.space.read_string(address, PATH_MAX)
+    actor(thread).read_path(address)
 }
 
-/// What the process can name.
-pub(super) fn view(thread: &Thread) -> View<'_> {
-    View {
-        files: &thread.process.files,
-        context: &thread.process.fs,
-    }
+/// The path that parameter `index` is the address of.
+pub(super) fn read_here(thread: &Thread, args: Args, index: usize) -> Result<PathAt> {
+    Ok(PathAt::here(read_path(thread, args.get(index))?))
 }
 
-fn context(thread: &Thread) -> &FsContext {
-    &thread.process.fs
+/// The descriptor that parameter `index` is, and the path that the next one is the address of.
+pub(super) fn read_at(thread: &Thread, args: Args, index: usize) -> Result<PathAt> {
+    Ok(PathAt {
+        fd: args.int(index),
+        path: read_path(thread, args.get(index + 1))?,
+    })
 }
-
-const HERE: i32 = raw::AT_FDCWD;
 
 /// The result of a system call that has no value.
 pub(super) trait Done {
@@ -40,190 +42,196 @@ impl Done for Result<()> {
     }
 }
 
+async fn make_directory(thread: &Thread, at: PathAt, mode: u32) -> Result<u64> {
+    let making = MakeDirectory { at, mode }.run(actor(thread));
+    Box::pin(making).await.done()
+}
+
 pub(super) async fn mkdir(thread: &mut Thread, args: Args) -> Result<u64> {
-    let path = read_path(thread, args.get(0))?;
-    view(thread)
-        .make_directory(HERE, &path, args.uint(1))
-        .await
-        .done()
+    make_directory(thread, read_here(thread, args, 0)?, args.uint(1)).await
 }
 
 pub(super) async fn mkdirat(thread: &mut Thread, args: Args) -> Result<u64> {
-    let path = read_path(thread, args.get(1))?;
-    view(thread)
-        .make_directory(args.int(0), &path, args.uint(2))
-        .await
-        .done()
+    make_directory(thread, read_at(thread, args, 0)?, args.uint(2)).await
+}
+
+async fn make_node(thread: &Thread, at: PathAt, mode: u32, device: u32) -> Result<u64> {
+    let operation = MakeNode {
+        at,
+        mode,
+        device: device.into(),
+    };
+    Box::pin(operation.run(actor(thread))).await.done()
 }
 
 pub(super) async fn mknod(thread: &mut Thread, args: Args) -> Result<u64> {
-    let path = read_path(thread, args.get(0))?;
-    let device = args.uint(2).into();
-    view(thread)
-        .make_node(HERE, &path, args.uint(1), device)
-        .await
-        .done()
+    let at = read_here(thread, args, 0)?;
+    make_node(thread, at, args.uint(1), args.uint(2)).await
 }
 
 pub(super) async fn mknodat(thread: &mut Thread, args: Args) -> Result<u64> {
-    let path = read_path(thread, args.get(1))?;
-    let device = args.uint(3).into();
-    view(thread)
-        .make_node(args.int(0), &path, args.uint(2), device)
-        .await
-        .done()
+    let at = read_at(thread, args, 0)?;
+    make_node(thread, at, args.uint(2), args.uint(3)).await
+}
+
+async fn remove(thread: &Thread, at: PathAt, flags: u32) -> Result<u64> {
+    Unlink { at, flags }.run(actor(thread)).await.done()
 }
 
 pub(super) async fn rmdir(thread: &mut Thread, args: Args) -> Result<u64> {
-    let path = read_path(thread, args.get(0))?;
-    view(thread)
-        .unlink(HERE, &path, raw::AT_REMOVEDIR)
-        .await
-        .done()
+    remove(thread, read_here(thread, args, 0)?, raw::AT_REMOVEDIR).await
 }
 
 pub(super) async fn unlink(thread: &mut Thread, args: Args) -> Result<u64> {
-    let path = read_path(thread, args.get(0))?;
-    view(thread).unlink(HERE, &path, 0).await.done()
+    remove(thread, read_here(thread, args, 0)?, 0).await
 }
 
 pub(super) async fn unlinkat(thread: &mut Thread, args: Args) -> Result<u64> {
-    let path = read_path(thread, args.get(1))?;
-    view(thread)
-        .unlink(args.int(0), &path, args.uint(2))
-        .await
-        .done()
+    remove(thread, read_at(thread, args, 0)?, args.uint(2)).await
+}
+
+async fn rename_to(thread: &Thread, from: PathAt, to: PathAt, flags: u32) -> Result<u64> {
+    let renaming = Rename { from, to, flags }.run(actor(thread));
+    Box::pin(renaming).await.done()
 }
 
 pub(super) async fn rename(thread: &mut Thread, args: Args) -> Result<u64> {
-    let from = read_path(thread, args.get(0))?;
-    let to = read_path(thread, args.get(1))?;
-    view(thread)
-        .rename((HERE, &from), (HERE, &to), 0)
-        .await
-        .done()
+    let from = read_here(thread, args, 0)?;
+    rename_to(thread, from, read_here(thread, args, 1)?, 0).await
 }
 
 pub(super) async fn renameat(thread: &mut Thread, args: Args) -> Result<u64> {
-    rename_with(thread, args, 0).await
+    let from = read_at(thread, args, 0)?;
+    rename_to(thread, from, read_at(thread, args, 2)?, 0).await
 }
 
 pub(super) async fn renameat2(thread: &mut Thread, args: Args) -> Result<u64> {
-    rename_with(thread, args, args.uint(4)).await
+    let from = read_at(thread, args, 0)?;
+    rename_to(thread, from, read_at(thread, args, 2)?, args.uint(4)).await
 }
 
-async fn rename_with(thread: &Thread, args: Args, flags: u32) -> Result<u64> {
-    let from = read_path(thread, args.get(1))?;
-    let to = read_path(thread, args.get(3))?;
-    let (from, to) = ((args.int(0), &*from), (args.int(2), &*to));
-    view(thread).rename(from, to, flags).await.done()
+async fn link_to(thread: &Thread, from: PathAt, to: PathAt, flags: u32) -> Result<u64> {
+    let linking = Link { from, to, flags }.run(actor(thread));
+    Box::pin(linking).await.done()
 }
 
 pub(super) async fn link(thread: &mut Thread, args: Args) -> Result<u64> {
-    let from = read_path(thread, args.get(0))?;
-    let to = read_path(thread, args.get(1))?;
-    view(thread)
-        .link((HERE, &from), (HERE, &to), 0)
-        .await
-        .done()
+    let from = read_here(thread, args, 0)?;
+    link_to(thread, from, read_here(thread, args, 1)?, 0).await
 }
 
 pub(super) async fn linkat(thread: &mut Thread, args: Args) -> Result<u64> {
-    let from = read_path(thread, args.get(1))?;
-    let to = read_path(thread, args.get(3))?;
-    let (from, to) = ((args.int(0), &*from), (args.int(2), &*to));
-    view(thread).link(from, to, args.uint(4)).await.done()
+    let from = read_at(thread, args, 0)?;
+    link_to(thread, from, read_at(thread, args, 2)?, args.uint(4)).await
+}
+
+async fn make_symlink(thread: &Thread, target: Vec<u8>, at: PathAt) -> Result<u64> {
+    let making = MakeSymlink { target, at }.run(actor(thread));
+    Box::pin(making).await.done()
 }
 
 pub(super) async fn symlink(thread: &mut Thread, args: Args) -> Result<u64> {
     let target = read_path(thread, args.get(0))?;
-    let path = read_path(thread, args.get(1))?;
-    view(thread).make_symlink(&target, HERE, &path).await.done()
+    make_symlink(thread, target, read_here(thread, args, 1)?).await
 }
 
 pub(super) async fn symlinkat(thread: &mut Thread, args: Args) -> Result<u64> {
     let target = read_path(thread, args.get(0))?;
-    let path = read_path(thread, args.get(2))?;
-    view(thread)
-        .make_symlink(&target, args.int(1), &path)
-        .await
-        .done()
+    make_symlink(thread, target, read_at(thread, args, 1)?).await
 }
 
 pub(super) fn getcwd(thread: &mut Thread, args: Args) -> Result<u64> {
-    let context = context(thread);
-    let mut path = context.path_of(context.working_directory())?;
-    path.push(0);
-    if path.len() > args.size(1) {
-        return Err(Errno::ERANGE);
-    }
-    thread.process.space.write(args.get(0), &path)?;
-    Ok(path.len() as u64)
+    let operation = GetWorkingDirectory {
+        address: args.get(0),
+        room: args.size(1),
+    };
+    operation.run(actor(thread))
 }
 
 pub(super) async fn chdir(thread: &mut Thread, args: Args) -> Result<u64> {
     let path = read_path(thread, args.get(0))?;
-    let directory = view(thread).lookup(HERE, &path, true).await?;
-    context(thread).set_working_directory(directory).done()
+    ChangeDirectory { path }.run(actor(thread)).await.done()
 }
 
 pub(super) fn fchdir(thread: &mut Thread, args: Args) -> Result<u64> {
-    let file = thread.process.files.get_any(args.int(0))?;
-    let directory = file.inode().ok_or(Errno::ENOTDIR)?.clone();
-    context(thread).set_working_directory(directory).done()
+    let operation = ChangeToOpenDirectory { fd: args.int(0) };
+    operation.run(actor(thread)).done()
 }
 
 pub(super) async fn chroot(thread: &mut Thread, args: Args) -> Result<u64> {
     let path = read_path(thread, args.get(0))?;
-    let directory = view(thread).lookup(HERE, &path, true).await?;
-    context(thread).set_root(directory).done()
+    ChangeRoot { path }.run(actor(thread)).await.done()
 }
 
 pub(super) fn umask(thread: &mut Thread, args: Args) -> Result<u64> {
-    Ok(context(thread).set_umask(args.uint(0)).into())
+    let operation = SetUmask { mask: args.uint(0) };
+    Ok(operation.run(actor(thread)).into())
 }
 
-/// How entries of a directory are laid out in memory.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Layout {
-    /// `struct linux_dirent64`: the type comes before the name.
-    New,
-    /// `struct linux_dirent`: the type is the entry's last byte.
-    Old,
+/// A string that may be missing (`copy_mount_string` of Linux).
+fn read_optional(thread: &Thread, address: u64) -> Result<Option<Vec<u8>>> {
+    match address {
+        0 => Ok(None),
+        address => match read_path(thread, address) {
+            Err(Errno::ENAMETOOLONG) => Err(Errno::EINVAL),
+            string => string.map(Some),
+        },
+    }
 }
 
-impl Layout {
-    /// Bytes before the name.
-    fn header(self) -> usize {
-        match self {
-            Self::New => 19,
-            Self::Old => 18,
+/// Options of a mount: up to a page, as far as it is there (`copy_mount_options` of Linux).
+fn read_options(thread: &Thread, address: u64) -> Result<Vec<u8>> {
+    if address == 0 {
+        return Ok(Vec::new());
+    }
+    let mut data = alloc::vec![0; PAGE_SIZE];
+    let mut done = 0;
+    let space = &thread.process.space;
+    while done < data.len() {
+        match space.read_some(address.wrapping_add(done as u64), &mut data[done..]) {
+            Ok(count) => done += count,
+            Err(error) if done == 0 || error == Errno::ABSENT => return Err(error),
+            Err(_) => break,
         }
     }
+    data.truncate(
+        data.iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(PAGE_SIZE - 1),
+    );
+    Ok(data)
+}
 
-    /// Appends an entry to `out`, which is to hold no more than `room` bytes; false if it does
-    /// not fit.
-    fn append(self, entry: &DirEntry<'_>, out: &mut Vec<u8>, room: usize) -> bool {
-        // The name has a NUL, and the old layout a type after it.
-        let tail = if self == Self::Old { 2 } else { 1 };
-        let length = (self.header() + entry.name.len() + tail).next_multiple_of(8);
-        if length > room - out.len() {
-            return false;
-        }
-        let end = out.len() + length;
-        out.extend_from_slice(&entry.inode.to_ne_bytes());
-        out.extend_from_slice(&entry.next.to_ne_bytes());
-        out.extend_from_slice(&(length as u16).to_ne_bytes());
-        if self == Self::New {
-            out.push(entry.kind);
-        }
-        out.extend_from_slice(entry.name);
-        out.resize(end, 0);
-        if self == Self::Old {
-            out[end - 1] = entry.kind;
-        }
-        true
-    }
+pub(super) async fn mount(thread: &mut Thread, args: Args) -> Result<u64> {
+    let kind = read_optional(thread, args.get(2))?;
+    let source = read_optional(thread, args.get(0))?;
+    let data = read_options(thread, args.get(4))?;
+    let operation = MakeMount {
+        source,
+        target: read_path(thread, args.get(1))?,
+        kind,
+        flags: args.get(3),
+        data,
+    };
+    Box::pin(operation.run(actor(thread))).await.done()
+}
+
+pub(super) async fn umount2(thread: &mut Thread, args: Args) -> Result<u64> {
+    let operation = Unmount {
+        target: read_path(thread, args.get(0))?,
+        flags: args.uint(1),
+    };
+    Box::pin(operation.run(actor(thread))).await.done()
+}
+
+async fn list(thread: &Thread, args: Args, layout: Layout) -> Result<u64> {
+    let operation = ListDirectory {
+        file: FileRef::Descriptor(args.int(0)),
+        address: args.get(1),
+        room: args.uint(2) as usize,
+        layout,
+    };
+    operation.run(actor(thread)).await
 }
 
 pub(super) async fn getdents64(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -232,22 +240,4 @@ pub(super) async fn getdents64(thread: &mut Thread, args: Args) -> Result<u64> {
 
 pub(super) async fn getdents(thread: &mut Thread, args: Args) -> Result<u64> {
     list(thread, args, Layout::Old).await
-}
-
-async fn list(thread: &Thread, args: Args, layout: Layout) -> Result<u64> {
-    let file = thread.process.files.get(args.int(0))?;
-    let room = (args.uint(2) as usize).min(ENTRIES_MAX);
-    let mut out = Vec::new();
-    let mut is_full = false;
-    let mut sink = |entry: &DirEntry<'_>| {
-        is_full = !layout.append(entry, &mut out, room);
-        !is_full
-    };
-    let next = file.ops.read_dir(file.position(), &mut sink).await?;
-    if out.is_empty() && is_full {
-        return Err(Errno::EINVAL);
-    }
-    thread.process.space.write(args.get(1), &out)?;
-    file.set_position(next);
-    Ok(out.len() as u64)
 }

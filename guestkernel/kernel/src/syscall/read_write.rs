@@ -173,16 +173,16 @@ pub(super) async fn fdatasync(thread: &mut Thread, args: Args) -> Result<u64> {
     operation.run(actor(thread)).await.done()
 }
 
-pub(super) fn sync(thread: &mut Thread, _: Args) -> Result<u64> {
-    SyncAll.run(actor(thread));
+pub(super) async fn sync(thread: &mut Thread, _: Args) -> Result<u64> {
+    SyncAll.run(actor(thread)).await;
     Ok(0)
 }
 
-pub(super) fn syncfs(thread: &mut Thread, args: Args) -> Result<u64> {
+pub(super) async fn syncfs(thread: &mut Thread, args: Args) -> Result<u64> {
     let operation = SyncFileSystem {
         file: file(args, 0),
     };
-    operation.run(actor(thread)).done()
+    operation.run(actor(thread)).await.done()
 }
 
 pub(super) async fn sync_file_range(thread: &mut Thread, args: Args) -> Result<u64> {

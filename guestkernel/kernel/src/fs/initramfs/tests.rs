@@ -73,8 +73,8 @@ struct Unpacked {
 }
 
 fn unpacked(writer: &Writer) -> Unpacked {
-    let namespace = Namespace::new();
-    let result = unpack(namespace.root(), &writer.frames(), writer.0.len());
+    let (namespace, root) = Namespace::in_memory();
+    let result = unpack(&root, &writer.frames(), writer.0.len());
     Unpacked {
         context: FsContext::new(namespace),
         files: FdTable::new(),
@@ -144,9 +144,9 @@ fn aligned_data_is_adopted_and_other_data_copied() {
     writer.entry("other", 0o100644, 1, 0, &data);
     writer.aligned("empty", 0o100644, b"");
     writer.trailer();
-    let namespace = Namespace::new();
+    let (namespace, root) = Namespace::in_memory();
     let frames = writer.frames();
-    unpack(namespace.root(), &frames, writer.0.len()).unwrap();
+    unpack(&root, &frames, writer.0.len()).unwrap();
     assert_eq!(frames.iter().filter(|frame| !frame.is_unique()).count(), 2);
     drop(frames);
     let unpacked = Unpacked {

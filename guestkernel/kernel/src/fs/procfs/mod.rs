@@ -1,22 +1,28 @@
 //! `/proc`, as far as C libraries and common tools look at it (`proc(5)`): there is one process.
 
+mod mounts;
 mod text;
 
 use super::{
-    Answer, DeviceNumber, DirEntry, FileOps, FileSystemInfo, FileType, FsContext, Inode, Mount,
-    Namespace, NewNode, OpenFile, OpenFlags, RenameMode, Stat, Timestamp,
+    Answer, DeviceNumber, DirEntry, FileOps, FileSystemInfo, FileType, FsContext, Inode, Namespace,
+    NewNode, OpenFile, OpenFlags, RenameMode, Stat, Timestamp,
 };
 use crate::error::{Errno, Result};
-use crate::file::DirectorySink;
-use crate::file::is_same;
+use crate::file::{
+    DirectorySink, FileSystem, FileSystemType, InodeState, Location, Made, Mount, MountFlags,
+    Place, SuperBlock, is_same, next_device,
+};
+use crate::globals::global;
 use crate::io::{Direction, Io};
 use crate::process::Process;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::task::{Context, Poll};
 use linux_raw_sys::general as raw;
+use machine::lock::Mutex;
 use text::Text;
 
 /// What there is to tell of the process.
@@ -26,7 +32,7 @@ pub struct ProcessFacts {
     /// The arguments it was started with.
     pub arguments: Vec<Vec<u8>>,
     /// The path of its program and the file at it.
-    pub program: (Vec<u8>, Arc<dyn Inode>),
+    pub program: (Vec<u8>, Location),
 }
 
 /// The file system.
@@ -79,13 +85,14 @@ const ROOT: [(&str, Node); 10] = [
     ("uptime", Node::Text(Text::Uptime)),
     ("version", Node::Text(Text::Version)),
 ];
-const PROCESS: [(&str, Node); 11] = [
+const PROCESS: [(&str, Node); 12] = [
     ("cmdline", Node::Text(Text::CommandLine)),
     ("comm", Node::Text(Text::Name)),
     ("cwd", Node::WorkingDirectory),
     ("exe", Node::Program),
     ("fd", Node::Files),
     ("maps", Node::Text(Text::Maps)),
+    ("mountinfo", Node::Text(Text::MountInfo)),
     ("mounts", Node::Text(Text::Mounts)),
     ("root", Node::RootDirectory),
     ("stat", Node::Text(Text::ProcessStat)),
@@ -110,6 +117,7 @@ struct ProcInode {
     node: Node,
     parent: Option<Arc<ProcInode>>,
     me: Weak<Self>,
+    state: InodeState,
 }
 
 /// Mounts `/proc`, and makes the directory for it if there is none.
@@ -117,30 +125,54 @@ struct ProcInode {
 /// # Errors
 ///
 /// `ENOTDIR` if the root directory has a `proc` that is no directory; `ENOSPC`.
-pub fn mount(namespace: &Namespace, facts: ProcessFacts) -> Result<()> {
-    let point = match namespace.root().child(b"proc")? {
-        Some(point) => point,
-        None => namespace
-            .root()
-            .create_node(b"proc", NewNode::Directory, 0o555)?,
-    };
-    if !point.is_directory() {
-        return Err(Errno::ENOTDIR);
-    }
-    let device = namespace.next_device();
+pub async fn mount(namespace: &Namespace, facts: ProcessFacts) -> Result<()> {
     let fs = Arc::new(ProcFs {
-        device,
+        device: next_device(),
         facts,
         mounted: Timestamp::now(),
     });
-    namespace.mount(Mount {
-        point: Some(point),
-        root: ProcInode::new(fs, Node::Root, None),
-        path: "/proc",
-        kind: "proc",
-        device,
-    });
-    Ok(())
+    *INSTANCE.lock() = Some(fs.clone());
+    let (fs, root) = made(fs);
+    let super_block = SuperBlock::new(&TYPE, fs, root.clone(), false);
+    let flags = MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;
+    let mount = Mount::new(super_block, root, b"proc", flags | MountFlags::RELATIME);
+    namespace.mount_at(&mount, "proc").await
+}
+
+/// The type: all mounts of it show the same processes.
+pub static TYPE: FileSystemType = FileSystemType {
+    name: "proc",
+    needs_device: false,
+    make: |_| {
+        let fs = INSTANCE.lock().clone();
+        Box::pin(core::future::ready(fs.ok_or(Errno::ENODEV).map(made)))
+    },
+};
+
+global! {
+    /// The file system, when it is there.
+    static INSTANCE: Mutex<Option<Arc<ProcFs>>> = Mutex::new(None);
+}
+
+fn made(fs: Arc<ProcFs>) -> Made {
+    let root = ProcInode::new(fs.clone(), Node::Root, None);
+    (fs, root)
+}
+
+impl FileSystem for ProcFs {
+    fn device(&self) -> DeviceNumber {
+        self.device
+    }
+
+    fn info(&self) -> Answer<'_, FileSystemInfo> {
+        Answer::ready(Ok(FileSystemInfo {
+            magic: raw::PROC_SUPER_MAGIC.into(),
+            block_size: 4096,
+            id: self.device.encode(),
+            name_length: 255,
+            ..FileSystemInfo::default()
+        }))
+    }
 }
 
 impl ProcFs {
@@ -156,6 +188,7 @@ impl ProcInode {
             node,
             parent,
             me: me.clone(),
+            state: InodeState::default(),
         })
     }
 
@@ -260,7 +293,7 @@ impl ProcInode {
         match self.node {
             Node::Link(target) => Ok(target.as_bytes().to_vec()),
             Node::Program => Ok(self.fs.facts.program.0.clone()),
-            Node::WorkingDirectory => shown_directory(context, context.working_directory()),
+            Node::WorkingDirectory => shown_path(context, context.working_directory().into()),
             Node::RootDirectory => Ok(b"/".to_vec()),
             Node::File(fd) => {
                 let file = process.files.get_any(fd).map_err(|_| Errno::ENOENT)?;
@@ -341,11 +374,11 @@ fn number_in(name: &[u8]) -> Result<i32> {
     }
 }
 
-/// The path of a directory, as links in `/proc` show it.
-fn shown_directory(context: &FsContext, directory: Arc<dyn Inode>) -> Result<Vec<u8>> {
-    match context.path_of(directory) {
+/// The path of a file, as links in `/proc` show it.
+fn shown_path(context: &FsContext, place: Place) -> Result<Vec<u8>> {
+    match context.path_of(place) {
         Err(Errno::ENOENT) => Ok(b"/ (deleted)".to_vec()),
-        result => result,
+        result => Ok(result?.0),
     }
 }
 
@@ -353,18 +386,15 @@ fn shown_directory(context: &FsContext, directory: Arc<dyn Inode>) -> Result<Vec
 async fn shown(context: &FsContext, file: &OpenFile) -> Result<Vec<u8>> {
     let stat = file.stat().await?;
     let kind = FileType::of_mode(stat.mode);
-    match (file.inode(), file.name()) {
-        (Some(inode), _) if kind == Some(FileType::Directory) => {
-            shown_directory(context, inode.clone())
+    let place = file.place();
+    match (place, place.and_then(|place| place.entry.as_ref())) {
+        (Some(place), _) if kind == Some(FileType::Directory) => {
+            shown_path(context, place.location.clone().into())
         }
-        (Some(inode), Some((directory, name))) => {
-            let mut path = context.path_of(directory.clone()).unwrap_or_default();
-            if path.last() != Some(&b'/') {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name);
-            let is_there = match directory.lookup(name).await {
-                Ok(found) => is_same(&*found, &**inode),
+        (Some(place), Some(entry)) => {
+            let mut path = shown_path(context, place.clone())?;
+            let is_there = match entry.directory.lookup(&entry.name).await {
+                Ok(found) => is_same(&*found, &*place.location.inode),
                 Err(_) => false,
             };
             if !is_there {
@@ -387,11 +417,15 @@ impl Inode for ProcInode {
         Self::kind(self.node)
     }
 
+    fn state(&self) -> &InodeState {
+        &self.state
+    }
+
     fn stat(&self) -> Answer<'_, Stat> {
         Answer::ready(self.stat_now())
     }
 
-    fn open(self: Arc<Self>) -> Answer<'static, Arc<dyn FileOps>> {
+    fn open(self: Arc<Self>, _flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>> {
         let text = match self.node {
             Node::Text(text) => text.make(&self.fs, None),
             Node::ThreadText(text, tid) => text.make(&self.fs, Some(tid)),
@@ -403,30 +437,23 @@ impl Inode for ProcInode {
         }))
     }
 
-    fn file_system(&self) -> Answer<'_, FileSystemInfo> {
-        Answer::ready(Ok(FileSystemInfo {
-            magic: raw::PROC_SUPER_MAGIC.into(),
-            block_size: 4096,
-            id: self.fs.device.encode(),
-            name_length: 255,
-            ..FileSystemInfo::default()
-        }))
-    }
-
     fn read_link(&self) -> Answer<'_, Vec<u8>> {
         Answer::later(self.link_text())
     }
 
-    fn magic_link(&self) -> Option<Result<Arc<dyn Inode>>> {
-        let target = |process: Arc<Process>| -> Result<Arc<dyn Inode>> {
+    fn magic_link(&self) -> Option<Result<Location>> {
+        let target = |process: Arc<Process>| -> Result<Location> {
             match self.node {
                 Node::WorkingDirectory => Ok(process.fs.working_directory()),
                 Node::RootDirectory => Ok(process.fs.root()),
                 Node::File(fd) => {
                     let file = process.files.get_any(fd).map_err(|_| Errno::ENOENT)?;
-                    Ok(match file.inode() {
-                        Some(inode) => inode.clone(),
-                        None => Arc::new(Object(file.ops.clone())),
+                    Ok(match file.location() {
+                        Some(location) => location.clone(),
+                        None => {
+                            let object = Arc::new(Object::new(file.ops.clone()));
+                            process.fs.namespace.unnamed_location(object)
+                        }
                     })
                 }
                 _ => Ok(self.fs.facts.program.1.clone()),
@@ -539,9 +566,13 @@ impl FileOps for TextFile {
 }
 
 /// An open object that is in no file system, reached by the link to its descriptor.
-struct Object(Arc<dyn FileOps>);
+struct Object(Arc<dyn FileOps>, InodeState);
 
 impl Object {
+    fn new(ops: Arc<dyn FileOps>) -> Self {
+        Self(ops, InodeState::default())
+    }
+
     /// Its attributes: what is in no file system has them at hand.
     fn attributes(&self) -> Stat {
         let stat = self.0.stat().now().and_then(Result::ok);
@@ -554,6 +585,10 @@ impl Inode for Object {
         FileType::of_mode(self.attributes().mode).unwrap_or(FileType::Regular)
     }
 
+    fn state(&self) -> &InodeState {
+        &self.1
+    }
+
     fn special(&self) -> DeviceNumber {
         self.attributes().special
     }
@@ -562,13 +597,8 @@ impl Inode for Object {
         self.0.stat()
     }
 
-    fn open(self: Arc<Self>) -> Answer<'static, Arc<dyn FileOps>> {
+    fn open(self: Arc<Self>, _flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>> {
         Answer::ready(Ok(self.0.clone()))
-    }
-
-    fn file_system(&self) -> Answer<'_, FileSystemInfo> {
-        let file = OpenFile::new(self.0.clone(), OpenFlags::PATH);
-        Answer::later(async move { file.file_system().await })
     }
 }
 

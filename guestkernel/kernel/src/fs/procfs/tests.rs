@@ -11,12 +11,14 @@ struct Sandbox {
 
 impl Sandbox {
     fn new() -> Self {
-        let namespace = Namespace::new();
-        let tool = namespace
-            .root()
-            .create_node(b"tool", NewNode::Regular, 0o755)
-            .unwrap();
+        crate::fs::register_types();
+        let (namespace, root) = Namespace::in_memory();
+        let tool = root.create_node(b"tool", NewNode::Regular, 0o755).unwrap();
         let context = FsContext::new(namespace);
+        let tool = Location {
+            mount: context.root().mount,
+            inode: tool,
+        };
         let space = AddressSpace::new().unwrap();
         let process = Process::new(space, Arc::new(FdTable::new()), context);
         let facts = ProcessFacts {
@@ -24,8 +26,8 @@ impl Sandbox {
             arguments: Vec::from([b"tool".to_vec(), b"-x".to_vec()]),
             program: (b"/tool".to_vec(), tool),
         };
-        mount(&process.fs.namespace, facts).unwrap();
-        DeviceDirectory::mount(process.fs.namespace.clone()).unwrap();
+        block_on(mount(&process.fs.namespace, facts)).unwrap();
+        block_on(DeviceDirectory::mount(process.fs.namespace.clone())).unwrap();
         Self { process }
     }
 
@@ -148,8 +150,8 @@ fn directories_are_listed_and_walked() {
     let context = &sandbox.process.fs;
     context.set_working_directory(directory).unwrap();
     assert_eq!(
-        context.path_of(context.working_directory()),
-        Ok(b"/proc/1/fd".to_vec())
+        context.path_of(context.working_directory().into()),
+        Ok((b"/proc/1/fd".to_vec(), true))
     );
     let at = At {
         fd: raw::AT_FDCWD,
@@ -157,7 +159,10 @@ fn directories_are_listed_and_walked() {
         flags: 0,
     };
     let root = sandbox.process.fs.root();
-    assert_eq!(block_on(sandbox.view().stat(at)), block_on(root.stat()));
+    assert_eq!(
+        block_on(sandbox.view().stat(at)),
+        block_on(root.inode.stat())
+    );
     let made = block_on(
         sandbox
             .view()

@@ -1,6 +1,6 @@
 //! The texts in `/proc`.
 
-use super::ProcFs;
+use super::{ProcFs, mounts};
 use crate::error::{Errno, Result};
 use crate::mm::{Access, PAGE};
 use crate::process::ThreadState;
@@ -28,6 +28,7 @@ pub(super) enum Text {
     Name,
     Maps,
     Mounts,
+    MountInfo,
     ProcessStat,
     Status,
 }
@@ -39,7 +40,7 @@ impl Text {
             Self::Cpus => (0..machine::cpu_count())
                 .map(|cpu| format!("processor\t: {cpu}\n\n"))
                 .collect(),
-            Self::FileSystems => String::from("nodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tproc\n"),
+            Self::FileSystems => mounts::types(),
             Self::Load => {
                 let threads = fs.process()?.threads();
                 let last = threads.iter().map(|thread| thread.tid).max();
@@ -67,15 +68,8 @@ impl Text {
             }
             Self::Name => format!("{}\n", name(fs, tid)?),
             Self::Maps => maps(fs)?,
-            Self::Mounts => {
-                let mut text = String::new();
-                for mount in fs.process()?.fs.namespace.mounts() {
-                    let (kind, path) = (mount.kind, mount.path);
-                    // A string takes it all.
-                    let _ = writeln!(text, "{kind} {path} {kind} rw,relatime 0 0");
-                }
-                text
-            }
+            Self::Mounts => return Ok(mounts::mounts(&fs.process()?.fs)),
+            Self::MountInfo => return Ok(mounts::mount_info(&fs.process()?.fs)),
             Self::ProcessStat => process_stat(fs, tid)?,
             Self::Status => status(fs, tid)?,
         };

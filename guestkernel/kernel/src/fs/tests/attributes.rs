@@ -139,7 +139,7 @@ fn new_files_inherit_the_group_of_a_set_group_id_directory() {
 #[test]
 fn statx_tells_more() {
     let fs = Sandbox::new();
-    DeviceDirectory::mount(fs.context.namespace.clone()).unwrap();
+    block_on(DeviceDirectory::mount(fs.context.namespace.clone())).unwrap();
     let statx = |path: &[u8]| {
         let at = At {
             fd: HERE,

@@ -309,7 +309,7 @@ fn files_are_copied_and_ranges_checked() {
 #[test]
 fn memory_devices_give_and_take_what_they_should() {
     let fs = Sandbox::new();
-    DeviceDirectory::mount(fs.context.namespace.clone()).unwrap();
+    block_on(DeviceDirectory::mount(fs.context.namespace.clone())).unwrap();
     let open = |name: &str| fs.open_file(name, raw::O_RDWR).unwrap();
     let null = open("/dev/null");
     assert_eq!(read(&null, None, 5).unwrap(), b"");

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod contents;
+mod mounts;
 mod names;
 mod open;
 
@@ -25,7 +26,7 @@ struct Sandbox {
 
 impl Sandbox {
     fn new() -> Self {
-        let context = FsContext::new(Namespace::new());
+        let context = FsContext::new(Namespace::in_memory().0);
         context.set_umask(0);
         Self {
             files: FdTable::new(),
@@ -114,7 +115,10 @@ impl Sandbox {
     }
 
     fn cwd(&self) -> Result<Vec<u8>> {
-        self.context.path_of(self.context.working_directory())
+        let path = self
+            .context
+            .path_of(self.context.working_directory().into());
+        path.map(|(path, _)| path)
     }
 
     /// The names in a directory, sorted, without `.` and `..`.

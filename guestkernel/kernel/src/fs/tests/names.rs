@@ -1,6 +1,7 @@
 //! Making, linking, renaming and removing; path resolution.
 
 use super::*;
+use crate::file::{MountOption, MountSource};
 
 /// A directory `d` with a file `f` and a directory `e`.
 fn tree() -> Sandbox {
@@ -220,7 +221,7 @@ fn a_mount_covers_its_directory() {
     let fs = Sandbox::new();
     fs.mkdir("dev").unwrap();
     fs.write("dev/hidden", b"");
-    DeviceDirectory::mount(fs.context.namespace.clone()).unwrap();
+    block_on(DeviceDirectory::mount(fs.context.namespace.clone())).unwrap();
     assert_eq!(fs.stat("dev/hidden"), Err(Errno::ENOENT));
     let null = fs.stat("/dev/null").unwrap();
     assert_eq!(null.mode, raw::S_IFCHR | 0o666);
@@ -270,7 +271,16 @@ fn a_listing_is_stable_while_names_change() {
 
 #[test]
 fn file_systems_have_a_limit() {
-    let root = tmpfs::Tmpfs::make(DeviceNumber::new(0, 99), 3, 0o755);
+    let source = MountSource {
+        name: b"",
+        device: None,
+        options: &MountOption::parse(b"nr_blocks=3,nr_inodes=4"),
+        is_read_only: false,
+        owner: (0, 0),
+    };
+    let (_, root) = block_on((tmpfs::TYPE.make)(source)).unwrap();
+    let root: Arc<dyn core::any::Any + Send + Sync> = root;
+    let root: Arc<tmpfs::TmpfsInode> = root.downcast().unwrap();
     let make = |name: &[u8], node| root.create_node(name, node, 0o644);
     let file = make(b"a", NewNode::Regular).unwrap();
     make(b"b", NewNode::Directory).unwrap();
@@ -303,7 +313,7 @@ fn directories_are_as_deep_as_there_is_room_for() {
         fs.rmdir("d").unwrap();
     }
     let files = || {
-        block_on(fs.context.root().file_system())
+        block_on(fs.context.root().mount.super_block.fs.info())
             .unwrap()
             .free_files
     };

@@ -108,6 +108,14 @@ impl Directory {
         names.entries.remove(&place).map(|entry| entry.inode)
     }
 
+    /// Takes all entries out.
+    pub(super) fn take_all(&self) -> Vec<Arc<TmpfsInode>> {
+        let mut names = self.names.lock();
+        names.places.clear();
+        let entries = core::mem::take(&mut names.entries);
+        entries.into_values().map(|entry| entry.inode).collect()
+    }
+
     pub(super) fn name_of(&self, child: &TmpfsInode) -> Option<Vec<u8>> {
         let names = self.names.lock();
         let mut entries = names.entries.values();

@@ -4,10 +4,10 @@ use super::Tmpfs;
 use super::content::{Content, MAX_SIZE};
 use super::directory::Directory;
 use crate::error::{Errno, Result};
-use crate::file::DirectorySink;
+use crate::file::{DirectorySink, InodeState, Made};
 use crate::fs::{
-    Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileSystemInfo, FileType, Inode,
-    NewNode, OpenFile, OpenFlags, Pipe, RenameMode, SetTime, Stat, Timestamp,
+    Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileType, Inode, NewNode, OpenFile,
+    OpenFlags, Pipe, RenameMode, SetTime, Stat, Timestamp,
 };
 use crate::heap;
 use crate::io::{Direction, Io};
@@ -37,6 +37,7 @@ pub struct TmpfsInode {
     number: u64,
     me: Weak<Self>,
     attributes: Mutex<Attributes>,
+    state: InodeState,
     pub(super) body: Body,
 }
 
@@ -90,19 +91,19 @@ impl TmpfsInode {
         }))
     }
 
-    pub(super) fn root(fs: Arc<Tmpfs>, mode: u32) -> Arc<Self> {
-        Self::new(fs, Body::of(NewNode::Directory, None), mode, 0)
+    pub(super) fn root(fs: Arc<Tmpfs>, mode: u32, owner: (u32, u32)) -> Arc<Self> {
+        Self::new(fs, Body::of(NewNode::Directory, None), mode, owner)
     }
 
     /// A file that has no name yet; a directory has the link to itself.
-    fn new(fs: Arc<Tmpfs>, body: Body, mode: u32, gid: u32) -> Arc<Self> {
+    fn new(fs: Arc<Tmpfs>, body: Body, mode: u32, (uid, gid): (u32, u32)) -> Arc<Self> {
         let now = Timestamp::now();
         Arc::new_cyclic(|me| Self {
             number: fs.next_inode(),
             me: me.clone(),
             attributes: Mutex::new(Attributes {
                 mode,
-                uid: 0,
+                uid,
                 gid,
                 links: if matches!(body, Body::Directory(_)) {
                     2
@@ -115,6 +116,7 @@ impl TmpfsInode {
                 created: now,
                 can_be_linked: false,
             }),
+            state: InodeState::default(),
             body,
             fs,
         })
@@ -138,7 +140,7 @@ impl TmpfsInode {
             }
         }
         let body = Body::of(node, self.this());
-        Ok(Self::new(self.fs.clone(), body, mode, gid))
+        Ok(Self::new(self.fs.clone(), body, mode, (0, gid)))
     }
 
     /// A file that is in no directory, but counts as if it had a name: the inode of an open
@@ -155,6 +157,11 @@ impl TmpfsInode {
 
     pub(super) fn fs(&self) -> &Arc<Tmpfs> {
         &self.fs
+    }
+
+    /// The file system of which it is the root directory.
+    pub(in crate::fs) fn made(self: Arc<Self>) -> Made {
+        (self.fs.clone(), self)
     }
 
     /// The reference-counted form of `self`; `None` only while it is dropped.
@@ -252,6 +259,30 @@ impl TmpfsInode {
         }
     }
 
+    fn set_size(&self, size: u64) -> Result<()> {
+        let content = self.content()?;
+        if size > MAX_SIZE {
+            return Err(Errno::EINVAL);
+        }
+        content.set_size(size, &self.fs.pages);
+        let gone = (size.div_ceil(PAGE), u64::MAX);
+        content.mappers().forget(self, gone, true);
+        self.touch(Timestamp::now());
+        Ok(())
+    }
+
+    /// Forgets all names below this directory, which nobody reaches any more. What is open stays.
+    pub(super) fn forget_names(&self) {
+        let mut left = Vec::new();
+        left.extend(self.directory().map(Directory::take_all));
+        while let Some(children) = left.pop() {
+            for child in children {
+                // A loop, since the stack is not as deep as directories can be.
+                left.extend(child.directory().map(Directory::take_all));
+            }
+        }
+    }
+
     fn stat_now(&self) -> Stat {
         let attributes = *self.attributes.lock();
         let (size, pages) = match &self.body {
@@ -342,6 +373,10 @@ impl Inode for TmpfsInode {
         self.kind()
     }
 
+    fn state(&self) -> &InodeState {
+        &self.state
+    }
+
     fn special(&self) -> DeviceNumber {
         match self.body {
             Body::Special(_, number) => number,
@@ -354,11 +389,16 @@ impl Inode for TmpfsInode {
     }
 
     fn set_attributes(&self, change: AttributeChange) -> Answer<'_, ()> {
+        if let Some(size) = change.size
+            && let Err(error) = self.set_size(size)
+        {
+            return error.into();
+        }
         self.change(change);
         Answer::ready(Ok(()))
     }
 
-    fn open(self: Arc<Self>) -> Answer<'static, Arc<dyn FileOps>> {
+    fn open(self: Arc<Self>, _flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>> {
         Answer::ready(match self.body {
             Body::Regular(_) | Body::Directory(_) => Ok(self),
             Body::Symlink(_) => Err(Errno::ELOOP),
@@ -369,10 +409,6 @@ impl Inode for TmpfsInode {
     fn open_fifo(&self, flags: OpenFlags) -> Option<Answer<'static, Arc<dyn FileOps>>> {
         let pipe = self.pipe()?;
         Some(Answer::later(async move { pipe.open(flags).await }))
-    }
-
-    fn file_system(&self) -> Answer<'_, FileSystemInfo> {
-        Answer::ready(Ok(self.fs.info()))
     }
 
     fn read_link(&self) -> Answer<'_, Vec<u8>> {
@@ -497,16 +533,7 @@ impl FileOps for TmpfsInode {
     }
 
     fn truncate(&self, size: u64) -> Answer<'_, ()> {
-        Answer::ready(self.content().and_then(|content| {
-            if size > MAX_SIZE {
-                return Err(Errno::EINVAL);
-            }
-            content.set_size(size, &self.fs.pages);
-            let gone = (size.div_ceil(PAGE), u64::MAX);
-            content.mappers().forget(self, gone, true);
-            self.touch(Timestamp::now());
-            Ok(())
-        }))
+        Answer::ready(self.set_size(size))
     }
 
     fn allocate(&self, mode: u32, offset: u64, length: u64) -> Answer<'_, ()> {

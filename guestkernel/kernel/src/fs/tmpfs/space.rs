@@ -6,7 +6,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// A limit and what is used of it: pages, or files.
 #[derive(Debug)]
 pub(super) struct Space {
-    limit: u64,
+    /// 0 for none.
+    limit: AtomicU64,
     used: AtomicU64,
 }
 
@@ -20,22 +21,47 @@ pub(super) struct Charge<'a> {
 impl Space {
     pub(super) fn new(limit: u64) -> Self {
         Self {
-            limit,
+            limit: AtomicU64::new(limit),
             used: AtomicU64::new(0),
         }
     }
 
+    /// The most that there may be.
     pub(super) fn limit(&self) -> u64 {
-        self.limit
+        match self.shown_limit() {
+            0 => u64::MAX,
+            limit => limit,
+        }
     }
 
+    /// The same, or 0 if there is no limit.
+    pub(super) fn shown_limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets the most that there may be, 0 for no limit.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is more already.
+    pub(super) fn set_limit(&self, limit: u64) -> Result<()> {
+        if limit != 0 && self.used.load(Ordering::Relaxed) > limit {
+            return Err(Errno::EINVAL);
+        }
+        self.limit.store(limit, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What is left; 0 if there is no limit.
     pub(super) fn free(&self) -> u64 {
-        self.limit.saturating_sub(self.used.load(Ordering::Relaxed))
+        let used = self.used.load(Ordering::Relaxed);
+        self.shown_limit().saturating_sub(used)
     }
 
     /// Takes `count` units. `ENOSPC` if there are not so many.
     pub(super) fn charge(&self, count: u64) -> Result<Charge<'_>> {
-        let take = |used: u64| used.checked_add(count).filter(|used| *used <= self.limit);
+        let limit = self.limit();
+        let take = |used: u64| used.checked_add(count).filter(|used| *used <= limit);
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
             .map_err(|_| Errno::ENOSPC)?;

@@ -136,7 +136,7 @@ impl Program {
         let process = Process::new(
             space.clone(),
             files.clone(),
-            FsContext::new(Namespace::new()),
+            FsContext::new(Namespace::in_memory().0),
         );
         let context = UserContext::new(0, 0);
         let main = crate::thread_loop::run;
