@@ -1,26 +1,26 @@
 //! Memory that a device reads or writes: it stays allocated as long as the device may touch it.
 
-use crate::frame::Frame;
+use crate::frame::{Frame, PinnedFrame};
 use crate::physical::{PAGE_SIZE, PhysAddr};
 use alloc::sync::Arc;
 use smallvec::SmallVec;
 
-/// Some bytes of one page frame, kept alive.
+/// Some bytes of one page frame, which is pinned.
 #[derive(Clone, Debug)]
 pub struct Segment {
-    frame: Frame,
+    frame: PinnedFrame,
     offset: u16,
     length: u16,
 }
 
 impl Segment {
     /// `length` bytes at `offset` of `frame`; `None` if they are not all in the page or none.
-    pub fn new(frame: Frame, offset: usize, length: usize) -> Option<Self> {
+    pub fn new(frame: impl Into<PinnedFrame>, offset: usize, length: usize) -> Option<Self> {
         if length == 0 || offset >= PAGE_SIZE || length > PAGE_SIZE - offset {
             return None;
         }
         Some(Self {
-            frame,
+            frame: frame.into(),
             offset: offset as u16,
             length: length as u16,
         })

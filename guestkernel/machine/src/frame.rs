@@ -6,8 +6,9 @@
 
 use crate::lock::Mutex;
 use crate::physical::{self, PAGE_SIZE, PhysAddr};
-use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, Range};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use spin::Once;
 
 /// Ranges of usable RAM that are told apart; smaller ones beyond are left unused.
@@ -27,12 +28,22 @@ pub struct MemoryUse {
 }
 
 /// What is known of one page frame.
+///
+/// While it is owned: the references to it in the low half, and in the high half how many of those
+/// are pins. While it is free: the next frame of the free list, 0 at its end.
 #[derive(Default)]
-pub(crate) struct FrameState {
-    /// References to the frame; 0 while it is free.
-    references: AtomicU32,
-    /// The next free frame while it is in the free list; 0 ends the list.
-    next: AtomicU32,
+pub(crate) struct FrameState(AtomicU64);
+
+/// One reference, and what a pin adds: it is a reference as well.
+const REFERENCE: u64 = 1;
+const PIN: u64 = 1 << 32 | REFERENCE;
+
+fn references(state: u64) -> u32 {
+    state as u32
+}
+
+fn pins(state: u64) -> u32 {
+    (state >> 32) as u32
 }
 
 struct FreeFrames {
@@ -124,7 +135,7 @@ impl Frame {
             None => (free.take_fresh().ok_or(OutOfMemory)?, true),
         };
         drop(free);
-        state(number).references.store(1, Ordering::Relaxed);
+        state(number).0.store(REFERENCE, Ordering::Relaxed);
         Ok((Self { number }, is_fresh))
     }
 
@@ -136,7 +147,7 @@ impl Frame {
     #[cfg(baremetal)]
     pub(crate) unsafe fn adopt(address: PhysAddr) -> Self {
         let number = (address.0 / PAGE_SIZE as u64) as u32;
-        state(number).references.store(1, Ordering::Relaxed);
+        state(number).0.store(REFERENCE, Ordering::Relaxed);
         Self { number }
     }
 
@@ -165,7 +176,51 @@ impl Frame {
 
     /// Whether nobody else has a reference to the page.
     pub fn is_unique(&self) -> bool {
-        state(self.number).references.load(Ordering::Acquire) == 1
+        references(self.state()) == 1
+    }
+
+    /// Whether nobody else has a reference to the page but those who have pinned it, for whom it
+    /// was made the owner's alone.
+    pub fn is_exclusive(&self) -> bool {
+        let state = self.state();
+        references(state) - pins(state) == 1
+    }
+
+    /// Whether a device may access the page, or a registered buffer has it.
+    pub fn is_pinned(&self) -> bool {
+        pins(self.state()) > 0
+    }
+
+    fn state(&self) -> u64 {
+        state(self.number).0.load(Ordering::Acquire)
+    }
+
+    /// Another reference, for a device or a registered buffer.
+    #[inline]
+    pub fn pin(&self) -> PinnedFrame {
+        self.add(PIN);
+        PinnedFrame(ManuallyDrop::new(Self {
+            number: self.number,
+        }))
+    }
+
+    #[inline]
+    fn add(&self, what: u64) {
+        let before = state(self.number).0.fetch_add(what, Ordering::Relaxed);
+        assert!(
+            references(before) < u32::MAX / 2,
+            "too many references to a page frame"
+        );
+    }
+
+    /// Gives up a reference, or a pin with its reference. The frame is not used afterwards.
+    #[inline]
+    fn remove(&mut self, what: u64) {
+        let before = state(self.number).0.fetch_sub(what, Ordering::Release);
+        if references(before) == 1 {
+            fence(Ordering::Acquire);
+            FREE.lock().give(self.number);
+        }
     }
 
     /// Where the kernel sees `length` bytes from `offset` on.
@@ -266,11 +321,11 @@ impl Frame {
     ///
     /// If `offset` is no multiple of 4 in the page.
     #[inline]
-    pub fn atomic_u32(&self, offset: usize) -> &AtomicU32 {
+    pub fn atomic_u32(&self, offset: usize) -> &core::sync::atomic::AtomicU32 {
         assert!(offset.is_multiple_of(4));
         // SAFETY: aligned and in the page, which lives at least as long as this reference to it.
         // Everybody else accesses frames through raw pointers or atomics, never references.
-        unsafe { AtomicU32::from_ptr(self.pointer(offset, 4).cast()) }
+        unsafe { core::sync::atomic::AtomicU32::from_ptr(self.pointer(offset, 4).cast()) }
     }
 
     /// The 64-bit word at `offset` as an atomic.
@@ -288,10 +343,7 @@ impl Frame {
 
 impl Clone for Frame {
     fn clone(&self) -> Self {
-        let before = state(self.number)
-            .references
-            .fetch_add(1, Ordering::Relaxed);
-        assert!(before < u32::MAX / 2, "too many references to a page frame");
+        self.add(REFERENCE);
         Self {
             number: self.number,
         }
@@ -300,14 +352,40 @@ impl Clone for Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        if state(self.number)
-            .references
-            .fetch_sub(1, Ordering::Release)
-            == 1
-        {
-            fence(Ordering::Acquire);
-            FREE.lock().give(self.number);
-        }
+        self.remove(REFERENCE);
+    }
+}
+
+/// A reference to a page frame whose page a device may access at any time, or that a registered
+/// buffer has: a page of a program's that has one stays where it is.
+#[derive(Debug)]
+pub struct PinnedFrame(ManuallyDrop<Frame>);
+
+impl From<Frame> for PinnedFrame {
+    fn from(frame: Frame) -> Self {
+        // The reference that the frame was becomes the pin's.
+        frame.add(PIN - REFERENCE);
+        Self(ManuallyDrop::new(frame))
+    }
+}
+
+impl Deref for PinnedFrame {
+    type Target = Frame;
+
+    fn deref(&self) -> &Frame {
+        &self.0
+    }
+}
+
+impl Clone for PinnedFrame {
+    fn clone(&self) -> Self {
+        self.pin()
+    }
+}
+
+impl Drop for PinnedFrame {
+    fn drop(&mut self) {
+        self.0.remove(PIN);
     }
 }
 
@@ -321,13 +399,13 @@ impl FreeFrames {
         if number == 0 {
             return None;
         }
-        self.used = state(number).next.load(Ordering::Relaxed);
+        self.used = state(number).0.load(Ordering::Relaxed) as u32;
         self.used_count -= 1;
         Some(number)
     }
 
     fn give(&mut self, number: u32) {
-        state(number).next.store(self.used, Ordering::Relaxed);
+        state(number).0.store(self.used.into(), Ordering::Relaxed);
         self.used = number;
         self.used_count += 1;
     }
@@ -365,6 +443,29 @@ mod tests {
         drop(frame);
         assert!(other.is_unique());
         assert_eq!(other.read_array::<1>(0), *b"x");
+    }
+
+    #[test]
+    fn pins_are_references_that_are_told_apart() {
+        let frame = Frame::zeroed().unwrap();
+        assert!(frame.is_unique() && frame.is_exclusive() && !frame.is_pinned());
+        let pin = frame.pin();
+        let again = pin.clone();
+        assert!(!frame.is_unique() && frame.is_exclusive() && frame.is_pinned());
+        let other = frame.clone();
+        assert!(!frame.is_exclusive());
+        drop((pin, other));
+        assert!(frame.is_exclusive() && frame.is_pinned());
+        let free = memory_use().free;
+        drop(frame);
+        assert_eq!(memory_use().free, free, "the pin keeps it");
+        assert!(again.is_pinned());
+        drop(again);
+        assert_eq!(memory_use().free, free + 1);
+        let pin = PinnedFrame::from(Frame::zeroed().unwrap());
+        assert!(pin.is_unique() && pin.is_pinned());
+        drop(pin);
+        assert_eq!(memory_use().free, free + 1);
     }
 
     #[test]

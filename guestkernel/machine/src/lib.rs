@@ -48,7 +48,7 @@ pub const MAX_CPUS: usize = 64;
 
 pub use boot_info::{BootInfo, BootModule};
 pub use dma::{DmaSegments, Segment};
-pub use frame::{Frame, MemoryUse, OutOfMemory, memory_use};
+pub use frame::{Frame, MemoryUse, OutOfMemory, PinnedFrame, memory_use};
 pub use heap_use::HeapUse;
 pub use in_place::InPlace;
 pub use mmio::{MmioError, MmioRegion};

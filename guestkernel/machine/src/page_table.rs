@@ -271,6 +271,70 @@ impl PageTable {
         });
     }
 
+    /// Lets the program do `access`, which is no less than it may now, with the page at `address`
+    /// (rounded down), if there is one. That needs no flush: a processor that still knows the page
+    /// as it was faults once for nothing.
+    pub fn grant(&mut self, address: u64, access: Access) {
+        if let Some(entry) = self.leaf_entry(address) {
+            let old = entry.load(Ordering::Relaxed);
+            if old & HELD != 0 {
+                debug_assert!(access.contains(access_of(old)));
+                // Stored as a whole: whatever a processor notes meanwhile is in it already.
+                let new = old & (ADDRESS | HELD) | bits(access);
+                entry.swap(new, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Has `child`, where nothing is mapped in `range` (page aligned), show the pages of `range`
+    /// too, so that neither table allows stores to a page that both show. A page that is pinned
+    /// where this table is its only owner stays as it is, and `child` gets what `copy` makes of it.
+    ///
+    /// # Errors
+    ///
+    /// What `copy` gives, and [`OutOfMemory`] if there is no frame for a table; pages before that
+    /// are in both.
+    pub fn share_with<E: From<OutOfMemory>>(
+        &mut self,
+        child: &mut PageTable,
+        range: Range<u64>,
+        flush: &mut Flush,
+        mut copy: impl FnMut(&Frame) -> Result<Frame, E>,
+    ) -> Result<(), E> {
+        let root = self.root.address();
+        self.for_each_table(range, |start, entries| {
+            let mut to = None;
+            for (place, entry) in entries.enumerate() {
+                let address = start + place as u64 * PAGE_SIZE as u64;
+                let old = entry.load(Ordering::Relaxed);
+                if old & HELD == 0 {
+                    continue;
+                }
+                let to = match to {
+                    Some(to) => to,
+                    None => *to.insert(child.table_for(address).map_err(|_| OutOfMemory)?),
+                };
+                // SAFETY: the entry keeps its reference; this second one is forgotten, not dropped.
+                let frame = core::mem::ManuallyDrop::new(unsafe {
+                    Frame::from_address(PhysAddr(old & ADDRESS))
+                });
+                let shown = if frame.is_pinned() && frame.is_exclusive() {
+                    let copied = copy(&frame)?;
+                    copied.into_address().0 | old & !ADDRESS
+                } else {
+                    if old & WRITABLE != 0 {
+                        // One step, since a processor may note an access meanwhile.
+                        let old = entry.fetch_and(!(WRITABLE | DIRTY), Ordering::Relaxed);
+                        flush.note(root, address, old);
+                    }
+                    Frame::clone(&frame).into_address().0 | old & !(ADDRESS | WRITABLE | DIRTY)
+                };
+                to.entry(address).store(shown, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    }
+
     /// Moves all pages of `range` (page aligned) so that its first page comes to `to`, where
     /// nothing is mapped: as `mremap` does.
     ///
@@ -319,6 +383,14 @@ impl PageTable {
         let clone = frame.clone();
         core::mem::forget(frame);
         Some((clone, access_of(value)))
+    }
+
+    /// What the program may do with the page at `address` (rounded down); `None` if nothing is
+    /// mapped.
+    #[inline]
+    pub fn access(&self, address: u64) -> Option<Access> {
+        let value = self.leaf_entry(address)?.load(Ordering::Relaxed);
+        (value & HELD != 0).then(|| access_of(value))
     }
 
     /// The frame at `address`, if the program has `needed` access to it.
@@ -434,27 +506,75 @@ impl PageTable {
 
     /// Calls `each` for every held entry of the range, skipping tables that are not there.
     fn for_each_entry(&mut self, range: Range<u64>, mut each: impl FnMut(u64, &AtomicU64)) {
+        let done = self.for_each_table(range, |start, entries| {
+            for (place, entry) in entries.enumerate() {
+                if entry.load(Ordering::Relaxed) & HELD != 0 {
+                    each(start + place as u64 * PAGE_SIZE as u64, entry);
+                }
+            }
+            Ok::<_, core::convert::Infallible>(())
+        });
+        match done {
+            Ok(()) => {}
+            Err(never) => match never {},
+        }
+    }
+
+    /// Calls `each` for every last-level table of the range that is there: with the first address
+    /// of the range in it, and the entries from there on that are in the range.
+    fn for_each_table<E>(
+        &mut self,
+        range: Range<u64>,
+        mut each: impl FnMut(u64, Entries<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut address = range.start;
         let end = range.end.min(END);
         while address < end {
             let mut table = Table::of(&self.root.frame);
-            let mut span = PAGE_SIZE as u64;
-            for level in (1..4).rev() {
+            let mut level = 3;
+            while level > 0 {
                 let value = table.entry_at(address, level).load(Ordering::Relaxed);
                 if value & HELD == 0 {
-                    span = (PAGE_SIZE as u64) << (9 * level);
                     break;
                 }
                 table = Table(PhysAddr(value & ADDRESS));
+                level -= 1;
             }
-            if span == PAGE_SIZE as u64 {
-                let entry = table.entry(address);
-                if entry.load(Ordering::Relaxed) & HELD != 0 {
-                    each(address, entry);
-                }
+            // Where a table is missing, all that it would map is skipped.
+            let span = (PAGE_SIZE as u64) << (9 * level.max(1));
+            let next = (address & !(span - 1)).saturating_add(span).min(end);
+            if level == 0 {
+                let first = (address >> 12) as usize % ENTRIES;
+                let count = ((next - address) / PAGE_SIZE as u64) as usize;
+                each(
+                    address,
+                    Entries {
+                        table,
+                        range: first..first + count,
+                        owner: core::marker::PhantomData,
+                    },
+                )?;
             }
-            address = (address & !(span - 1)).saturating_add(span);
+            address = next;
         }
+        Ok(())
+    }
+}
+
+/// Entries of a last-level table that follow each other.
+struct Entries<'a> {
+    table: Table,
+    range: Range<usize>,
+    /// Whose table it is, which must not go meanwhile.
+    owner: core::marker::PhantomData<&'a PageTable>,
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = &'a AtomicU64;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let index = self.range.next()?;
+        Some(self.table.entry((index as u64) << 12))
     }
 }
 

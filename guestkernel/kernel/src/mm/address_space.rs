@@ -37,7 +37,7 @@ const UNMAP_BATCH: u64 = 256 << 20;
 const MAX_AREAS: usize = 65530;
 
 /// Bytes of the kernel's heap that another two areas may take: nodes of the tree.
-const AREA_COST: usize = 4096;
+pub(super) const AREA_COST: usize = 4096;
 
 /// How many pages can be mapped in about the time that a fault takes: 10 µs where CPL 0 is emulated.
 fn pages_worth_a_fault() -> u64 {
@@ -104,6 +104,11 @@ impl AddressSpace {
     #[inline]
     pub fn root(&self) -> &Space {
         &self.root
+    }
+
+    /// What does not keep it.
+    pub(super) fn weak(&self) -> &Weak<Self> {
+        &self.me
     }
 
     /// Has `end` called when there is no memory for a page that the program needs.
@@ -240,6 +245,13 @@ impl Mappings {
         }
         self.insert(start, Vma::new(request, range.end));
         Ok(start)
+    }
+
+    /// Takes over from `parent` what is not a matter of its areas.
+    pub(super) fn inherit(&mut self, parent: &Self) {
+        self.limit = parent.limit;
+        self.mmap_base = parent.mmap_base;
+        self.heap = parent.heap.clone();
     }
 
     /// Whether there may be more areas: `ENOMEM` if not.

@@ -2,7 +2,7 @@
 
 use super::address_space::{AddressSpace, Mappings, TASK_SIZE, page_range, round_up};
 use super::page_source::PageSource;
-use super::vma::{Backing, MapRequest, PAGE, Placement, Vma, normalised};
+use super::vma::{Backing, MapRequest, NotForked, PAGE, Placement, Vma, normalised};
 use crate::error::{Errno, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -38,6 +38,14 @@ pub enum Advice {
     Nothing,
     /// Drop the pages (`MADV_DONTNEED`).
     DontNeed,
+    /// What a child of `fork(2)` does not get (`MADV_DONTFORK`, `MADV_WIPEONFORK`), or does get
+    /// after all (`MADV_DOFORK`, `MADV_KEEPONFORK`).
+    Fork {
+        /// What is set, one flag.
+        what: NotForked,
+        /// Whether it is set or cleared.
+        is_set: bool,
+    },
     /// The contents of anonymous memory are worth nothing any more (`MADV_FREE`).
     Free,
     /// Fill the pages in, for stores if so (`MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`).
@@ -100,6 +108,7 @@ impl AddressSpace {
                 }
                 mappings.discard(range, &mut flush);
             }
+            Advice::Fork { what, is_set } => mappings.set_not_forked(&range, what, is_set)?,
             Advice::Populate { for_write } => {
                 drop(mappings);
                 return self.fill_in_all(range, for_write);
@@ -228,6 +237,28 @@ impl Mappings {
         }
     }
 
+    /// Sets or clears a flag of the areas of `range`, up to the first that cannot have it.
+    fn set_not_forked(&mut self, range: &Range<u64>, what: NotForked, is_set: bool) -> Result<()> {
+        self.check_cuts(range)?;
+        let mut result = Ok(());
+        for start in self.isolate(range) {
+            let Some(area) = self.areas.get_mut(&start) else {
+                continue;
+            };
+            let is_private = matches!(area.backing, Backing::Anonymous) && !area.is_shared;
+            if is_set && what == NotForked::CONTENTS && !is_private {
+                result = Err(Errno::EINVAL);
+                break;
+            }
+            area.not_forked.set(what, is_set);
+        }
+        self.generation += 1;
+        for edge in self.edges(range) {
+            self.join_at(edge);
+        }
+        result
+    }
+
     fn is_all_mapped(&self, range: &Range<u64>) -> bool {
         let mut end = range.end;
         for (start, area) in self.overlapping(range) {
@@ -256,11 +287,11 @@ impl Mappings {
             }
             next = area.end;
             area.access = access;
-            // Frames that others may see, and private pages that nobody has written yet, show
-            // their first write by a fault.
-            let may_write_at_once = matches!(area.backing, Backing::Anonymous);
+            // Frames that others see, and private pages that nobody has written yet, show their
+            // first write by a fault.
+            let may_write_at_once = !area.is_shared;
             self.table.protect(start..next, flush, |_, frame| {
-                if may_write_at_once || (!area.is_shared && frame.is_unique()) {
+                if may_write_at_once && frame.is_exclusive() {
                     access
                 } else {
                     access & !Access::WRITE

@@ -352,18 +352,15 @@ impl Mappings {
         let access = area.access;
         let is_shared = area.is_shared;
         let bounds = start..area.end;
-        let present = self.table.lookup(page);
-        if let Some((_, access)) = &present
+        let present = self.table.access(page);
+        if let Some(access) = present
             && access.contains(needed)
         {
             // Somebody else has filled it in, or it was mapped along with another.
             return Ok(Step::Done);
         }
-        if let (Some((frame, _)), false) = (&present, is_shared) {
-            // A store to a page that is shown to nobody else must not reach others.
-            let frame = frame.clone();
-            drop(present);
-            self.unshare(page, frame, access)?;
+        if present.is_some() && !is_shared {
+            self.unshare(page, access)?;
             return Ok(Step::Done);
         }
         match &area.backing {
@@ -398,14 +395,24 @@ impl Mappings {
         }
     }
 
-    /// Makes the private page that shows `frame` writable: as it is if nobody else has the frame,
-    /// else as a copy.
-    fn unshare(&mut self, page: u64, frame: Frame, access: Access) -> Result<(), FaultError> {
-        let mut flush = Flush::new();
-        let copy = take(Frame::uninitialised)?;
-        frame.copy_to(0, &copy, 0, PAGE_SIZE);
-        drop(frame);
-        self.table.replace(page, copy, access, &mut flush)?;
+    /// Makes a private page one that the program has all of `access` to: as it is if nobody else
+    /// has the frame, else as a copy, since a store must not reach others.
+    fn unshare(&mut self, page: u64, access: Access) -> Result<(), FaultError> {
+        let copied = self.table.with_frame(page, Access::empty(), |frame| {
+            if frame.is_exclusive() {
+                return Ok(None);
+            }
+            let copy = take(Frame::uninitialised)?;
+            frame.copy_to(0, &copy, 0, PAGE_SIZE);
+            Ok::<_, FaultError>(Some(copy))
+        });
+        match copied.map_err(|_| FaultError::NotMapped)?? {
+            Some(copy) => {
+                let mut flush = Flush::new();
+                self.table.replace(page, copy, access, &mut flush)?;
+            }
+            None => self.table.grant(page, access),
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod address_space;
 mod change;
 mod code;
 mod fault;
+mod fork;
 mod io_buffer;
 mod page_source;
 #[cfg(test)]
@@ -19,4 +20,4 @@ pub use io_buffer::IoBuffer;
 pub use machine::{Access, Segment};
 pub use page_source::{Mappers, PageSource, SharedMemory};
 pub use user_range::{MAX_COUNT, UserRange, UserRanges, read_iovecs};
-pub use vma::{Backing, MapRequest, PAGE, Placement};
+pub use vma::{Backing, MapRequest, NotForked, PAGE, Placement};

@@ -1,6 +1,7 @@
 //! Address spaces behave as Linux's do.
 
 mod absent;
+mod fork;
 mod kernel_access;
 
 use super::*;

@@ -267,12 +267,11 @@ impl AddressSpace {
                     if at >= end {
                         return Ok(segments);
                     }
-                    let Ok(frame) = mappings.table.frame(at, needed) else {
-                        break at;
-                    };
+                    let pinned = mappings.table.with_frame(at, needed, Frame::pin);
+                    let Ok(pinned) = pinned else { break at };
                     let next = ((at & !(PAGE - 1)) + PAGE).min(end);
                     let offset = at as usize % PAGE_SIZE;
-                    segments.extend(Segment::new(frame, offset, (next - at) as usize));
+                    segments.extend(Segment::new(pinned, offset, (next - at) as usize));
                     at = next;
                 }
             };

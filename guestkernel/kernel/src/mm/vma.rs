@@ -2,6 +2,7 @@
 
 use super::page_source::{PageSource, SharedMemory};
 use alloc::sync::Arc;
+use bitflags::bitflags;
 use machine::{Access, PAGE_SIZE};
 
 /// Bytes in a page, as addresses are counted.
@@ -88,6 +89,17 @@ impl MapRequest {
     }
 }
 
+bitflags! {
+    /// What a child of `fork(2)` does not get of an area.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct NotForked: u8 {
+        /// All of it: the area is not there (`MADV_DONTFORK`).
+        const AREA = 1;
+        /// What is in it (`MADV_WIPEONFORK`).
+        const CONTENTS = 2;
+    }
+}
+
 /// One area; its first address is its key in the address space's map.
 #[derive(Clone)]
 pub(super) struct Vma {
@@ -98,6 +110,7 @@ pub(super) struct Vma {
     pub(super) is_shared: bool,
     /// Nothing else is mapped close below it: it holds the stack.
     pub(super) is_stack: bool,
+    pub(super) not_forked: NotForked,
     pub(super) backing: Backing,
 }
 
@@ -116,6 +129,7 @@ impl Vma {
             max_access: normalised(request.max_access),
             is_shared: request.is_shared,
             is_stack: false,
+            not_forked: NotForked::empty(),
             backing,
         }
     }
@@ -156,6 +170,7 @@ impl Vma {
             && self.max_access == next.max_access
             && self.is_shared == next.is_shared
             && self.is_stack == next.is_stack
+            && self.not_forked == next.not_forked
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Args;
 use crate::error::{Errno, Result};
-use crate::mm::{Access, Advice, Backing, MapRequest, PAGE, Placement, Remap};
+use crate::mm::{Access, Advice, Backing, MapRequest, NotForked, PAGE, Placement, Remap};
 use crate::process::Thread;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -147,25 +147,26 @@ pub(super) fn mremap(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) fn madvise(thread: &mut Thread, args: Args) -> Result<u64> {
+    let fork = |what, is_set| Advice::Fork { what, is_set };
     let advice = match args.uint(2) {
         raw::MADV_DONTNEED | raw::MADV_DONTNEED_LOCKED => Advice::DontNeed,
         raw::MADV_FREE => Advice::Free,
         raw::MADV_POPULATE_READ => Advice::Populate { for_write: false },
         raw::MADV_POPULATE_WRITE => Advice::Populate { for_write: true },
+        raw::MADV_DONTFORK => fork(NotForked::AREA, true),
+        raw::MADV_DOFORK => fork(NotForked::AREA, false),
+        raw::MADV_WIPEONFORK => fork(NotForked::CONTENTS, true),
+        raw::MADV_KEEPONFORK => fork(NotForked::CONTENTS, false),
         raw::MADV_NORMAL
         | raw::MADV_RANDOM
         | raw::MADV_SEQUENTIAL
         | raw::MADV_WILLNEED
-        | raw::MADV_DONTFORK
-        | raw::MADV_DOFORK
         | raw::MADV_MERGEABLE
         | raw::MADV_UNMERGEABLE
         | raw::MADV_HUGEPAGE
         | raw::MADV_NOHUGEPAGE
         | raw::MADV_DONTDUMP
         | raw::MADV_DODUMP
-        | raw::MADV_WIPEONFORK
-        | raw::MADV_KEEPONFORK
         | raw::MADV_COLD
         | raw::MADV_PAGEOUT => Advice::Nothing,
         _ => return Err(Errno::EINVAL),
