@@ -17,6 +17,7 @@ mod close;
 mod copy;
 mod descriptor;
 mod directory;
+mod file_size;
 mod mount;
 mod names;
 mod open;
