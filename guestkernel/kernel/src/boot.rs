@@ -11,7 +11,6 @@ use crate::fs::procfs::{self, ProcessFacts};
 use crate::fs::{DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View};
 use crate::log;
 use crate::process::{self, ExitStatus, Process, Thread};
-use crate::provoke::provoke;
 use crate::standard_streams::StandardStreams;
 use ::log::{debug, error, info, warn};
 use alloc::format;
@@ -119,14 +118,17 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
 }
 
 /// Starts to watch the CPUs, as Linux's parameters of these names say, and provokes what
-/// `ringlet.provoke` says.
+/// `ringlet.provoke` says, if this kernel can.
 fn start_watchdog(command_line: &str) {
     let number = |name| parameter(command_line, name)?.parse::<u64>().ok();
     let threshold = number("watchdog_thresh").map_or(WATCHDOG_THRESHOLD, Duration::from_secs);
     let panics = number("softlockup_panic").is_some_and(|value| value != 0);
     machine::watchdog::start(threshold, panics);
     if let Some(what) = parameter(command_line, "ringlet.provoke") {
-        provoke(what);
+        #[cfg(feature = "provoke")]
+        crate::provoke::provoke(what);
+        #[cfg(not(feature = "provoke"))]
+        warn!("ringlet.provoke={what}: this kernel is built without");
     }
 }
 

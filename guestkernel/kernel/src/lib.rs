@@ -23,6 +23,7 @@ pub mod io_uring;
 mod log;
 pub mod mm;
 pub mod process;
+#[cfg(feature = "provoke")]
 mod provoke;
 pub mod random;
 mod standard_streams;
