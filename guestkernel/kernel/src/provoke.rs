@@ -22,7 +22,6 @@ pub(crate) fn provoke(what: &str) {
             machine::provoke::ignore_flushes(report_ends());
         }),
         "nmis" => executor::spawn("NMIs", send_nmis()),
-        "machine-check" => machine::provoke::machine_check(),
         "overflow" => {
             recurse(1);
         }
