@@ -29,5 +29,6 @@ pub mod random;
 mod standard_streams;
 mod sync;
 pub mod syscall;
+mod thread_loop;
 
 pub use boot::main;
