@@ -26,8 +26,12 @@ fn provoking(machine: &[&str], cpus: u32, what: &str) -> Ringlet {
 
 /// One with two CPUs and a short patience; the program waits for a line.
 fn provoke(machine: &[&str], what: &str) -> Ringlet {
-    provoking(machine, 2, &format!("{what} watchdog_thresh=1"))
-        .args(["--", "/bin/sh", "-c", "read x; exit 7"])
+    provoking(machine, 2, &format!("{what} watchdog_thresh=1")).args([
+        "--",
+        "/bin/sh",
+        "-c",
+        "read x; exit 7",
+    ])
 }
 
 /// All of `wanted` is reported, and the VM goes on.

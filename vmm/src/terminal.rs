@@ -55,7 +55,9 @@ pub fn size() -> TerminalSize {
 }
 
 fn first_terminal() -> Option<BorrowedFd<'static>> {
-    [stdin(), stdout(), stderr()].into_iter().find(|fd| isatty(fd))
+    [stdin(), stdout(), stderr()]
+        .into_iter()
+        .find(|fd| isatty(fd))
 }
 
 /// The terminal is raw while this lives.
