@@ -4,9 +4,10 @@
 use crate::drivers::console::{Console, Stream};
 use crate::error::Result;
 use crate::executor;
+use crate::fs::tty::{CONSOLE, Output, Tty, TtyFile};
 use crate::fs::{
-    ByteStream, CONSOLE, DeviceDirectory, DeviceNumber, FdTable, FileOps, FileType, Inode,
-    OpenFile, OpenFlags, Output, StreamFile, Tty, TtyFile,
+    ByteStream, DeviceDirectory, DeviceNumber, FdTable, FileOps, FileType, Inode, OpenFile,
+    OpenFlags, StreamFile,
 };
 use crate::process::Process;
 use alloc::sync::Arc;
