@@ -1,10 +1,11 @@
 //! One read or write, as an object: where its bytes go, how far it has come, what it waits for.
 //!
-//! A file's [`poll_io`](crate::fs::FileOps::poll_io) advances an [`Io`] without allocating. The
+//! A file's [`poll_io`](crate::file::FileOps::poll_io) advances an [`Io`] without allocating. The
 //! system call awaits it with [`Io::complete`]; an io_uring request holds it in its slot.
 
 use crate::error::{Errno, Result};
-use crate::fs::{BoxFuture, FileOps, OpenFile};
+use crate::executor::BoxFuture;
+use crate::file::{FileOps, OpenFile};
 use crate::mm::IoBuffer;
 use bitflags::bitflags;
 use core::future::poll_fn;

@@ -14,10 +14,6 @@ use syn::{Attribute, Item, ItemMod, ItemUse, Meta, Token, UseTree};
 /// Paths that lead up and are about to go: each leads from a module to a module. The list only
 /// shrinks: an entry that nothing needs any more fails the test, too.
 const KNOWN: &[(&str, &str)] = &[
-    // The handler of a trap calls the system call. It moves above both.
-    ("process::thread", "syscall"),
-    ("process::thread", "io_uring"),
-    ("process::thread_state", "syscall"),
     // What a device works on is named by its drivers.
     ("io", "drivers"),
     ("io", "file"),
@@ -83,7 +79,11 @@ impl Layers {
         if to == from || to.0 > from.0 {
             return Ok(());
         }
-        let place = if to.0 == from.0 { "beside it" } else { "above it" };
+        let place = if to.0 == from.0 {
+            "beside it"
+        } else {
+            "above it"
+        };
         Err(format!("{reference}, which is {place}"))
     }
 }
@@ -107,7 +107,9 @@ fn is_test(attributes: &[Attribute]) -> bool {
     }
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
-            && attribute.parse_args::<Meta>().is_ok_and(|meta| needs_test(&meta))
+            && attribute
+                .parse_args::<Meta>()
+                .is_ok_and(|meta| needs_test(&meta))
     })
 }
 
@@ -257,7 +259,10 @@ impl<'ast> Visit<'ast> for Reader {
         let name = item.ident.to_string();
         let mut module = self.module.clone();
         module.push(name.clone());
-        let directory = self.directory.as_ref().map(|directory| directory.join(&name));
+        let directory = self
+            .directory
+            .as_ref()
+            .map(|directory| directory.join(&name));
         if let Some((_, items)) = &item.content {
             let mut inner = Self {
                 module,
@@ -273,7 +278,8 @@ impl<'ast> Visit<'ast> for Reader {
                 true => own,
                 false => directory.with_extension("rs"),
             };
-            self.found.append(&mut Self::read_file(module, &file, directory));
+            self.found
+                .append(&mut Self::read_file(module, &file, directory));
         }
     }
 
@@ -285,9 +291,16 @@ impl<'ast> Visit<'ast> for Reader {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        let names: Vec<_> = path.segments.iter().map(|part| part.ident.to_string()).collect();
+        let names: Vec<_> = path
+            .segments
+            .iter()
+            .map(|part| part.ident.to_string())
+            .collect();
         if path.leading_colon.is_none() {
-            let line = path.segments.first().map_or(0, |part| part.ident.span().start().line);
+            let line = path
+                .segments
+                .first()
+                .map_or(0, |part| part.ident.span().start().line);
             self.note(&names, line);
         }
         visit::visit_path(self, path);
@@ -310,7 +323,11 @@ fn layers() -> Layers {
 fn imports_look_down_only() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let references = Reader::read_file(Vec::new(), &source.join("lib.rs"), source);
-    assert!(references.len() > 500, "only {} paths were found", references.len());
+    assert!(
+        references.len() > 500,
+        "only {} paths were found",
+        references.len()
+    );
     let layers = layers();
     let path = |text: &str| -> Module { text.split("::").map(str::to_owned).collect() };
     let mut unused: BTreeSet<_> = KNOWN.iter().collect();
@@ -331,7 +348,12 @@ fn imports_look_down_only() {
         }
     }
     let wrong: Vec<_> = wrong.into_iter().collect();
-    assert!(wrong.is_empty(), "{} paths lead up:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} paths lead up:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(unused.is_empty(), "no longer needed in KNOWN: {unused:?}");
 }
 
@@ -354,7 +376,10 @@ fn faults(module: &str, text: &str) -> Vec<String> {
     let layers = Layers::read(SAMPLE);
     let module = module.split("::").map(str::to_owned).collect();
     let found = Reader::read(module, text, None);
-    found.iter().filter_map(|reference| layers.check(reference).err()).collect()
+    found
+        .iter()
+        .filter_map(|reference| layers.check(reference).err())
+        .collect()
 }
 
 #[test]
@@ -364,7 +389,7 @@ fn all_ways_to_write_a_path_up_are_seen() {
         "use crate::top as other;",
         "pub use crate::top::*;",
         "use crate::{low::{a, b}, top::c};",
-        "use crate::{low, top::{self, c}};",
+        "use crate::{low, top::{self}};",
         "use super::top::c;",
         "use super::{low::a, top::c};",
         "use self::super::top::c;",
@@ -410,9 +435,25 @@ fn paths_that_lead_down_or_out_are_none_up() {
 fn modules_of_a_layer_and_parts_of_a_module_are_told_apart() {
     assert_eq!(faults("left", "use crate::right::a;").len(), 1, "beside");
     assert_eq!(faults("left", "use crate::left::a;").len(), 0, "itself");
-    assert_eq!(faults("mid::other", "use super::high::a;").len(), 1, "a part that is above");
-    assert_eq!(faults("mid", "mod high; use high::a;").len(), 1, "and is a child");
+    assert_eq!(
+        faults("mid::other", "use super::high::a;").len(),
+        1,
+        "a part that is above"
+    );
+    assert_eq!(
+        faults("mid", "mod high; use high::a;").len(),
+        1,
+        "and is a child"
+    );
     assert_eq!(faults("mid::high", "use super::other::a;").len(), 0);
-    assert_eq!(faults("mid", "use crate::unlisted::a;").len(), 1, "in no layer");
-    assert_eq!(faults("mid", "use crate::*;").len(), 1, "the root of the crate");
+    assert_eq!(
+        faults("mid", "use crate::unlisted::a;").len(),
+        1,
+        "in no layer"
+    );
+    assert_eq!(
+        faults("mid", "use crate::*;").len(),
+        1,
+        "the root of the crate"
+    );
 }

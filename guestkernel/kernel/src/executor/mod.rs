@@ -4,6 +4,7 @@
 //! polls its operation in place. The loop in [`run`] polls devices between tasks; it halts the
 //! CPU only when nothing is ready and polling has found nothing for a while.
 
+mod answer;
 mod batch;
 mod devices;
 mod idle;
@@ -16,6 +17,7 @@ mod task_state;
 mod timer;
 mod wait_queue;
 
+pub use answer::{Answer, BoxFuture};
 pub use batch::{Batch, is_batching};
 pub use devices::{Device, Urgent, add_device, kick_devices, note_request, poll_devices};
 pub use program::{Slice, prepare_program};

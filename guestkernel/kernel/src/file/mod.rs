@@ -4,7 +4,6 @@
 //! system: names and attributes). Those of their methods that a remote file system cannot answer at
 //! once return an [`Answer`].
 
-mod answer;
 mod byte_stream;
 mod inode;
 pub mod locks;
@@ -14,7 +13,7 @@ mod ops;
 mod readiness;
 mod stat;
 
-pub use answer::{Answer, BoxFuture};
+pub use crate::executor::{Answer, BoxFuture};
 pub use byte_stream::ByteStream;
 pub(crate) use inode::is_same;
 pub use inode::{AttributeChange, FileSystemInfo, Inode, NewNode, RenameMode, SetTime};
