@@ -45,11 +45,11 @@ impl Layers {
     /// Reads the list: the block of `text` that is fenced as `layers`, with a layer a line, whose
     /// modules come before two spaces and the description.
     fn read(text: &str) -> Self {
-        let block = text.split("```layers\n").nth(1).expect("a list of layers");
-        let block = block.split("```").next().unwrap();
+        let (_, block) = text.split_once("```layers\n").expect("a list of layers");
+        let (block, _) = block.split_once("```").expect("the end of the list");
         let module = |name: &str| name.split("::").map(str::to_owned).collect();
         let layer = |line: &str| {
-            let names = line.split("  ").next().unwrap().trim();
+            let (names, _) = line.split_once("  ").expect("a description");
             names.split(' ').map(module).collect()
         };
         Self(block.lines().map(layer).collect())
