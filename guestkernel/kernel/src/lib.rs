@@ -22,6 +22,7 @@ pub mod io;
 pub mod io_uring;
 mod log;
 pub mod mm;
+pub mod operation;
 pub mod process;
 mod provoke;
 pub mod random;

@@ -27,6 +27,7 @@ mod frame;
 #[cfg(any(baremetal, test))]
 mod heap_cache;
 mod heap_use;
+mod in_place;
 pub mod lock;
 mod mmio;
 mod mode;
@@ -49,6 +50,7 @@ pub use boot_info::{BootInfo, BootModule};
 pub use dma::{DmaSegments, Segment};
 pub use frame::{Frame, MemoryUse, OutOfMemory, memory_use};
 pub use heap_use::HeapUse;
+pub use in_place::InPlace;
 pub use mmio::{MmioError, MmioRegion};
 pub use mode::Mode;
 pub use page_table::{Access, Flush, MapError, Missing, PageTable, Space};
