@@ -1,14 +1,12 @@
 //! One read or write, as an object: where its bytes go, how far it has come, what it waits for.
 //!
 //! A file's [`poll_io`](crate::file::FileOps::poll_io) advances an [`Io`] without allocating. The
-//! system call awaits it with [`Io::complete`]; an io_uring request holds it in its slot.
+//! system call awaits it; an io_uring request holds it in its slot.
 
 use crate::error::{Errno, Result};
-use crate::executor::BoxFuture;
-use crate::file::{FileOps, OpenFile};
+use crate::executor::{BoxFuture, Stint};
 use crate::mm::IoBuffer;
 use bitflags::bitflags;
-use core::future::poll_fn;
 use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
 use machine::InPlace;
@@ -57,14 +55,15 @@ const RWF_NOAPPEND: u32 = 0x20;
 const RWF_NOSIGNAL: u32 = 0x100;
 
 impl IoFlags {
-    /// What `RWF_*` mean for `file`.
+    /// What `RWF_*` mean for a file; `supports_nowait` tells whether [`NOWAIT`](Self::NOWAIT) means
+    /// something there.
     ///
     /// # Errors
     ///
     /// `EOPNOTSUPP` for what is not known or the file does not do, `EINVAL` for what contradicts
     /// itself.
     #[inline]
-    pub fn from_rwf(flags: u32, file: &OpenFile) -> Result<Self> {
+    pub fn from_rwf(flags: u32, supports_nowait: impl FnOnce() -> bool) -> Result<Self> {
         if flags == 0 {
             return Ok(Self::empty());
         }
@@ -88,12 +87,15 @@ impl IoFlags {
         if decoded.contains(Self::APPEND | Self::NO_APPEND) {
             return Err(Errno::EINVAL);
         }
-        if decoded.contains(Self::NOWAIT) && !file.ops.supports_nowait() {
+        if decoded.contains(Self::NOWAIT) && !supports_nowait() {
             return Err(Errno::EOPNOTSUPP);
         }
         Ok(decoded)
     }
 }
+
+/// Bytes between two looks at the clock.
+const LOOK_INTERVAL: usize = 1 << 16;
 
 /// One read or write.
 pub struct Io {
@@ -111,6 +113,9 @@ pub struct Io {
     pub in_flight: InPlace,
     /// A page of the buffer that is being read, since the transfer needs it to go on.
     absent: Option<BoxFuture<'static, Result<()>>>,
+    /// How many bytes must be done until it looks at the clock.
+    next_look: usize,
+    stint: Stint,
 }
 
 impl Io {
@@ -129,7 +134,22 @@ impl Io {
             done: 0,
             in_flight: InPlace::default(),
             absent: None,
+            next_look: LOOK_INTERVAL,
+            stint: Stint::default(),
         }
+    }
+
+    /// Whether others are to have their turn: a file that does it in parts asks between two, gives
+    /// [`Errno::GIVE_WAY`] then, and is polled again with what is done kept.
+    #[inline]
+    pub fn must_give_way(&mut self) -> bool {
+        self.done >= self.next_look && self.look_at_clock()
+    }
+
+    #[cold]
+    fn look_at_clock(&mut self) -> bool {
+        self.next_look = self.done + LOOK_INTERVAL;
+        self.stint.is_over()
     }
 
     /// What it gives when it has met `error`: what was done before, if anything. An absent page is
@@ -137,10 +157,10 @@ impl Io {
     ///
     /// # Errors
     ///
-    /// `error` if nothing was done, or if it is [`Errno::ABSENT`].
+    /// `error` if nothing was done, or if it is [`Errno::ABSENT`] or [`Errno::GIVE_WAY`].
     pub fn cut_short(&self, error: Errno) -> Result<usize> {
         match error {
-            Errno::ABSENT => Err(error),
+            Errno::ABSENT | Errno::GIVE_WAY => Err(error),
             error if self.done == 0 => Err(error),
             _ => Ok(self.done),
         }
@@ -164,14 +184,5 @@ impl Io {
         let result = ready!(future.as_mut().poll(context));
         self.absent = None;
         Poll::Ready(result)
-    }
-
-    /// Does it all.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file.
-    pub async fn complete(&mut self, file: &dyn FileOps) -> Result<usize> {
-        poll_fn(|context| file.poll_io(self, context)).await
     }
 }

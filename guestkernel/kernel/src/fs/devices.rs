@@ -14,6 +14,9 @@ use linux_raw_sys::ioctl;
 /// Pages that files in `/dev` may take: those of `/dev/shm` live there.
 const PAGES: u64 = 1 << 20;
 
+/// Bytes that are cleared without a look at the clock.
+const ZEROS_AT_ONCE: usize = 1 << 16;
+
 /// The mounted `/dev`.
 #[derive(Clone)]
 pub struct DeviceDirectory {
@@ -138,7 +141,11 @@ impl MemoryDevice {
             Self::Null => Ok(0),
             Self::Zero | Self::Full => {
                 while io.done < length {
-                    match io.buffer.fill_zeros(io.done, length - io.done) {
+                    if io.must_give_way() {
+                        return Err(Errno::GIVE_WAY);
+                    }
+                    let count = ZEROS_AT_ONCE.min(length - io.done);
+                    match io.buffer.fill_zeros(io.done, count) {
                         Ok(copied) => io.done += copied,
                         Err(error) => return io.cut_short(error),
                     }
@@ -146,8 +153,11 @@ impl MemoryDevice {
                 Ok(length)
             }
             Self::Random => {
-                let mut bytes = [0; 256];
+                let mut bytes = [0; 1024];
                 while io.done < length {
+                    if io.must_give_way() {
+                        return Err(Errno::GIVE_WAY);
+                    }
                     let count = bytes.len().min(length - io.done);
                     fill_random(&mut bytes[..count]);
                     match io.buffer.fill(io.done, &bytes[..count]) {

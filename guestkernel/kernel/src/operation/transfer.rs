@@ -119,7 +119,7 @@ impl Transfer {
         flags: u32,
     ) -> Result<Self> {
         file.check_direction(direction)?;
-        let flags = IoFlags::from_rwf(flags, file)?;
+        let flags = IoFlags::from_rwf(flags, || file.ops.supports_nowait())?;
         let position = match position {
             Position::Own => None,
             Position::At(at) | Position::Hint(at) => {

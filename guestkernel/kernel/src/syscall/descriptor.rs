@@ -4,6 +4,7 @@ use super::path::{Done, read_path, view};
 use super::{Args, Dispatched, actor};
 use crate::drivers::block_file;
 use crate::error::{Errno, Result};
+use crate::executor::Stint;
 use crate::fs::{self, OpenFile, OpenFlags, OpenHow};
 use crate::operation::Close;
 use crate::process::Thread;
@@ -92,7 +93,9 @@ pub(super) async fn close_range(thread: &mut Thread, args: Args) -> Result<u64> 
     if flags & !known != 0 || first > last {
         return Err(Errno::EINVAL);
     }
+    let mut stint = Stint::default();
     for fd in thread.process.files.open_in(first..=last) {
+        stint.give_way().await;
         // The table is shared with the process's other threads: some may be closed meanwhile, and
         // errors of flushing have nobody to go to.
         let _ = match flags & CLOSE_RANGE_CLOEXEC {
