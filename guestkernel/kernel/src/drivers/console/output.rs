@@ -2,7 +2,9 @@
 
 use crate::error::{Errno, Result};
 use alloc::vec::Vec;
-use machine::{AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue};
+use machine::{
+    AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Reply, Segment, VirtQueue,
+};
 
 /// Pages of output that may be under way, after which writers wait.
 const PAGES: usize = 64;
@@ -79,7 +81,7 @@ impl Output {
         let segments = Segment::new(page, 0, bytes.len()).into_iter().collect();
         let payload = Payload::ToDevice(DmaSegments::Own(segments));
         self.queue
-            .add(0, &[], payload, 0)
+            .add(0, &[], payload, Reply::NONE)
             .map_err(|(error, _)| match error {
                 AddError::OutOfMemory => Errno::ENOMEM,
                 AddError::Full | AddError::TooManySegments | AddError::Broken => Errno::EIO,
