@@ -9,7 +9,7 @@ use crate::mm::IoBuffer;
 use bitflags::bitflags;
 use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
-use machine::InPlace;
+use machine::{InPlace, PAGE_SIZE};
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +94,6 @@ impl IoFlags {
     }
 }
 
-/// Bytes between two looks at the clock.
-const LOOK_INTERVAL: usize = 1 << 16;
-
 /// One read or write.
 pub struct Io {
     /// Which way the bytes go.
@@ -113,12 +110,13 @@ pub struct Io {
     pub in_flight: InPlace,
     /// A page of the buffer that is being read, since the transfer needs it to go on.
     absent: Option<BoxFuture<'static, Result<()>>>,
-    /// How many bytes must be done until it looks at the clock.
-    next_look: usize,
     stint: Stint,
 }
 
 impl Io {
+    /// Bytes that are moved without a look at the clock.
+    pub const PART: usize = 1 << 16;
+
     /// A read or write that has not started.
     pub fn new(
         direction: Direction,
@@ -134,21 +132,21 @@ impl Io {
             done: 0,
             in_flight: InPlace::default(),
             absent: None,
-            next_look: LOOK_INTERVAL,
             stint: Stint::default(),
         }
     }
 
-    /// Whether others are to have their turn: a file that does it in parts asks between two, gives
+    /// Whether others are to have their turn: a file that does it in parts of at most a page, or
+    /// in parts that end at multiples of [`PART`](Self::PART), asks between two, gives
     /// [`Errno::GIVE_WAY`] then, and is polled again with what is done kept.
     #[inline]
     pub fn must_give_way(&mut self) -> bool {
-        self.done >= self.next_look && self.look_at_clock()
+        // The clock is looked at once a part.
+        self.done >= Self::PART && self.done % Self::PART < PAGE_SIZE && self.look_at_clock()
     }
 
     #[cold]
     fn look_at_clock(&mut self) -> bool {
-        self.next_look = self.done + LOOK_INTERVAL;
         self.stint.is_over()
     }
 

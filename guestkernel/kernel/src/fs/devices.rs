@@ -14,9 +14,6 @@ use linux_raw_sys::ioctl;
 /// Pages that files in `/dev` may take: those of `/dev/shm` live there.
 const PAGES: u64 = 1 << 20;
 
-/// Bytes that are cleared without a look at the clock.
-const ZEROS_AT_ONCE: usize = 1 << 16;
-
 /// The mounted `/dev`.
 #[derive(Clone)]
 pub struct DeviceDirectory {
@@ -144,7 +141,7 @@ impl MemoryDevice {
                     if io.must_give_way() {
                         return Err(Errno::GIVE_WAY);
                     }
-                    let count = ZEROS_AT_ONCE.min(length - io.done);
+                    let count = (Io::PART - io.done % Io::PART).min(length - io.done);
                     match io.buffer.fill_zeros(io.done, count) {
                         Ok(copied) => io.done += copied,
                         Err(error) => return io.cut_short(error),
