@@ -11,5 +11,5 @@ mod terminal;
 pub use artifacts::Artifacts;
 pub use comparison::{Comparison, Measured, Side};
 pub use disk::{Disk, LoopDevice};
-pub use run::{DEADLINE, Output, Ringlet, Running, machine_options};
+pub use run::{DEADLINE, Output, Ringlet, Running, host_is_the_oracle, machine_options};
 pub use terminal::Terminal;
