@@ -2,7 +2,6 @@
 //! program chooses.
 
 use guest_programs::check::{Check, Failure, Outcome, in_some_try};
-use guest_programs::ring::{Ring, Sqe};
 use guest_programs::{checks, expect, expect_eq, sys};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -23,7 +22,6 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_sleeper_is_not_late_beside_copies_from_file_to_file,
     a_sleeper_is_not_late_beside_a_large_directory,
     a_sleeper_is_not_late_beside_many_descriptors,
-    a_sleeper_is_not_late_beside_a_ring_of_transfers,
 ];
 
 /// How late a sleeper may be.
@@ -274,30 +272,6 @@ fn a_sleeper_is_not_late_beside_many_descriptors() -> Outcome {
         let ready = sys!(SYS_poll, polled.as_mut_ptr(), polled.len(), -1)?;
         expect_eq!(ready, polled.len());
         sys!(SYS_close_range, first, last, 0)?;
-        Ok(())
-    })
-}
-
-fn a_sleeper_is_not_late_beside_a_ring_of_transfers() -> Outcome {
-    const ENTRIES: u32 = 1024;
-    let file = File::open("/dev/urandom")?;
-    let mut buffer = vec![0; 1 << 16];
-    let mut large = vec![0; MEGABYTE];
-    let pieces = same_pieces(&mut large, 32);
-    let ring = Ring::new(ENTRIES)?;
-    is_not_late_beside("1024 reads in one call", || {
-        for _ in 0..ENTRIES {
-            ring.push(Sqe::read(&file, &mut buffer, 0));
-        }
-        expect_eq!(ring.enter(ENTRIES, ENTRIES, 1)?, ENTRIES as usize);
-        for cqe in ring.take(ENTRIES as usize)? {
-            expect_eq!(cqe.res, 1 << 16);
-        }
-        Ok(())
-    })?;
-    is_not_late_beside("one read of 32 MiB by a ring", || {
-        let read = ring.result(Sqe::readv(&file, &pieces, 0))??;
-        expect_eq!(read, 32 * MEGABYTE);
         Ok(())
     })
 }
