@@ -53,6 +53,16 @@ kernel: deps
 	$(OUT)/kernel-symbols $(OUT)/ringlet-kernel.new
 	mv $(OUT)/ringlet-kernel.new $(OUT)/ringlet-kernel
 
+# A kernel that goes wrong on demand: only tests want it.
+.PHONY: provoke
+provoke: deps
+	cd guestkernel && env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
+	    cargo build --locked --profile provoke --features provoke -p ringlet-kernel
+	cargo build --release --locked -p kernel-symbols
+	cp target/kernel/$(TRIPLE)/provoke/ringlet-kernel $(OUT)/ringlet-kernel-provoke.new
+	$(OUT)/kernel-symbols $(OUT)/ringlet-kernel-provoke.new
+	mv $(OUT)/ringlet-kernel-provoke.new $(OUT)/ringlet-kernel-provoke
+
 .PHONY: rootfs
 rootfs: deps
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --target $(TRIPLE) \

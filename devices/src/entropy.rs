@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
+use rustix::io::retry_on_intr;
+use rustix::rand::{GetRandomFlags, getrandom};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 use vm_memory::Bytes;
 use vmm_sys_util::epoll::EventSet;
@@ -128,7 +130,7 @@ fn fill(queue: &Virtqueue, buffers: &Buffers) -> Result<u32, QueueError> {
     let mut written = 0;
     for segment in &buffers.writable {
         let (now, later) = rest.split_at_mut(rest.len().min(segment.len as usize));
-        getrandom(now)?;
+        fill_random(now)?;
         queue
             .memory()
             .write_slice(now, segment.addr)
@@ -140,21 +142,11 @@ fn fill(queue: &Virtqueue, buffers: &Buffers) -> Result<u32, QueueError> {
 }
 
 /// Fills `buffer` from the host's random pool.
-fn getrandom(buffer: &mut [u8]) -> io::Result<()> {
+fn fill_random(buffer: &mut [u8]) -> io::Result<()> {
     let mut done = 0;
     while done < buffer.len() {
         let rest = &mut buffer[done..];
-        // SAFETY: the buffer is valid for writes of its length.
-        let count = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
-        match usize::try_from(count) {
-            Ok(count) => done += count,
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-        }
+        done += retry_on_intr(|| getrandom(&mut *rest, GetRandomFlags::empty()))?;
     }
     Ok(())
 }

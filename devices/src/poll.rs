@@ -1,9 +1,11 @@
 //! Waiting: poll(2) on a few descriptors, and a bounded spin before it.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Waits until one of `fds` can be read; gives for each whether it can, hung-up included.
@@ -14,7 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 ///
 /// Those of poll(2) other than EINTR.
 pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N]) -> io::Result<[bool; N]> {
-    wait(fds.map(|fd| (fd.as_raw_fd(), libc::POLLIN)), -1)
+    wait(fds.map(|fd| (fd, PollFlags::IN)), None)
 }
 
 /// As [`readable`], for so long at most.
@@ -26,30 +28,24 @@ pub(crate) fn readable_within<const N: usize>(
     fds: [BorrowedFd<'_>; N],
     timeout: Duration,
 ) -> io::Result<[bool; N]> {
-    let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    wait(fds.map(|fd| (fd.as_raw_fd(), libc::POLLIN)), milliseconds)
+    wait(fds.map(|fd| (fd, PollFlags::IN)), Some(timeout))
 }
 
-/// As [`readable`], with the events to wait for and milliseconds at most, or -1.
+/// As [`readable`], with the events to wait for, and for how long at most.
 ///
 /// # Errors
 ///
-/// Those of poll(2) other than EINTR.
-pub(crate) fn wait<const N: usize>(fds: [(RawFd, i16); N], timeout: i32) -> io::Result<[bool; N]> {
-    let mut polled = fds.map(|(fd, events)| libc::pollfd {
-        fd,
-        events,
-        revents: 0,
-    });
-    // SAFETY: the array has N entries and lives over the call.
-    let count = unsafe { libc::poll(polled.as_mut_ptr(), N as libc::nfds_t, timeout) };
-    if count >= 0 {
-        return Ok(polled.map(|fd| fd.revents != 0));
-    }
-    let error = io::Error::last_os_error();
-    match error.kind() {
-        io::ErrorKind::Interrupted => Ok([false; N]),
-        _ => Err(error),
+/// Those of poll(2) other than EINTR; EINVAL for a timeout that is no time.
+pub(crate) fn wait<const N: usize>(
+    fds: [(BorrowedFd<'_>, PollFlags); N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    let mut polled = fds.map(|(fd, events)| PollFd::from_borrowed_fd(fd, events));
+    let timeout = timeout.map(Timespec::try_from).transpose();
+    match poll(&mut polled, timeout.map_err(|_| Errno::INVAL)?.as_ref()) {
+        Ok(_) => Ok(polled.map(|fd| !fd.revents().is_empty())),
+        Err(Errno::INTR) => Ok([false; N]),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,4 +1,5 @@
-//! A kernel that goes wrong on purpose (`ringlet.provoke=`): how that is told, in every mode.
+//! A kernel that goes wrong on purpose (`ringlet.provoke=`, which only the kernel knows that
+//! `make provoke` builds): how that is told, in every mode.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -14,13 +15,23 @@ const MACHINES: [&[&str]; 3] = [
     &["--accel", "tcg", "--mode", "shared"],
 ];
 
-/// A VM with two CPUs and a short patience, whose kernel does `what`; the program waits for a line.
-fn provoke(machine: &[&str], what: &str) -> Ringlet {
-    let append = format!("watchdog_thresh=1 ringlet.provoke={what}");
-    Ringlet::new(["run"])
+/// A VM with `cpus`, whose kernel does `what`.
+fn provoking(machine: &[&str], cpus: u32, what: &str) -> Ringlet {
+    Ringlet::new(["run", "--kernel"])
+        .args([Artifacts::get().provoking_kernel()])
         .args(machine)
-        .args(["--cpus", "2", "--append", &append])
-        .args(["--", "/bin/sh", "-c", "read x; exit 7"])
+        .args(["--cpus", &cpus.to_string()])
+        .args(["--append", &format!("ringlet.provoke={what}")])
+}
+
+/// One with two CPUs and a short patience; the program waits for a line.
+fn provoke(machine: &[&str], what: &str) -> Ringlet {
+    provoking(machine, 2, &format!("{what} watchdog_thresh=1")).args([
+        "--",
+        "/bin/sh",
+        "-c",
+        "read x; exit 7",
+    ])
 }
 
 /// All of `wanted` is reported, and the VM goes on.
@@ -56,9 +67,7 @@ fn a_lock_that_is_held_too_long_names_its_holder() {
 #[test]
 fn a_cpu_that_does_not_flush_its_tlb_is_reported() {
     for machine in MACHINES {
-        let mut running = Ringlet::new(["run", "--cpus", "2"])
-            .args(machine)
-            .args(["--append", "watchdog_thresh=1 ringlet.provoke=shootdown"])
+        let mut running = provoking(machine, 2, "shootdown watchdog_thresh=1")
             .args([
                 "--",
                 "thread-test",
@@ -119,9 +128,7 @@ const CHECKS: [&str; 8] = [
 #[test]
 fn nmis_at_any_instruction_change_nothing() {
     for machine in MACHINES {
-        Ringlet::new(["run"])
-            .args(machine)
-            .args(["--cpus", "3", "--append", "ringlet.provoke=nmis"])
+        provoking(machine, 3, "nmis")
             .args(["--", "thread-test"])
             .args(CHECKS)
             .output()

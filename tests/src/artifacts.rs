@@ -47,6 +47,21 @@ impl Artifacts {
         self.dir.join("ringlet-kernel")
     }
 
+    /// A guest kernel that knows `ringlet.provoke`.
+    ///
+    /// # Panics
+    ///
+    /// If it is missing.
+    pub fn provoking_kernel(&self) -> PathBuf {
+        let path = self.dir.join("ringlet-kernel-provoke");
+        assert!(
+            path.exists(),
+            "{} is missing: run 'make provoke'",
+            path.display()
+        );
+        path
+    }
+
     /// The root file system image.
     pub fn rootfs(&self) -> PathBuf {
         self.dir.join("ringlet-rootfs.cpio")

@@ -4,11 +4,16 @@
 //! but it still turns Ctrl-C, Ctrl-\ and Ctrl-Z into signals to Ringlet.
 
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringlet_abi::{StreamSet, TerminalSize};
+use ringlet_devices::console::host::is_background;
+use rustix::stdio::{stderr, stdin, stdout};
+use rustix::termios::{
+    LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr,
+};
 use vmm_sys_util::signal::register_signal_handler;
 
 /// Signals that end the process at once, where no destructor runs.
@@ -22,7 +27,7 @@ const FATAL: [libc::c_int; 5] = [
 
 /// The terminal that was made raw and what it was like before. Set once, so that a signal handler
 /// can read it.
-static SAVED: OnceLock<(RawFd, libc::termios)> = OnceLock::new();
+static SAVED: OnceLock<(BorrowedFd<'static>, Termios)> = OnceLock::new();
 static RAW: AtomicBool = AtomicBool::new(false);
 
 /// Which standard streams are terminals.
@@ -40,14 +45,8 @@ pub fn streams() -> StreamSet {
 
 /// The size of the first of the standard streams that is a terminal; zeros without one.
 pub fn size() -> TerminalSize {
-    // SAFETY: all-zero bytes are a valid winsize: it is integers only.
-    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-    let Some(fd) = first_terminal() else {
-        return TerminalSize::default();
-    };
-    // SAFETY: TIOCGWINSZ writes a winsize.
-    match unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) } {
-        0 => TerminalSize {
+    match first_terminal().map(tcgetwinsize) {
+        Some(Ok(size)) => TerminalSize {
             columns: size.ws_col,
             rows: size.ws_row,
         },
@@ -55,9 +54,10 @@ pub fn size() -> TerminalSize {
     }
 }
 
-fn first_terminal() -> Option<RawFd> {
-    let streams = streams();
-    (0..3).find(|fd| streams.contains(*fd as u32))
+fn first_terminal() -> Option<BorrowedFd<'static>> {
+    [stdin(), stdout(), stderr()]
+        .into_iter()
+        .find(|fd| isatty(fd))
 }
 
 /// The terminal is raw while this lives.
@@ -74,7 +74,7 @@ impl RawMode {
         let Some(fd) = first_terminal() else {
             return Ok(None);
         };
-        let saved = attributes(fd)?;
+        let saved = tcgetattr(fd)?;
         if SAVED.set((fd, saved)).is_err() {
             return Ok(None);
         }
@@ -101,16 +101,15 @@ impl RawMode {
         let Some((fd, saved)) = SAVED.get() else {
             return Ok(());
         };
-        if !in_foreground(*fd) {
+        if is_background(*fd) {
             return Ok(());
         }
-        let mut raw = *saved;
-        // SAFETY: cfmakeraw changes the structure it is given.
-        unsafe { libc::cfmakeraw(&raw mut raw) };
-        raw.c_lflag |= libc::ISIG;
+        let mut raw = saved.clone();
+        raw.make_raw();
+        raw.local_modes |= LocalModes::ISIG;
         // From here on a handler may restore: the other order could lose that.
         RAW.store(true, Ordering::Release);
-        set_attributes(*fd, &raw)
+        Ok(tcsetattr(fd, OptionalActions::Now, &raw)?)
     }
 }
 
@@ -126,7 +125,7 @@ pub fn restore() {
         && let Some((fd, saved)) = SAVED.get()
     {
         // Nobody is left to tell of an error.
-        let _ = set_attributes(*fd, saved);
+        let _ = tcsetattr(fd, OptionalActions::Now, saved);
     }
 }
 
@@ -140,32 +139,6 @@ extern "C" fn restore_and_die(signal: libc::c_int, _: *mut libc::siginfo_t, _: *
     }
 }
 
-/// Whether this process may use the terminal `fd`: not as a background job of its session. One that
-/// is not the session's has no foreground.
-fn in_foreground(fd: RawFd) -> bool {
-    // SAFETY: neither has memory arguments.
-    let (foreground, own) = unsafe { (libc::tcgetpgrp(fd), libc::getpgrp()) };
-    foreground == -1 || foreground == own
-}
-
-fn attributes(fd: RawFd) -> io::Result<libc::termios> {
-    // SAFETY: all-zero bytes are a valid termios: it is integers only.
-    let mut attributes = unsafe { std::mem::zeroed() };
-    // SAFETY: tcgetattr writes a termios.
-    match unsafe { libc::tcgetattr(fd, &raw mut attributes) } {
-        0 => Ok(attributes),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-fn set_attributes(fd: RawFd, attributes: &libc::termios) -> io::Result<()> {
-    // SAFETY: tcsetattr reads a termios.
-    match unsafe { libc::tcsetattr(fd, libc::TCSANOW, attributes) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// Writes whole lines or parts of them to standard error; in one write, and with CR NL where the
 /// terminal does not add the CR.
 pub fn write_stderr(bytes: &[u8]) {
@@ -173,7 +146,7 @@ pub fn write_stderr(bytes: &[u8]) {
     let raw = RAW.load(Ordering::Acquire)
         && SAVED
             .get()
-            .is_some_and(|(fd, _)| same_terminal(*fd, stderr.as_raw_fd()));
+            .is_some_and(|(fd, _)| same_terminal(*fd, stderr.as_fd()));
     // Nobody is left to tell of an error.
     let _ = match raw {
         true => stderr.write_all(&with_carriage_returns(bytes)),
@@ -182,9 +155,8 @@ pub fn write_stderr(bytes: &[u8]) {
 }
 
 /// Whether `fd` is a terminal, as the raw one is. (Two at once are as good as one here.)
-fn same_terminal(raw: RawFd, fd: RawFd) -> bool {
-    // SAFETY: isatty has no memory arguments.
-    raw == fd || unsafe { libc::isatty(fd) } == 1
+fn same_terminal(raw: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> bool {
+    raw.as_raw_fd() == fd.as_raw_fd() || isatty(fd)
 }
 
 fn with_carriage_returns(bytes: &[u8]) -> Vec<u8> {

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::event::PollFlags;
+
 use crate::chain::advance;
 use crate::{Stop, poll};
 
@@ -95,7 +97,8 @@ pub(super) unsafe fn read_vectored(
 
 /// Whether `fd` is the controlling terminal of a background job: a read would stop the job, also
 /// when its program wants no input.
-fn is_background(fd: BorrowedFd<'_>) -> bool {
+pub fn is_background(fd: BorrowedFd<'_>) -> bool {
+    // Either may be 0, for a group of another PID namespace.
     // SAFETY: neither has memory arguments.
     let (foreground, own) = unsafe { (libc::tcgetpgrp(fd.as_raw_fd()), libc::getpgrp()) };
     foreground != -1 && foreground != own
@@ -129,10 +132,10 @@ pub(super) unsafe fn write_vectored(
             // Somebody who shares the descriptor made it non-blocking.
             io::ErrorKind::WouldBlock => {
                 let events = [
-                    (fd.as_raw_fd(), libc::POLLOUT),
-                    (stop.event().as_raw_fd(), 0),
+                    (fd, PollFlags::OUT),
+                    (poll::borrow(stop.event()), PollFlags::empty()),
                 ];
-                poll::wait(events, -1)?;
+                poll::wait(events, None)?;
                 if stop.requested() {
                     return Err(error);
                 }

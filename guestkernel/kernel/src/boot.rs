@@ -13,7 +13,6 @@ use crate::fs::{
 };
 use crate::log;
 use crate::process::{self, ExitStatus, Ids, Process, Thread};
-use crate::provoke::provoke;
 use crate::standard_streams::StandardStreams;
 use crate::syscall;
 use crate::thread_loop;
@@ -124,14 +123,17 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
 }
 
 /// Starts to watch the CPUs, as Linux's parameters of these names say, and provokes what
-/// `ringlet.provoke` says.
+/// `ringlet.provoke` says, if this kernel can.
 fn start_watchdog(command_line: &str) {
     let number = |name| parameter(command_line, name)?.parse::<u64>().ok();
     let threshold = number("watchdog_thresh").map_or(WATCHDOG_THRESHOLD, Duration::from_secs);
     let panics = number("softlockup_panic").is_some_and(|value| value != 0);
     machine::watchdog::start(threshold, panics);
     if let Some(what) = parameter(command_line, "ringlet.provoke") {
-        provoke(what);
+        #[cfg(feature = "provoke")]
+        crate::provoke::provoke(what);
+        #[cfg(not(feature = "provoke"))]
+        warn!("ringlet.provoke={what}: this kernel is built without");
     }
 }
 

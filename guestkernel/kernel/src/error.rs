@@ -67,6 +67,11 @@ impl Errno {
     /// that a program takes for an error.
     pub(crate) const ABSENT: Self = Self(4096);
 
+    /// Not an error of Linux, and no program sees it: a read or write has kept its CPU for long
+    /// enough, and goes on when others had their turn
+    /// ([`Io::must_give_way`](crate::io::Io::must_give_way)).
+    pub(crate) const GIVE_WAY: Self = Self(4097);
+
     /// What a system call returns, or a CQE's `res` holds: the negated number.
     pub fn as_result(self) -> i32 {
         -i32::from(self.0)

@@ -1,16 +1,15 @@
 //! One read or write, as an object: where its bytes go, how far it has come, what it waits for.
 //!
-//! A file's [`poll_io`](crate::fs::FileOps::poll_io) advances an [`Io`] without allocating. The
-//! system call awaits it with [`Io::complete`]; an io_uring request holds it in its slot.
+//! A file's [`poll_io`](crate::file::FileOps::poll_io) advances an [`Io`] without allocating. The
+//! system call awaits it; an io_uring request holds it in its slot.
 
 use crate::error::{Errno, Result};
-use crate::file::{BoxFuture, FileOps, OpenFile};
+use crate::executor::{BoxFuture, Stint};
 use crate::mm::IoBuffer;
 use bitflags::bitflags;
-use core::future::poll_fn;
 use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
-use machine::InPlace;
+use machine::{InPlace, PAGE_SIZE};
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +55,15 @@ const RWF_NOAPPEND: u32 = 0x20;
 const RWF_NOSIGNAL: u32 = 0x100;
 
 impl IoFlags {
-    /// What `RWF_*` mean for `file`.
+    /// What `RWF_*` mean for a file; `supports_nowait` tells whether [`NOWAIT`](Self::NOWAIT) means
+    /// something there.
     ///
     /// # Errors
     ///
     /// `EOPNOTSUPP` for what is not known or the file does not do, `EINVAL` for what contradicts
     /// itself.
     #[inline]
-    pub fn from_rwf(flags: u32, file: &OpenFile) -> Result<Self> {
+    pub fn from_rwf(flags: u32, supports_nowait: impl FnOnce() -> bool) -> Result<Self> {
         if flags == 0 {
             return Ok(Self::empty());
         }
@@ -87,7 +87,7 @@ impl IoFlags {
         if decoded.contains(Self::APPEND | Self::NO_APPEND) {
             return Err(Errno::EINVAL);
         }
-        if decoded.contains(Self::NOWAIT) && !file.ops.supports_nowait() {
+        if decoded.contains(Self::NOWAIT) && !supports_nowait() {
             return Err(Errno::EOPNOTSUPP);
         }
         Ok(decoded)
@@ -110,9 +110,13 @@ pub struct Io {
     pub in_flight: InPlace,
     /// A page of the buffer that is being read, since the transfer needs it to go on.
     absent: Option<BoxFuture<'static, Result<()>>>,
+    stint: Stint,
 }
 
 impl Io {
+    /// Bytes that are moved without a look at the clock.
+    pub const PART: usize = 1 << 16;
+
     /// A read or write that has not started.
     pub fn new(
         direction: Direction,
@@ -128,7 +132,22 @@ impl Io {
             done: 0,
             in_flight: InPlace::default(),
             absent: None,
+            stint: Stint::default(),
         }
+    }
+
+    /// Whether others are to have their turn: a file that does it in parts of at most a page, or
+    /// in parts that end at multiples of [`PART`](Self::PART), asks between two, gives
+    /// [`Errno::GIVE_WAY`] then, and is polled again with what is done kept.
+    #[inline]
+    pub fn must_give_way(&mut self) -> bool {
+        // The clock is looked at once a part.
+        self.done >= Self::PART && self.done % Self::PART < PAGE_SIZE && self.look_at_clock()
+    }
+
+    #[cold]
+    fn look_at_clock(&mut self) -> bool {
+        self.stint.is_over()
     }
 
     /// What it gives when it has met `error`: what was done before, if anything. An absent page is
@@ -136,10 +155,10 @@ impl Io {
     ///
     /// # Errors
     ///
-    /// `error` if nothing was done, or if it is [`Errno::ABSENT`].
+    /// `error` if nothing was done, or if it is [`Errno::ABSENT`] or [`Errno::GIVE_WAY`].
     pub fn cut_short(&self, error: Errno) -> Result<usize> {
         match error {
-            Errno::ABSENT => Err(error),
+            Errno::ABSENT | Errno::GIVE_WAY => Err(error),
             error if self.done == 0 => Err(error),
             _ => Ok(self.done),
         }
@@ -163,14 +182,5 @@ impl Io {
         let result = ready!(future.as_mut().poll(context));
         self.absent = None;
         Poll::Ready(result)
-    }
-
-    /// Does it all.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file.
-    pub async fn complete(&mut self, file: &dyn FileOps) -> Result<usize> {
-        poll_fn(|context| file.poll_io(self, context)).await
     }
 }

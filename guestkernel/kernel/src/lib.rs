@@ -24,6 +24,7 @@ mod log;
 pub mod mm;
 pub mod operation;
 pub mod process;
+#[cfg(feature = "provoke")]
 mod provoke;
 pub mod random;
 mod standard_streams;

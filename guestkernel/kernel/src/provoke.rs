@@ -1,5 +1,5 @@
 //! `ringlet.provoke=WHAT` on the command line: the kernel goes wrong on purpose, so that tests see
-//! how that is noticed. Nothing else of the kernel knows of it.
+//! how that is noticed. Only with the feature `provoke`, which the kernel that is installed lacks.
 
 use crate::executor;
 use core::hint::{black_box, spin_loop};
@@ -22,7 +22,6 @@ pub(crate) fn provoke(what: &str) {
             machine::provoke::ignore_flushes(report_ends());
         }),
         "nmis" => executor::spawn("NMIs", send_nmis()),
-        "machine-check" => machine::provoke::machine_check(),
         "overflow" => {
             recurse(1);
         }

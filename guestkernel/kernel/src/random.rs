@@ -1,11 +1,13 @@
 //! Random numbers: a ChaCha20 generator with fast key erasure, seeded by the host.
 //!
-//! Every call turns the key into a stream of which the first block's first half becomes the next
-//! key, so that what was given out cannot be found from what the memory holds later
+//! Every call turns the key into a stream of which the first bytes become the next key, so that what
+//! was given out cannot be found from what the memory holds later
 //! (Bernstein, "Fast-key-erasure random-number generators", 2017).
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
 use machine::clock;
 use machine::lock::Mutex;
 
@@ -21,23 +23,20 @@ pub trait SeedSource: Send {
     fn take(&mut self) -> Option<Vec<u8>>;
 }
 
-const KEY_WORDS: usize = SEED / 4;
-const BLOCK: usize = 64;
-
 /// Nanoseconds to wait for the first seed.
 const FIRST_SEED_TIMEOUT: u64 = 1_000_000_000;
 /// Nanoseconds between seeds, as in Linux.
 const RESEED_INTERVAL: u64 = 60_000_000_000;
 
 struct Generator {
-    key: [u32; KEY_WORDS],
+    key: [u8; SEED],
     source: Option<Box<dyn SeedSource>>,
     is_seeded: bool,
     next_seed: u64,
 }
 
 static GENERATOR: Mutex<Generator> = Mutex::new(Generator {
-    key: [0; KEY_WORDS],
+    key: [0; SEED],
     source: None,
     is_seeded: false,
     next_seed: 0,
@@ -59,23 +58,14 @@ pub fn fill_random(out: &mut [u8]) {
 impl Generator {
     fn fill(&mut self, out: &mut [u8]) {
         self.seed();
-        let block = chacha20(&self.key, 0);
-        let (key, rest) = block.split_at(SEED);
-        self.key = words(key);
-        let count = out.len().min(rest.len());
-        let (first, others) = out.split_at_mut(count);
-        first.copy_from_slice(&rest[..count]);
-        if others.is_empty() {
-            return;
-        }
-        // The rest comes from a key of its own, which is forgotten.
-        let block = chacha20(&self.key, 1);
-        self.key = words(&block[..SEED]);
-        let stream_key = words(&block[SEED..]);
-        for (counter, chunk) in others.chunks_mut(BLOCK).enumerate() {
-            let block = chacha20(&stream_key, counter as u64);
-            chunk.copy_from_slice(&block[..chunk.len()]);
-        }
+        let mut stream = self.stream();
+        stream.fill_bytes(&mut self.key);
+        stream.fill_bytes(out);
+    }
+
+    /// What the key gives. Its first bytes must become the next key.
+    fn stream(&self) -> ChaCha20Rng {
+        ChaCha20Rng::from_seed(self.key)
     }
 
     fn seed(&mut self) {
@@ -118,54 +108,11 @@ impl Generator {
     /// Makes the key depend on `bytes` too.
     fn mix(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(SEED) {
-            let mut padded = [0; SEED];
-            padded[..chunk.len()].copy_from_slice(chunk);
-            for (key, word) in self.key.iter_mut().zip(words(&padded)) {
-                *key ^= word;
+            for (key, byte) in self.key.iter_mut().zip(chunk) {
+                *key ^= byte;
             }
-            self.key = words(&chacha20(&self.key, u64::MAX)[..SEED]);
+            self.stream().fill_bytes(&mut self.key);
         }
-    }
-}
-
-fn words(bytes: &[u8]) -> [u32; KEY_WORDS] {
-    let mut words = [0; KEY_WORDS];
-    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
-        *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    }
-    words
-}
-
-/// The block of ChaCha20 with a nonce of zero and a counter of 64 bits (Bernstein, "ChaCha, a
-/// variant of Salsa20", 2008).
-fn chacha20(key: &[u32; KEY_WORDS], counter: u64) -> [u8; BLOCK] {
-    const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
-    let mut input = [0; BLOCK / 4];
-    input[..4].copy_from_slice(&CONSTANTS);
-    input[4..12].copy_from_slice(key);
-    input[12] = counter as u32;
-    input[13] = (counter >> 32) as u32;
-    let mut state = input;
-    for _ in 0..10 {
-        for column in 0..4 {
-            quarter_round(&mut state, [0, 4, 8, 12].map(|row| row + column));
-        }
-        for diagonal in 0..4 {
-            let place = |row: usize| 4 * row + (diagonal + row) % 4;
-            quarter_round(&mut state, [0, 1, 2, 3].map(place));
-        }
-    }
-    let mut block = [0; BLOCK];
-    for ((out, word), input) in block.chunks_exact_mut(4).zip(state).zip(input) {
-        out.copy_from_slice(&word.wrapping_add(input).to_le_bytes());
-    }
-    block
-}
-
-fn quarter_round(state: &mut [u32; BLOCK / 4], [a, b, c, d]: [usize; 4]) {
-    for [x, y, z, rotation] in [[a, b, d, 16], [c, d, b, 12], [a, b, d, 8], [c, d, b, 7]] {
-        state[x] = state[x].wrapping_add(state[y]);
-        state[z] = (state[z] ^ state[x]).rotate_left(rotation as u32);
     }
 }
 
@@ -175,21 +122,9 @@ mod tests {
     use alloc::sync::Arc;
     use core::sync::atomic::{AtomicUsize, Ordering};
 
-    #[test]
-    fn the_block_function_is_that_of_the_standard() {
-        // RFC 8439, A.1, test vectors 1 and 2: all zero, with counter 0 and 1.
-        let hex = |block: [u8; BLOCK]| u64::from_be_bytes(block[..8].try_into().unwrap());
-        assert_eq!(hex(chacha20(&[0; KEY_WORDS], 0)), 0x76b8_e0ad_a0f1_3d90);
-        assert_eq!(hex(chacha20(&[0; KEY_WORDS], 1)), 0x9f07_e7be_5551_387a);
-        // Test vector 3: the key's last byte is 1.
-        let mut key = [0; KEY_WORDS];
-        key[7] = 0x0100_0000;
-        assert_eq!(hex(chacha20(&key, 1)), 0x3aeb_5224_ecf8_4992);
-    }
-
     fn generator(seed: &[u8]) -> Generator {
         let mut generator = Generator {
-            key: [0; KEY_WORDS],
+            key: [0; SEED],
             source: None,
             is_seeded: true,
             next_seed: u64::MAX,

@@ -5,9 +5,10 @@ use crate::drivers::console::{Console, Stream};
 use crate::error::Result;
 use crate::executor;
 use crate::file::{Entry, Place};
+use crate::fs::tty::{CONSOLE, Output, Tty, TtyFile};
 use crate::fs::{
-    ByteStream, CONSOLE, DeviceDirectory, DeviceNumber, FdTable, FileOps, FileType, OpenFile,
-    OpenFlags, Output, StreamFile, Tty, TtyFile,
+    ByteStream, DeviceDirectory, DeviceNumber, FdTable, FileOps, FileType, OpenFile, OpenFlags,
+    StreamFile,
 };
 use crate::process::Process;
 use alloc::sync::Arc;

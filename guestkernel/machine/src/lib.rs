@@ -69,6 +69,7 @@ pub use backend::heap::heap_use;
 pub use backend::interrupt;
 pub use backend::mode::{is_cpl0_emulated, mode};
 pub use backend::power;
+#[cfg(feature = "provoke")]
 pub use backend::provoke;
 pub use backend::report::cpus as report_cpus;
 pub use backend::serial;

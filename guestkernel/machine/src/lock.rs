@@ -7,12 +7,18 @@
 
 use crate::backend;
 use crate::stall::{self, Patience};
-use core::cell::UnsafeCell;
-use core::fmt;
-use core::marker::PhantomData;
-use core::ops::{Deref, DerefMut};
 use core::panic::Location;
 use core::sync::atomic::{AtomicU64, Ordering};
+use lock_api::{GuardNoSend, RawMutex, RawRwLock};
+
+/// A value that one CPU uses at a time.
+pub type Mutex<T> = lock_api::Mutex<RawLock, T>;
+
+/// A [`Mutex`] that is held. It is not [`Send`], so no task holds one while it waits.
+pub type MutexGuard<'a, T> = lock_api::MutexGuard<'a, RawLock, T>;
+
+/// A value that one CPU changes or several read at a time. Readers may keep a writer waiting.
+pub type RwLock<T> = lock_api::RwLock<RawReadWriteLock, T>;
 
 /// Bits of an address; the rest of an address repeats the last of them.
 const ADDRESS_BITS: u32 = 48;
@@ -53,32 +59,37 @@ impl Holder {
     }
 }
 
-/// The lock without what it protects.
-pub(crate) struct RawLock(AtomicU64);
+/// The word of a [`Mutex`]: 0, or the [`Holder`] who has it.
+pub struct RawLock(AtomicU64);
 
-impl RawLock {
-    /// A free one.
-    pub(crate) const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
+// SAFETY: only who changes the word from 0 has it, until it is 0 again.
+unsafe impl RawMutex for RawLock {
+    const INIT: Self = Self(AtomicU64::new(0));
 
-    /// Waits until it is free, and takes it.
+    type GuardMarker = GuardNoSend;
+
     #[inline]
     #[track_caller]
-    pub(crate) fn lock(&self) {
+    fn lock(&self) {
         let own = Holder::new(Location::caller());
         if !self.take(own) {
             self.wait(own);
         }
     }
 
-    /// Takes it if it is free.
     #[inline]
     #[track_caller]
-    pub(crate) fn try_lock(&self) -> bool {
+    fn try_lock(&self) -> bool {
         self.take(Holder::new(Location::caller()))
     }
 
+    #[inline]
+    unsafe fn unlock(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+impl RawLock {
     #[inline]
     fn take(&self, own: Holder) -> bool {
         self.0
@@ -99,15 +110,76 @@ impl RawLock {
             }
         }
     }
+}
 
-    /// Gives it back.
-    ///
-    /// # Safety
-    ///
-    /// The caller must hold it.
+/// The word of a [`RwLock`]: 0, the number of readers, or the writer's [`Holder`].
+pub struct RawReadWriteLock(AtomicU64);
+
+// SAFETY: a writer changes the word from 0 to a number that no reader adds to, and nobody else
+// changes it until the writer makes it 0 again.
+unsafe impl RawRwLock for RawReadWriteLock {
+    const INIT: Self = Self(AtomicU64::new(0));
+
+    type GuardMarker = GuardNoSend;
+
     #[inline]
-    pub(crate) unsafe fn unlock(&self) {
+    #[track_caller]
+    fn lock_shared(&self) {
+        self.change(Holder::new(Location::caller()), one_more_reader);
+    }
+
+    #[inline]
+    fn try_lock_shared(&self) -> bool {
+        self.try_change(one_more_reader).is_ok()
+    }
+
+    #[inline]
+    unsafe fn unlock_shared(&self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+
+    #[inline]
+    #[track_caller]
+    fn lock_exclusive(&self) {
+        let own = Holder::new(Location::caller());
+        self.change(own, |word| (word == 0).then_some(own.0));
+    }
+
+    #[inline]
+    #[track_caller]
+    fn try_lock_exclusive(&self) -> bool {
+        let own = Holder::new(Location::caller());
+        self.try_change(|word| (word == 0).then_some(own.0)).is_ok()
+    }
+
+    #[inline]
+    unsafe fn unlock_exclusive(&self) {
         self.0.store(0, Ordering::Release);
+    }
+}
+
+/// The word when one more reads, unless somebody writes.
+fn one_more_reader(word: u64) -> Option<u64> {
+    (word < MOST_READERS).then_some(word + 1)
+}
+
+impl RawReadWriteLock {
+    /// Changes the word if `change` can; the word that it cannot change, otherwise.
+    #[inline]
+    fn try_change(&self, change: impl Fn(u64) -> Option<u64>) -> Result<u64, u64> {
+        self.0
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, change)
+    }
+
+    /// Changes the word as soon as `change` can.
+    #[inline]
+    fn change(&self, own: Holder, change: impl Fn(u64) -> Option<u64>) {
+        let mut patience = Patience::new();
+        while let Err(word) = self.try_change(&change) {
+            if patience.spin() {
+                report(&patience, own, word);
+            }
+        }
     }
 }
 
@@ -126,234 +198,6 @@ fn report(patience: &Patience, own: Holder, word: u64) {
     stall::report(format_args!(
         "CPU {cpu} has waited {seconds} s for a lock at {place}, which CPU {holding} took at {taken}"
     ));
-}
-
-/// A value that one CPU uses at a time.
-pub struct Mutex<T: ?Sized> {
-    lock: RawLock,
-    value: UnsafeCell<T>,
-}
-
-// SAFETY: the lock gives the value to one CPU at a time, so sharing the mutex is sending the value.
-unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
-// SAFETY: as above.
-unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
-
-impl<T> Mutex<T> {
-    /// One that nobody holds.
-    pub const fn new(value: T) -> Self {
-        Self {
-            lock: RawLock::new(),
-            value: UnsafeCell::new(value),
-        }
-    }
-
-    /// The value, which nobody else uses.
-    pub fn into_inner(self) -> T {
-        self.value.into_inner()
-    }
-}
-
-impl<T: ?Sized> Mutex<T> {
-    /// Waits until nobody holds it, and holds it until the guard is dropped.
-    #[inline]
-    #[track_caller]
-    pub fn lock(&self) -> MutexGuard<'_, T> {
-        self.lock.lock();
-        MutexGuard {
-            mutex: self,
-            value: PhantomData,
-        }
-    }
-
-    /// Holds it if nobody does.
-    #[inline]
-    #[track_caller]
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        // Not `then_some`: a guard that is made is dropped.
-        self.lock.try_lock().then(|| MutexGuard {
-            mutex: self,
-            value: PhantomData,
-        })
-    }
-
-    /// The value, which nobody else uses.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.value.get_mut()
-    }
-}
-
-impl<T: Default> Default for Mutex<T> {
-    fn default() -> Self {
-        Self::new(T::default())
-    }
-}
-
-impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.try_lock() {
-            Some(value) => write!(formatter, "Mutex({:?})", &*value),
-            None => formatter.write_str("Mutex(held)"),
-        }
-    }
-}
-
-/// A [`Mutex`] that is held.
-#[must_use = "the mutex is held as long as the guard lives"]
-pub struct MutexGuard<'a, T: ?Sized> {
-    mutex: &'a Mutex<T>,
-    /// Shared and sent as what it gives access to.
-    value: PhantomData<&'a mut T>,
-}
-
-impl<T: ?Sized> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: the mutex is held as long as the guard lives.
-        unsafe { &*self.mutex.value.get() }
-    }
-}
-
-impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as above.
-        unsafe { &mut *self.mutex.value.get() }
-    }
-}
-
-impl<T: ?Sized> Drop for MutexGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: the guard holds it.
-        unsafe { self.mutex.lock.unlock() };
-    }
-}
-
-impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(formatter)
-    }
-}
-
-/// A value that one CPU changes or several read at a time. Readers may keep a writer waiting.
-pub struct RwLock<T> {
-    /// 0, the number of readers, or the writer's [`Holder`].
-    state: AtomicU64,
-    value: UnsafeCell<T>,
-}
-
-// SAFETY: the lock gives the value to one writer or to readers, which share it.
-unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
-
-impl<T> RwLock<T> {
-    /// One that nobody holds.
-    pub const fn new(value: T) -> Self {
-        Self {
-            state: AtomicU64::new(0),
-            value: UnsafeCell::new(value),
-        }
-    }
-
-    /// Waits until nobody writes, and reads until the guard is dropped.
-    #[inline]
-    #[track_caller]
-    pub fn read(&self) -> ReadGuard<'_, T> {
-        let readers = |state: u64| (state < MOST_READERS).then_some(state + 1);
-        self.change(Holder::new(Location::caller()), readers);
-        ReadGuard { lock: self }
-    }
-
-    /// Waits until nobody reads or writes, and holds it until the guard is dropped.
-    #[inline]
-    #[track_caller]
-    pub fn write(&self) -> WriteGuard<'_, T> {
-        let own = Holder::new(Location::caller());
-        self.change(own, |state| (state == 0).then_some(own.0));
-        WriteGuard {
-            lock: self,
-            value: PhantomData,
-        }
-    }
-
-    /// Changes the state as soon as `change` can.
-    #[inline]
-    fn change(&self, own: Holder, change: impl Fn(u64) -> Option<u64>) {
-        let mut patience = Patience::new();
-        while let Err(state) =
-            self.state
-                .fetch_update(Ordering::Acquire, Ordering::Relaxed, &change)
-        {
-            if patience.spin() {
-                report(&patience, own, state);
-            }
-        }
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "RwLock({:?})", &*self.read())
-    }
-}
-
-/// A [`RwLock`] that is read.
-#[must_use = "the lock is held as long as the guard lives"]
-#[derive(Debug)]
-pub struct ReadGuard<'a, T> {
-    lock: &'a RwLock<T>,
-}
-
-impl<T> Deref for ReadGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: nobody writes as long as the guard lives.
-        unsafe { &*self.lock.value.get() }
-    }
-}
-
-impl<T> Drop for ReadGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        self.lock.state.fetch_sub(1, Ordering::Release);
-    }
-}
-
-/// A [`RwLock`] that is held to write.
-#[must_use = "the lock is held as long as the guard lives"]
-pub struct WriteGuard<'a, T> {
-    lock: &'a RwLock<T>,
-    /// Shared and sent as what it gives access to.
-    value: PhantomData<&'a mut T>,
-}
-
-impl<T> Deref for WriteGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: the lock is held as long as the guard lives.
-        unsafe { &*self.lock.value.get() }
-    }
-}
-
-impl<T> DerefMut for WriteGuard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as above.
-        unsafe { &mut *self.lock.value.get() }
-    }
-}
-
-impl<T> Drop for WriteGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        self.lock.state.store(0, Ordering::Release);
-    }
 }
 
 #[cfg(test)]
@@ -377,9 +221,8 @@ mod tests {
         assert_eq!(*mutex.lock(), 1500);
         let held = mutex.lock();
         assert!(mutex.try_lock().is_none());
-        assert_eq!(format!("{mutex:?}"), "Mutex(held)");
         drop(held);
-        assert_eq!(format!("{mutex:?}"), "Mutex(1500)");
+        assert!(mutex.try_lock().is_some());
         assert_eq!(Arc::into_inner(mutex).unwrap().into_inner(), 1500);
     }
 
@@ -388,7 +231,11 @@ mod tests {
         let lock = Arc::new(RwLock::new((0, 0)));
         let readers = [lock.read(), lock.read()];
         assert_eq!(*readers[0], *readers[1]);
+        assert!(lock.try_write().is_none());
         drop(readers);
+        let writer = lock.try_write();
+        assert!(writer.is_some() && lock.try_read().is_none());
+        drop(writer);
         let threads: Vec<_> = (0..3)
             .map(|id| {
                 let lock = lock.clone();

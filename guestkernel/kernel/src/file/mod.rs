@@ -5,7 +5,6 @@
 //! where it is seen. Those of their methods that a remote file system cannot answer at
 //! once return an [`Answer`].
 
-mod answer;
 mod byte_stream;
 mod file_system;
 mod inode;
@@ -18,7 +17,7 @@ mod ops;
 mod readiness;
 mod stat;
 
-pub use answer::{Answer, BoxFuture};
+pub use crate::executor::{Answer, BoxFuture};
 pub use byte_stream::ByteStream;
 pub use file_system::{
     FileSystem, FileSystemType, Made, MountOption, MountSource, SuperBlock, file_system_type,

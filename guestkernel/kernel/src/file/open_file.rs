@@ -243,8 +243,15 @@ impl OpenFile {
             ready!(io.poll_absent(context))?;
         }
         let mut result = self.ops.poll_io(io, context);
-        while result == Poll::Ready(Err(Errno::ABSENT)) {
-            ready!(io.poll_absent(context))?;
+        loop {
+            match result {
+                Poll::Ready(Err(Errno::ABSENT)) => ready!(io.poll_absent(context))?,
+                Poll::Ready(Err(Errno::GIVE_WAY)) => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                _ => break,
+            }
             result = self.ops.poll_io(io, context);
         }
         if io.flags.contains(IoFlags::OWN_POSITION)

@@ -2,6 +2,7 @@
 
 use super::{FileType, OpenFile, OpenFlags};
 use crate::error::{Errno, Result};
+use crate::executor::Stint;
 use crate::file::is_same;
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::IoBuffer;
@@ -26,10 +27,12 @@ pub async fn copy(
 ) -> Result<usize> {
     let mut done = 0;
     let mut bytes = Vec::new();
+    let mut stint = Stint::default();
     let result = loop {
         if done == count {
             break Ok(());
         }
+        stint.give_way().await;
         let at = |start: Option<u64>| start.map(|start| start + done as u64);
         bytes.resize(CHUNK.min(count - done), 0);
         let mut io = Io::new(

@@ -154,7 +154,11 @@ impl MemoryDevice {
             Self::Null => Ok(0),
             Self::Zero | Self::Full => {
                 while io.done < length {
-                    match io.buffer.fill_zeros(io.done, length - io.done) {
+                    if io.must_give_way() {
+                        return Err(Errno::GIVE_WAY);
+                    }
+                    let count = (Io::PART - io.done % Io::PART).min(length - io.done);
+                    match io.buffer.fill_zeros(io.done, count) {
                         Ok(copied) => io.done += copied,
                         Err(error) => return io.cut_short(error),
                     }
@@ -162,8 +166,11 @@ impl MemoryDevice {
                 Ok(length)
             }
             Self::Random => {
-                let mut bytes = [0; 256];
+                let mut bytes = [0; 1024];
                 while io.done < length {
+                    if io.must_give_way() {
+                        return Err(Errno::GIVE_WAY);
+                    }
                     let count = bytes.len().min(length - io.done);
                     fill_random(&mut bytes[..count]);
                     match io.buffer.fill(io.done, &bytes[..count]) {

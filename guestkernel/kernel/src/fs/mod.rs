@@ -18,7 +18,7 @@ mod pipe;
 pub mod procfs;
 mod stream;
 pub mod tmpfs;
-mod tty;
+pub mod tty;
 
 pub use crate::executor::WaitQueue;
 use crate::file::register;
@@ -39,7 +39,6 @@ pub use path::{NAME_MAX, PATH_MAX, Restrictions};
 pub use pipe::{PIPE_CAPACITY, Pipe, is_pipe, pipe_of};
 pub use stream::StreamFile;
 pub use tmpfs::is_tmpfs;
-pub use tty::{CONSOLE, Output, Tty, TtyFile};
 
 /// Makes the types of file systems known that are in memory.
 pub(crate) fn register_types() {

@@ -4,7 +4,7 @@ use super::address_space::AddressSpace;
 use super::user_range::{UserRange, UserRanges};
 use super::vma::PAGE;
 use crate::error::{Errno, Result};
-use crate::file::BoxFuture;
+use crate::executor::BoxFuture;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

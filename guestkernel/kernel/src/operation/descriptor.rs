@@ -4,6 +4,7 @@
 use super::{Actor, FileRef};
 use crate::drivers::block_file;
 use crate::error::{Errno, Result};
+use crate::executor::Stint;
 use crate::fs::{self, OpenFile, OpenFlags};
 use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
@@ -92,7 +93,9 @@ impl CloseRange {
             return Err(Errno::EINVAL);
         }
         let files = &actor.process.files;
+        let mut stint = Stint::default();
         for fd in files.open_in(self.first..=self.last) {
+            stint.give_way().await;
             // The table is shared with the process's other threads: some may be closed meanwhile, and
             // errors of flushing have nobody to go to.
             let _ = match self.flags & CLOSE_RANGE_CLOEXEC {

@@ -111,7 +111,7 @@ async fn keep_within_limit(
     (position, flags): (Position, u32),
     ranges: &mut UserRanges,
 ) -> Result<()> {
-    let flags = IoFlags::from_rwf(flags, file)?;
+    let flags = IoFlags::from_rwf(flags, || file.ops.supports_nowait())?;
     let appends = file.flags().contains(OpenFlags::APPEND) && !flags.contains(IoFlags::NO_APPEND)
         || flags.contains(IoFlags::APPEND);
     let start = match position {
@@ -147,7 +147,7 @@ impl Transfer {
         flags: u32,
     ) -> Result<Self> {
         file.check_direction(direction)?;
-        let flags = IoFlags::from_rwf(flags, file)?;
+        let flags = IoFlags::from_rwf(flags, || file.ops.supports_nowait())?;
         let position = match position {
             Position::Own => None,
             Position::At(at) | Position::Hint(at) => {

@@ -200,7 +200,7 @@ async fn read(file: &OpenFile, offset: u64, length: usize) -> Result<Vec<u8>> {
             .checked_add(bytes.len() as u64)
             .ok_or(Errno::ENOEXEC)?;
         let mut io = Io::new(Direction::Read, Some(position), buffer, IoFlags::empty());
-        let count = io.complete(&*file.ops).await?;
+        let count = file.complete(&mut io).await?;
         let IoBuffer::Kernel(part) = io.buffer else {
             break;
         };

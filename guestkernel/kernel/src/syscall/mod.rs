@@ -189,7 +189,6 @@ system_calls! {
         __NR_sethostname => system::sethostname,
         __NR_setdomainname => system::setdomainname,
         __NR_sysinfo => system::sysinfo,
-        __NR_getrandom => system::getrandom,
         __NR_clock_gettime => time::clock_gettime,
         __NR_clock_getres => time::clock_getres,
         __NR_clock_settime => time::clock_settime,
@@ -211,10 +210,12 @@ system_calls! {
     first {
         __NR_close => descriptor::close_now,
         __NR_futex => futex::futex_now,
+        __NR_getrandom => system::getrandom_now,
         __NR_io_uring_enter => io_uring::io_uring_enter_now,
     }
     // `async fn(&mut Thread, Args) -> Result<u64>`
     wait {
+        __NR_getrandom => system::getrandom,
         __NR_read => read_write::read,
         __NR_write => read_write::write,
         __NR_pread64 => read_write::pread64,

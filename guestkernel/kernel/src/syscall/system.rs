@@ -1,7 +1,8 @@
 //! System calls about the machine and the kernel: names, memory, random numbers.
 
-use super::Args;
+use super::{Args, Dispatched};
 use crate::error::{Errno, Result};
+use crate::executor::Stint;
 use crate::globals::global;
 use crate::process::Thread;
 use crate::random::fill_random;
@@ -15,7 +16,9 @@ const VERSION: &str = concat!("#1 Ringlet ", env!("CARGO_PKG_VERSION"));
 /// Bytes of `struct sysinfo`.
 const SYSINFO: usize = 112;
 /// Bytes of random numbers made at a time.
-const RANDOM_CHUNK: usize = 256;
+const RANDOM_CHUNK: usize = 1024;
+/// Bytes of random numbers made without a look at the clock.
+const RANDOM_AT_ONCE: usize = 1 << 16;
 
 global! {
     /// The host name, padded with NULs.
@@ -102,25 +105,61 @@ pub(super) fn sysinfo(thread: &mut Thread, args: Args) -> Result<u64> {
     Ok(0)
 }
 
-pub(super) fn getrandom(thread: &mut Thread, args: Args) -> Result<u64> {
+/// `getrandom(2)` of what takes no time to speak of.
+pub(super) fn getrandom_now(thread: &mut Thread, args: Args) -> Dispatched {
+    if args.size(1) > RANDOM_AT_ONCE {
+        return Dispatched::Waits;
+    }
+    let wanted = match random_length(args) {
+        Ok(length) => length,
+        Err(error) => return Dispatched::Done(Err(error)),
+    };
+    let mut done = 0;
+    Dispatched::Done(fill_with_random(thread, args.get(0), &mut done, wanted).map(|()| done as u64))
+}
+
+pub(super) async fn getrandom(thread: &mut Thread, args: Args) -> Result<u64> {
+    let length = random_length(args)?;
+    let mut stint = Stint::default();
+    let mut done = 0;
+    while done < length {
+        let end = length.min(done + RANDOM_AT_ONCE);
+        match fill_with_random(thread, args.get(0), &mut done, end) {
+            Err(error) if done == 0 => return Err(error),
+            Ok(()) if done == end => stint.give_way().await,
+            _ => break,
+        }
+    }
+    Ok(done as u64)
+}
+
+/// How many bytes `getrandom(2)` is to give.
+fn random_length(args: Args) -> Result<usize> {
     let both = raw::GRND_RANDOM | raw::GRND_INSECURE;
     let flags = args.uint(2);
     if flags & !(both | raw::GRND_NONBLOCK) != 0 || flags & both == both {
         return Err(Errno::EINVAL);
     }
-    let length = args.size(1).min(i32::MAX as usize);
+    Ok(args.size(1).min(i32::MAX as usize))
+}
+
+/// Fills the bytes from `done` to before `end` at `address`, as far as they can be written.
+fn fill_with_random(thread: &Thread, address: u64, done: &mut usize, end: usize) -> Result<()> {
     let space = &thread.process.space;
     let mut chunk = [0; RANDOM_CHUNK];
-    let mut done = 0;
-    while done < length {
-        let chunk = &mut chunk[..RANDOM_CHUNK.min(length - done)];
+    while *done < end {
+        let chunk = &mut chunk[..RANDOM_CHUNK.min(end - *done)];
         fill_random(chunk);
-        match space.write_some(args.get(0).wrapping_add(done as u64), chunk) {
-            Ok(count) if count == chunk.len() => done += count,
-            Ok(count) => return Ok((done + count) as u64),
-            Err(_) if done > 0 => break,
+        match space.write_some(address.wrapping_add(*done as u64), chunk) {
+            Ok(count) => {
+                *done += count;
+                if count < chunk.len() {
+                    break;
+                }
+            }
+            Err(_) if *done > 0 => break,
             Err(error) => return Err(error),
         }
     }
-    Ok(done as u64)
+    Ok(())
 }

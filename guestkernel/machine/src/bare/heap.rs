@@ -7,7 +7,7 @@
 use super::per_cpu;
 use crate::HeapUse;
 use crate::heap_cache::{Class, Heap, HeapCache};
-use crate::lock::RawLock;
+use crate::lock::{MutexGuard, RawLock};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 use talc::TalcLock;
@@ -15,37 +15,9 @@ use talc::base::Talc;
 use talc::base::binning::DefaultBinning;
 use talc::source::Manual;
 
-/// The heap's lock, in the form that the allocator takes.
-struct HeapLock(RawLock);
+static HEAP: TalcLock<RawLock, Manual> = TalcLock::new(Manual);
 
-// SAFETY: `RawLock` is held by one at a time.
-unsafe impl lock_api::RawMutex for HeapLock {
-    const INIT: Self = Self(RawLock::new());
-
-    type GuardMarker = lock_api::GuardNoSend;
-
-    #[inline]
-    #[track_caller]
-    fn lock(&self) {
-        self.0.lock();
-    }
-
-    #[inline]
-    #[track_caller]
-    fn try_lock(&self) -> bool {
-        self.0.try_lock()
-    }
-
-    #[inline]
-    unsafe fn unlock(&self) {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.unlock() };
-    }
-}
-
-static HEAP: TalcLock<HeapLock, Manual> = TalcLock::new(Manual);
-
-impl Heap for lock_api::MutexGuard<'_, HeapLock, Talc<Manual, DefaultBinning>> {
+impl Heap for MutexGuard<'_, Talc<Manual, DefaultBinning>> {
     unsafe fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         // SAFETY: the caller's promise.
         unsafe { Talc::allocate(self, layout) }

@@ -14,6 +14,7 @@ mod panic;
 mod per_cpu;
 pub mod power;
 mod privileged;
+#[cfg(feature = "provoke")]
 pub mod provoke;
 pub(crate) mod report;
 mod rtc;

@@ -26,9 +26,3 @@ pub fn send_nmis() {
         interrupt::send_nmi(number);
     }
 }
-
-/// Raises a machine check, as far as software can.
-pub fn machine_check() {
-    // SAFETY: the handler ends the VM; at CPL 3 it is a general protection fault.
-    unsafe { core::arch::asm!("int 18") };
-}

@@ -15,6 +15,7 @@ pub mod mmio;
 pub mod mode;
 pub mod models;
 pub mod power;
+#[cfg(feature = "provoke")]
 pub mod provoke;
 pub(crate) mod report;
 pub mod serial;

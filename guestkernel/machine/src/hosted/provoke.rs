@@ -9,6 +9,3 @@ pub fn ignore_flushes(is_over: impl Fn() -> bool) {
 
 /// Does nothing.
 pub fn send_nmis() {}
-
-/// Does nothing.
-pub fn machine_check() {}

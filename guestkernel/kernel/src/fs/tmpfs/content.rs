@@ -6,6 +6,7 @@
 use super::page_map::{PAGE_COST, PageMap};
 use super::space::{Charge, Space};
 use crate::error::{Errno, Result};
+use crate::executor::Stint;
 use crate::heap;
 use crate::io::{Io, IoFlags};
 use crate::mm::{Mappers, PAGE};
@@ -16,6 +17,9 @@ use machine::{Frame, PAGE_SIZE};
 
 /// The largest size of a file.
 pub(super) const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// Pages made by `fallocate(2)` without a look at the clock.
+const RESERVED_AT_ONCE: u64 = 64;
 
 /// Takes a page, and sees to it that the map of pages can hold it.
 fn charge_page(space: &Space) -> Result<Charge<'_>> {
@@ -65,6 +69,9 @@ impl Content {
         let start = io.position.unwrap_or(0);
         let wanted = io.buffer.len();
         while io.done < wanted {
+            if io.must_give_way() {
+                return Err(Errno::GIVE_WAY);
+            }
             let at = start + io.done as u64;
             let offset = (at % PAGE) as usize;
             let (page, count) = {
@@ -102,6 +109,9 @@ impl Content {
         }
         let wanted = wanted.min(usize::try_from(MAX_SIZE - start).unwrap_or(usize::MAX));
         while io.done < wanted {
+            if io.must_give_way() {
+                return Err(Errno::GIVE_WAY);
+            }
             let at = start + io.done as u64;
             let offset = (at % PAGE) as usize;
             let count = (PAGE_SIZE - offset).min(wanted - io.done);
@@ -184,7 +194,7 @@ impl Content {
     }
 
     /// `fallocate(2)` as tmpfs does it.
-    pub(super) fn allocate(
+    pub(super) async fn allocate(
         &self,
         mode: u32,
         offset: u64,
@@ -194,7 +204,8 @@ impl Content {
         let end = offset + length;
         match mode {
             0 | raw::FALLOC_FL_KEEP_SIZE => {
-                self.reserve(offset / PAGE, end.div_ceil(PAGE), space)?;
+                self.reserve(offset / PAGE, end.div_ceil(PAGE), space)
+                    .await?;
                 if mode == 0 {
                     let mut data = self.data.lock();
                     data.size = data.size.max(end);
@@ -210,33 +221,41 @@ impl Content {
     }
 
     /// Makes the pages from `first` to before `end`, all or none.
-    fn reserve(&self, first: u64, end: u64, space: &Space) -> Result<()> {
+    async fn reserve(&self, first: u64, end: u64, space: &Space) -> Result<()> {
         if end - first > space.limit() {
             return Err(Errno::ENOSPC);
         }
         let mut made = Vec::new();
+        let mut stint = Stint::default();
         for index in first..end {
-            let mut data = self.data.lock();
-            if data.pages.get(index).is_some() {
-                continue;
+            if index.is_multiple_of(RESERVED_AT_ONCE) {
+                stint.give_way().await;
             }
-            let page = charge_page(space).and_then(|charge| {
-                let page = Frame::zeroed()?;
-                charge.keep();
-                Ok(page)
-            });
-            match page {
-                Ok(page) => data.pages.insert(index, page),
+            match self.reserve_page(index, space) {
+                Ok(true) => made.push(index),
+                Ok(false) => {}
                 Err(error) => {
+                    let mut data = self.data.lock();
                     for index in made {
                         space.release(data.pages.remove(index, index + 1));
                     }
                     return Err(error);
                 }
             }
-            made.push(index);
         }
         Ok(())
+    }
+
+    /// Makes a page, unless it is there: false then.
+    fn reserve_page(&self, index: u64, space: &Space) -> Result<bool> {
+        let mut data = self.data.lock();
+        if data.pages.get(index).is_some() {
+            return Ok(false);
+        }
+        let charge = charge_page(space)?;
+        data.pages.insert(index, Frame::zeroed()?);
+        charge.keep();
+        Ok(true)
     }
 
     fn punch(&self, start: u64, end: u64, space: &Space) {

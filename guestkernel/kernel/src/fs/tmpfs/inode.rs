@@ -544,12 +544,17 @@ impl FileOps for TmpfsInode {
         let Body::Regular(content) = &self.body else {
             return Errno::EISDIR.into();
         };
-        let result = content.allocate(mode, offset, length, &self.fs.pages);
-        if mode & raw::FALLOC_FL_PUNCH_HOLE != 0 && result.is_ok() {
-            let gone = (offset.div_ceil(PAGE), (offset + length) / PAGE);
-            content.mappers().forget(self, gone, false);
-        }
-        Answer::ready(result.inspect(|()| self.touch(Timestamp::now())))
+        Answer::later(async move {
+            content
+                .allocate(mode, offset, length, &self.fs.pages)
+                .await?;
+            if mode & raw::FALLOC_FL_PUNCH_HOLE != 0 {
+                let gone = (offset.div_ceil(PAGE), (offset + length) / PAGE);
+                content.mappers().forget(self, gone, false);
+            }
+            self.touch(Timestamp::now());
+            Ok(())
+        })
     }
 
     fn read_dir<'a>(&'a self, position: u64, sink: &'a mut DirectorySink<'_>) -> Answer<'a, u64> {

@@ -3,6 +3,7 @@
 
 mod clone;
 mod futex;
+mod neighbours;
 mod restart;
 mod ring;
 mod robust;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
             robust::CHECKS,
             restart::CHECKS,
             schedule::CHECKS,
+            neighbours::CHECKS,
             ring::CHECKS,
         ],
     )
