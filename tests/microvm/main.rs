@@ -9,6 +9,7 @@ mod command_line;
 mod debugger;
 mod disks;
 mod exit_status;
+mod host_programs;
 mod hostile_images;
 mod qemu;
 mod qemu_devices;

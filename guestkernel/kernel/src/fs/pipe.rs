@@ -171,10 +171,13 @@ impl Pipe {
                 Some(beyond) => &second[beyond..ready - first.len()],
                 None => &first[done..ready.min(first.len())],
             };
+            // As on Linux, a piece is read as a whole or stays.
+            let bytes = &bytes[..bytes.len().min(CHUNK)];
             match io.buffer.fill(done, bytes) {
-                Ok(filled) => done += filled,
+                Ok(filled) if filled == bytes.len() => done += filled,
                 Err(error) if done == 0 => return Poll::Ready(Err(error)),
-                Err(_) => break,
+                Ok(_) if done == 0 => return Poll::Ready(Err(Errno::EFAULT)),
+                Ok(_) | Err(_) => break,
             }
         }
         state.bytes.drain(..done);
@@ -188,7 +191,7 @@ impl Pipe {
         let mut bytes = [0; CHUNK];
         let mut has_written = false;
         let result = loop {
-            if io.done == total && total > 0 {
+            if io.done == total {
                 break Poll::Ready(Ok(total));
             }
             let mut state = self.state.lock();
@@ -197,9 +200,6 @@ impl Pipe {
                     0 => Err(Errno::EPIPE),
                     done => Ok(done),
                 });
-            }
-            if total == 0 {
-                break Poll::Ready(Ok(0));
             }
             let room = state.capacity - state.bytes.len();
             let needed = if total <= ATOMIC { total } else { 1 };

@@ -162,8 +162,23 @@ pub(super) fn clock_settime(thread: &mut Thread, args: Args) -> Result<u64> {
     }
 }
 
-pub(super) fn settimeofday(_: &mut Thread, _: Args) -> Result<u64> {
-    Err(Errno::EPERM)
+pub(super) fn settimeofday(thread: &mut Thread, args: Args) -> Result<u64> {
+    let space = &thread.process.space;
+    let is_set = args.get(0) != 0;
+    if is_set {
+        let time: raw::timeval = space.read_value(args.get(0))?;
+        // Linux takes a whole second of microseconds for one.
+        if !(0..=1_000_000).contains(&time.tv_usec) {
+            return Err(Errno::EINVAL);
+        }
+    }
+    if args.get(1) != 0 {
+        space.read_value::<u64>(args.get(1))?;
+    }
+    match is_set || args.get(1) != 0 {
+        true => Err(Errno::EPERM),
+        false => Ok(0),
+    }
 }
 
 pub(super) fn gettimeofday(thread: &mut Thread, args: Args) -> Result<u64> {
