@@ -89,6 +89,7 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     };
     let (archives, spec) = sort_modules(&command_line, modules)?;
     register_types();
+    procfs::register_type();
     let (namespace, root) = Namespace::in_memory();
     for archive in archives {
         initramfs::unpack(&root, &archive.frames, archive.length).map_err(|error| {

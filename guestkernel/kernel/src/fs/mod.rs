@@ -40,9 +40,9 @@ pub use pipe::{PIPE_CAPACITY, Pipe, is_pipe, pipe_of};
 pub use stream::StreamFile;
 pub use tmpfs::is_tmpfs;
 
-/// Makes the types of file systems known that are in memory.
+/// Makes the types of file systems known that are here; procfs, which is above, does so itself.
 pub(crate) fn register_types() {
-    for kind in [&tmpfs::TYPE, &devices::TYPE, &procfs::TYPE] {
+    for kind in [&tmpfs::TYPE, &devices::TYPE] {
         register(kind);
     }
 }

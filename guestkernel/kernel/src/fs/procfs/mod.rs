@@ -139,8 +139,13 @@ pub async fn mount(namespace: &Namespace, facts: ProcessFacts) -> Result<()> {
     namespace.mount_at(&mount, "proc").await
 }
 
+/// Makes the type of file system known.
+pub(crate) fn register_type() {
+    crate::file::register(&TYPE);
+}
+
 /// The type: all mounts of it show the same processes.
-pub static TYPE: FileSystemType = FileSystemType {
+static TYPE: FileSystemType = FileSystemType {
     name: "proc",
     needs_device: false,
     make: |_| {

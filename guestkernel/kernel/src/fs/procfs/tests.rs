@@ -12,6 +12,7 @@ struct Sandbox {
 impl Sandbox {
     fn new() -> Self {
         crate::fs::register_types();
+        super::register_type();
         let (namespace, root) = Namespace::in_memory();
         let tool = root.create_node(b"tool", NewNode::Regular, 0o755).unwrap();
         let context = FsContext::new(namespace);

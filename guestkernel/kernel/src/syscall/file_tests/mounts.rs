@@ -8,6 +8,7 @@ struct Mounter(Caller);
 impl Mounter {
     fn new() -> Self {
         crate::fs::register_types();
+        crate::fs::procfs::register_type();
         let mut caller = Caller::new();
         for name in [&b"a\0"[..], b"b\0"] {
             let path = caller.put(0, name);
