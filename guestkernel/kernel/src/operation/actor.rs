@@ -49,6 +49,11 @@ impl<'a> Actor<'a> {
         }
     }
 
+    /// Whether it is a thread in a system call, not a request of a ring.
+    pub fn is_caller(&self) -> bool {
+        self.is_interruptible
+    }
+
     /// The memory that addresses are about.
     #[inline]
     pub fn space(&self) -> &'a Arc<AddressSpace> {

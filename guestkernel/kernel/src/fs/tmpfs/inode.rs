@@ -30,6 +30,9 @@ const SHORT_SYMLINK: usize = 127;
 /// Bytes of the kernel's heap that a file with a name is taken to need: the longest name, and
 /// what the directory's tables may grow by.
 pub(super) const FILE_COST: usize = size_of::<TmpfsInode>() + 1024;
+/// What is left of the heap when there is no room for a name any more, so that files can still be opened
+/// to see what is there, and to remove it.
+pub(super) const LEFT_TO_OPEN: usize = 16 << 10;
 
 /// A file of a [`Tmpfs`].
 pub struct TmpfsInode {
@@ -129,7 +132,7 @@ impl TmpfsInode {
             NewNode::Symlink(target) => target.len(),
             _ => 0,
         };
-        heap::check(FILE_COST + target)?;
+        heap::check(FILE_COST + target + LEFT_TO_OPEN)?;
         self.fs.files.charge(1)?.keep();
         let directory = *self.attributes.lock();
         let (mut mode, mut gid) = (mode, 0);

@@ -1,7 +1,7 @@
 //! Changes of names: creating, linking, removing, renaming.
 
 use super::TmpfsInode;
-use super::inode::{Body, FILE_COST};
+use super::inode::{Body, FILE_COST, LEFT_TO_OPEN};
 use crate::error::{Errno, Result};
 use crate::fs::{Inode, NewNode, RenameMode, Timestamp};
 use crate::heap;
@@ -60,7 +60,7 @@ impl TmpfsInode {
         if !target.can_be_linked() {
             return Err(Errno::ENOENT);
         }
-        heap::check(FILE_COST)?;
+        heap::check(FILE_COST + LEFT_TO_OPEN)?;
         let now = Timestamp::now();
         target.change_links(1, now);
         directory.set(name, target);
