@@ -31,11 +31,49 @@ pub enum ThreadKind {
     VhostUser,
     /// Reads what QEMU says: the guest's serial port, and the monitor.
     Qemu,
+    /// Writes messages to standard error, and finds out what is in some of them.
+    Messages,
+    /// The process outside of the jail.
+    Front,
+}
+
+impl ThreadKind {
+    /// All there are.
+    pub const ALL: [Self; 11] = [
+        Self::Main,
+        Self::Vcpu,
+        Self::Debugger,
+        Self::Disk,
+        Self::DiskPool,
+        Self::Input,
+        Self::Output,
+        Self::VhostUser,
+        Self::Qemu,
+        Self::Messages,
+        Self::Front,
+    ];
+
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Vcpu => "vcpu",
+            Self::Debugger => "debugger",
+            Self::Disk => "disk",
+            Self::DiskPool => "disk-pool",
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::VhostUser => "vhost-user",
+            Self::Qemu => "qemu",
+            Self::Messages => "messages",
+            Self::Front => "front",
+        }
+    }
 }
 
 impl fmt::Display for ThreadKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.write_str(self.name())
     }
 }
 

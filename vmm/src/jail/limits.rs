@@ -1,0 +1,60 @@
+//! Limits on what the VMM may have of the host, and what of it may be looked at.
+
+use std::io;
+
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
+
+/// Threads of a VMM that has a user of its own: vCPUs, devices, and those that the host's kernel starts
+/// for its rings.
+const THREADS_MAX: u64 = 2048;
+
+/// Limits this process for good. Threads are limited if those of other processes do not count.
+///
+/// # Errors
+///
+/// Those of setrlimit(2).
+pub(super) fn set(counts_threads: bool) -> io::Result<()> {
+    // A core would hold the guest's memory. Nobody needs queues of messages or real-time priority.
+    for resource in [
+        Resource::Core,
+        Resource::Msgqueue,
+        Resource::Rtprio,
+        Resource::Nice,
+    ] {
+        lower(resource, 0)?;
+    }
+    if counts_threads {
+        lower(Resource::Nproc, THREADS_MAX)?;
+    }
+    // What is allowed now is all that there will be.
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current,
+        maximum: current.or(maximum),
+    };
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}
+
+/// Sets a limit, for good, unless there is a lower one.
+fn lower(resource: Resource, limit: u64) -> io::Result<()> {
+    let allowed = getrlimit(resource).maximum;
+    let limit = Some(allowed.map_or(limit, |allowed| allowed.min(limit)));
+    Ok(setrlimit(
+        resource,
+        Rlimit {
+            current: limit,
+            maximum: limit,
+        },
+    )?)
+}
+
+/// Neither a core nor ptrace(2) shows this process's memory to others of the same user.
+///
+/// # Errors
+///
+/// Those of prctl(2).
+pub(super) fn hide_memory() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
