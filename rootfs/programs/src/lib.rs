@@ -6,5 +6,6 @@
 
 pub mod aligned;
 pub mod check;
+pub mod ring;
 pub mod source;
 pub mod sys;

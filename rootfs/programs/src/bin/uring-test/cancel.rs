@@ -13,7 +13,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 
 use crate::fixed::register_files;
-use crate::ring::{Ring, Sqe, milliseconds, refuses};
+use guest_programs::ring::{Ring, Sqe, milliseconds, refuses};
 
 pub(crate) const CHECKS: &[Check] = checks![
     cancel_by_user_data,

@@ -8,7 +8,7 @@ use guest_programs::{checks, expect_eq, fails, sys};
 use linux_raw_sys::io_uring::IORING_ENTER_GETEVENTS;
 
 use crate::fixed::{FIXED_FILE, register_files};
-use crate::ring::{Ring, Sqe, gives, milliseconds, refuses};
+use guest_programs::ring::{Ring, Sqe, gives, milliseconds, refuses};
 
 pub(crate) const CHECKS: &[Check] = checks![
     close_a_descriptor,

@@ -13,7 +13,7 @@ use linux_raw_sys::io_uring::{
 };
 
 use crate::fixed::{FIXED_FILE, register_buffers, register_files};
-use crate::ring::{Ring, Sqe, gives, milliseconds, params, refuses, vector};
+use guest_programs::ring::{Ring, Sqe, gives, milliseconds, params, refuses, vector};
 
 pub(crate) const CHECKS: &[Check] = checks![; disk:
     disk_reads_what_was_written,

@@ -10,7 +10,7 @@ use linux_raw_sys::io_uring::{
     IORING_SETUP_DEFER_TASKRUN, IORING_SETUP_SINGLE_ISSUER, io_uring_getevents_arg,
 };
 
-use crate::ring::{Ring, Sqe, milliseconds};
+use guest_programs::ring::{Ring, Sqe, milliseconds};
 
 pub(crate) const CHECKS: &[Check] = checks![
     enter_bad_descriptors,

@@ -12,7 +12,7 @@ use linux_raw_sys::io_uring::io_uring_register_op::{
     IORING_UNREGISTER_FILES,
 };
 
-use crate::ring::{Ring, Sqe, gives, refuses, register, vector};
+use guest_programs::ring::{Ring, Sqe, gives, refuses, register, vector};
 
 pub(crate) const CHECKS: &[Check] = checks![
     fixed_file_reads_and_writes,

@@ -5,7 +5,7 @@ use guest_programs::checks;
 use guest_programs::sys::{create, open};
 use linux_raw_sys::io_uring::IORING_FSYNC_DATASYNC;
 
-use crate::ring::{Ring, Sqe, gives, refuses};
+use guest_programs::ring::{Ring, Sqe, gives, refuses};
 
 pub(crate) const CHECKS: &[Check] = checks![
     fsync_of_a_file,

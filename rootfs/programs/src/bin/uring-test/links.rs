@@ -7,7 +7,7 @@ use linux_raw_sys::io_uring::{
     IORING_SETUP_SUBMIT_ALL, IORING_TIMEOUT_ETIME_SUCCESS, io_uring_sqe_flags_bit,
 };
 
-use crate::ring::{Ring, Sqe, gives, milliseconds};
+use guest_programs::ring::{Ring, Sqe, gives, milliseconds};
 
 pub(crate) const CHECKS: &[Check] = checks![
     link_runs_in_order,

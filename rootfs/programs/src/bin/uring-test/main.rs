@@ -13,7 +13,6 @@ mod links;
 mod map;
 mod overflow;
 mod register;
-mod ring;
 mod rw;
 mod setup;
 mod submit;

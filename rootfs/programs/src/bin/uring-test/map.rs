@@ -8,7 +8,7 @@ use linux_raw_sys::io_uring::{
     IORING_OFF_CQ_RING, IORING_OFF_SQ_RING, IORING_OFF_SQES, IORING_SETUP_R_DISABLED,
 };
 
-use crate::ring::{Ring, Sqe, gives, params, setup};
+use guest_programs::ring::{Ring, Sqe, gives, params, setup};
 
 pub(crate) const CHECKS: &[Check] = checks![
     map_rings_are_one,

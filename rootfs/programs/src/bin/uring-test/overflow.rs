@@ -7,7 +7,7 @@ use linux_raw_sys::io_uring::{
     IORING_SETUP_SINGLE_ISSUER, IORING_SQ_CQ_OVERFLOW,
 };
 
-use crate::ring::{Ring, Sqe, gives, milliseconds, params};
+use guest_programs::ring::{Ring, Sqe, gives, milliseconds, params};
 
 pub(crate) const CHECKS: &[Check] = checks![
     overflow_loses_nothing,

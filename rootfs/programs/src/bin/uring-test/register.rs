@@ -14,7 +14,7 @@ use linux_raw_sys::io_uring::io_uring_register_op::{
 };
 
 use crate::fixed::{register_buffers, register_files, unregister_buffers, unregister_files};
-use crate::ring::{Ring, Sqe, UNKNOWN_OPCODE, gives, register, vector};
+use guest_programs::ring::{Ring, Sqe, UNKNOWN_OPCODE, gives, register, vector};
 
 pub(crate) const CHECKS: &[Check] = checks![
     register_bad_descriptors,

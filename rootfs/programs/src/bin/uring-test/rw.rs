@@ -5,7 +5,7 @@ use guest_programs::sys::{Mapping, contents, create, open};
 use guest_programs::{checks, expect, expect_eq, sys};
 use libc::{O_APPEND, O_RDONLY, O_RDWR, O_WRONLY, SEEK_CUR, SEEK_SET};
 
-use crate::ring::{Ring, Sqe, gives, refuses, vector};
+use guest_programs::ring::{Ring, Sqe, gives, refuses, vector};
 
 pub(crate) const CHECKS: &[Check] = checks![
     read_at_offset,

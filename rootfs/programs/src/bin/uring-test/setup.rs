@@ -12,7 +12,7 @@ use linux_raw_sys::io_uring::{
     io_uring_params, io_uring_register_op::IORING_REGISTER_ENABLE_RINGS,
 };
 
-use crate::ring::{Ring, Sqe, gives, params, register, setup};
+use guest_programs::ring::{Ring, Sqe, gives, params, register, setup};
 
 pub(crate) const CHECKS: &[Check] = checks![
     setup_no_entries,

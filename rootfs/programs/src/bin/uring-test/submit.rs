@@ -6,7 +6,7 @@ use guest_programs::check::{Check, Outcome};
 use guest_programs::{checks, expect, expect_eq};
 use linux_raw_sys::io_uring::{IORING_NOP_INJECT_RESULT, IORING_SETUP_SUBMIT_ALL};
 
-use crate::ring::{Cqe, Ring, Sqe, gives, refuses};
+use guest_programs::ring::{Cqe, Ring, Sqe, gives, refuses};
 
 pub(crate) const CHECKS: &[Check] = checks![
     nop_completes,
@@ -165,7 +165,7 @@ fn index_out_of_range_is_dropped() -> Outcome {
 
 fn entries_are_copied() -> Outcome {
     let ring = Ring::new(1)?;
-    let time = crate::ring::milliseconds(20);
+    let time = guest_programs::ring::milliseconds(20);
     ring.push(Sqe::timeout(&time, 0).data(1));
     ring.submit()?;
     ring.place(0, Sqe::unknown().data(2));

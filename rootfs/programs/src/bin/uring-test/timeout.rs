@@ -11,7 +11,7 @@ use linux_raw_sys::io_uring::{
     IORING_TIMEOUT_REALTIME,
 };
 
-use crate::ring::{Ring, Sqe, gives, milliseconds, refuses};
+use guest_programs::ring::{Ring, Sqe, gives, milliseconds, refuses};
 
 pub(crate) const CHECKS: &[Check] = checks![
     timeout_expires,

@@ -3,9 +3,9 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use guest_programs::check::Failure;
-use guest_programs::sys;
-use guest_programs::sys::{Errno, Mapping, SysResult, owned};
+use crate::check::Failure;
+use crate::sys;
+use crate::sys::{Errno, Mapping, SysResult, owned};
 use libc::{iovec, timespec};
 use linux_raw_sys::io_uring::{
     IORING_ENTER_EXT_ARG, IORING_ENTER_GETEVENTS, IORING_OFF_SQ_RING, IORING_OFF_SQES,
@@ -13,7 +13,7 @@ use linux_raw_sys::io_uring::{
 };
 
 /// An operation that no Linux has.
-pub(crate) const UNKNOWN_OPCODE: u8 = 250;
+pub const UNKNOWN_OPCODE: u8 = 250;
 /// How long a check waits for a completion before it fails.
 const PATIENCE: timespec = timespec {
     tv_sec: 10,
@@ -23,39 +23,55 @@ const PATIENCE: timespec = timespec {
 /// A submission queue entry (`struct io_uring_sqe`), with the names of `io_uring_enter(2)`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sqe {
-    pub(crate) opcode: u8,
-    pub(crate) flags: u8,
-    pub(crate) ioprio: u16,
-    pub(crate) fd: i32,
-    pub(crate) off: u64,
-    pub(crate) addr: u64,
-    pub(crate) len: u32,
+pub struct Sqe {
+    /// `IORING_OP_*`.
+    pub opcode: u8,
+    /// `IOSQE_*`.
+    pub flags: u8,
+    /// Priority, or flags of some operations.
+    pub ioprio: u16,
+    /// Descriptor, or index of a fixed file.
+    pub fd: i32,
+    /// Position, or what the operation says.
+    pub off: u64,
+    /// Address of a buffer, path or iovecs.
+    pub addr: u64,
+    /// Length or count.
+    pub len: u32,
     /// `rw_flags`, `fsync_flags`, `timeout_flags`, `cancel_flags`, `nop_flags`.
-    pub(crate) op_flags: u32,
-    pub(crate) user_data: u64,
-    pub(crate) buf_index: u16,
-    pub(crate) personality: u16,
-    pub(crate) file_index: u32,
-    pub(crate) addr3: u64,
-    pub(crate) pad: u64,
+    pub op_flags: u32,
+    /// What the program knows the request by.
+    pub user_data: u64,
+    /// Fixed buffer, or group of buffers.
+    pub buf_index: u16,
+    /// Whose credentials.
+    pub personality: u16,
+    /// Fixed slot plus one, or the other descriptor of a splice.
+    pub file_index: u32,
+    /// A third address.
+    pub addr3: u64,
+    /// Nothing, or attributes.
+    pub pad: u64,
 }
 
 const _: () = assert!(size_of::<Sqe>() == 64);
 
 impl Sqe {
-    pub(crate) fn new(opcode: io_uring_op) -> Self {
+    /// An entry of nothing but its operation.
+    pub fn new(opcode: io_uring_op) -> Self {
         Self {
             opcode: opcode as u8,
             ..Self::default()
         }
     }
 
-    pub(crate) fn nop() -> Self {
+    /// `NOP`.
+    pub fn nop() -> Self {
         Self::new(io_uring_op::IORING_OP_NOP)
     }
 
-    pub(crate) fn unknown() -> Self {
+    /// An operation that no Linux has.
+    pub fn unknown() -> Self {
         Self {
             opcode: UNKNOWN_OPCODE,
             ..Self::default()
@@ -72,25 +88,29 @@ impl Sqe {
         }
     }
 
-    pub(crate) fn read(fd: &impl AsRawFd, buffer: &mut [u8], off: u64) -> Self {
+    /// `READ`.
+    pub fn read(fd: &impl AsRawFd, buffer: &mut [u8], off: u64) -> Self {
         let addr = buffer.as_mut_ptr().addr() as u64;
         let opcode = io_uring_op::IORING_OP_READ;
         Self::transfer(opcode, fd.as_raw_fd(), addr, buffer.len(), off)
     }
 
-    pub(crate) fn write(fd: &impl AsRawFd, buffer: &[u8], off: u64) -> Self {
+    /// `WRITE`.
+    pub fn write(fd: &impl AsRawFd, buffer: &[u8], off: u64) -> Self {
         let addr = buffer.as_ptr().addr() as u64;
         let opcode = io_uring_op::IORING_OP_WRITE;
         Self::transfer(opcode, fd.as_raw_fd(), addr, buffer.len(), off)
     }
 
-    pub(crate) fn readv(fd: &impl AsRawFd, vectors: &[iovec], off: u64) -> Self {
+    /// `READV`.
+    pub fn readv(fd: &impl AsRawFd, vectors: &[iovec], off: u64) -> Self {
         let addr = vectors.as_ptr().addr() as u64;
         let opcode = io_uring_op::IORING_OP_READV;
         Self::transfer(opcode, fd.as_raw_fd(), addr, vectors.len(), off)
     }
 
-    pub(crate) fn writev(fd: &impl AsRawFd, vectors: &[iovec], off: u64) -> Self {
+    /// `WRITEV`.
+    pub fn writev(fd: &impl AsRawFd, vectors: &[iovec], off: u64) -> Self {
         Self {
             opcode: io_uring_op::IORING_OP_WRITEV as u8,
             ..Self::readv(fd, vectors, off)
@@ -98,7 +118,7 @@ impl Sqe {
     }
 
     /// A `READ_FIXED` or, by [`into_write`](Self::into_write), `WRITE_FIXED`.
-    pub(crate) fn read_fixed(fd: &impl AsRawFd, buffer: &mut [u8], off: u64, index: u16) -> Self {
+    pub fn read_fixed(fd: &impl AsRawFd, buffer: &mut [u8], off: u64, index: u16) -> Self {
         Self {
             opcode: io_uring_op::IORING_OP_READ_FIXED as u8,
             buf_index: index,
@@ -106,28 +126,32 @@ impl Sqe {
         }
     }
 
-    pub(crate) fn into_write(self) -> Self {
+    /// A `READ_FIXED` as `WRITE_FIXED`.
+    pub fn into_write(self) -> Self {
         Self {
             opcode: io_uring_op::IORING_OP_WRITE_FIXED as u8,
             ..self
         }
     }
 
-    pub(crate) fn fsync(fd: &impl AsRawFd) -> Self {
+    /// `FSYNC`.
+    pub fn fsync(fd: &impl AsRawFd) -> Self {
         Self {
             fd: fd.as_raw_fd(),
             ..Self::new(io_uring_op::IORING_OP_FSYNC)
         }
     }
 
-    pub(crate) fn close(fd: i32) -> Self {
+    /// `CLOSE`.
+    pub fn close(fd: i32) -> Self {
         Self {
             fd,
             ..Self::new(io_uring_op::IORING_OP_CLOSE)
         }
     }
 
-    pub(crate) fn timeout(time: &timespec, count: u64) -> Self {
+    /// `TIMEOUT`.
+    pub fn timeout(time: &timespec, count: u64) -> Self {
         Self {
             fd: -1,
             off: count,
@@ -137,7 +161,8 @@ impl Sqe {
         }
     }
 
-    pub(crate) fn cancel(user_data: u64, flags: u32) -> Self {
+    /// `ASYNC_CANCEL` by `user_data`.
+    pub fn cancel(user_data: u64, flags: u32) -> Self {
         Self {
             fd: -1,
             addr: user_data,
@@ -146,19 +171,23 @@ impl Sqe {
         }
     }
 
-    pub(crate) fn data(self, user_data: u64) -> Self {
+    /// With that `user_data`.
+    pub fn data(self, user_data: u64) -> Self {
         Self { user_data, ..self }
     }
 
-    pub(crate) fn flags(self, flags: u8) -> Self {
+    /// With these `IOSQE_*`.
+    pub fn flags(self, flags: u8) -> Self {
         Self { flags, ..self }
     }
 
-    pub(crate) fn op_flags(self, op_flags: u32) -> Self {
+    /// With these flags of the operation.
+    pub fn op_flags(self, op_flags: u32) -> Self {
         Self { op_flags, ..self }
     }
 
-    pub(crate) fn fd(self, fd: i32) -> Self {
+    /// With that descriptor.
+    pub fn fd(self, fd: i32) -> Self {
         Self { fd, ..self }
     }
 }
@@ -166,13 +195,17 @@ impl Sqe {
 /// A completion queue entry (`struct io_uring_cqe`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cqe {
-    pub(crate) user_data: u64,
-    pub(crate) res: i32,
-    pub(crate) flags: u32,
+pub struct Cqe {
+    /// What the program knows the request by.
+    pub user_data: u64,
+    /// The operation's result, an error negated.
+    pub res: i32,
+    /// `IORING_CQE_F_*`.
+    pub flags: u32,
 }
 
-pub(crate) fn params(flags: u32) -> io_uring_params {
+/// Parameters of a set-up with these `IORING_SETUP_*`.
+pub fn params(flags: u32) -> io_uring_params {
     // SAFETY: a structure of integers, for which zeros are valid.
     let mut params: io_uring_params = unsafe { std::mem::zeroed() };
     params.flags = flags;
@@ -180,32 +213,50 @@ pub(crate) fn params(flags: u32) -> io_uring_params {
 }
 
 /// `io_uring_setup(2)`.
-pub(crate) fn setup(entries: u32, params: &mut io_uring_params) -> SysResult<OwnedFd> {
+pub fn setup(entries: u32, params: &mut io_uring_params) -> SysResult<OwnedFd> {
     sys!(SYS_io_uring_setup, entries, &raw mut *params).map(owned)
 }
 
 /// `io_uring_register(2)`.
-pub(crate) fn register<T>(fd: &OwnedFd, opcode: u32, argument: *const T, count: u32) -> SysResult {
+pub fn register<T>(fd: &OwnedFd, opcode: u32, argument: *const T, count: u32) -> SysResult {
     sys!(SYS_io_uring_register, fd, opcode, argument, count)
 }
 
-pub(crate) struct Ring {
-    pub(crate) fd: OwnedFd,
-    pub(crate) params: io_uring_params,
+/// A ring and its mappings.
+pub struct Ring {
+    /// Its descriptor.
+    pub fd: OwnedFd,
+    /// What the kernel said of it.
+    pub params: io_uring_params,
     rings: Mapping,
     sqes: Mapping,
 }
 
 impl Ring {
-    pub(crate) fn new(entries: u32) -> SysResult<Self> {
+    /// A ring without flags.
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_setup(2)` and `mmap(2)`.
+    pub fn new(entries: u32) -> SysResult<Self> {
         Self::with(entries, params(0))
     }
 
-    pub(crate) fn flagged(entries: u32, flags: u32) -> SysResult<Self> {
+    /// A ring with these `IORING_SETUP_*`.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn flagged(entries: u32, flags: u32) -> SysResult<Self> {
         Self::with(entries, params(flags))
     }
 
-    pub(crate) fn with(entries: u32, mut params: io_uring_params) -> SysResult<Self> {
+    /// A ring with these parameters.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with(entries: u32, mut params: io_uring_params) -> SysResult<Self> {
         let fd = setup(entries, &mut params)?;
         let rings = Mapping::shared(&fd, rings_size(&params), IORING_OFF_SQ_RING.into())?;
         let sqes = params.sq_entries as usize * size_of::<Sqe>();
@@ -224,36 +275,41 @@ impl Ring {
         unsafe { AtomicU32::from_ptr(self.rings.at(offset as usize).cast()) }
     }
 
-    pub(crate) fn sq_head(&self) -> u32 {
+    /// The entry that the kernel takes next.
+    pub fn sq_head(&self) -> u32 {
         self.word(self.params.sq_off.head).load(Ordering::Acquire)
     }
 
-    pub(crate) fn sq_tail(&self) -> &AtomicU32 {
+    /// The entry that the program writes next.
+    pub fn sq_tail(&self) -> &AtomicU32 {
         self.word(self.params.sq_off.tail)
     }
 
-    pub(crate) fn sq_flags(&self) -> u32 {
+    /// `IORING_SQ_*`.
+    pub fn sq_flags(&self) -> u32 {
         self.word(self.params.sq_off.flags).load(Ordering::Acquire)
     }
 
-    pub(crate) fn sq_dropped(&self) -> u32 {
+    /// Entries that the index array got wrong.
+    pub fn sq_dropped(&self) -> u32 {
         self.word(self.params.sq_off.dropped)
             .load(Ordering::Acquire)
     }
 
-    pub(crate) fn cq_overflow(&self) -> u32 {
+    /// Completions that were lost.
+    pub fn cq_overflow(&self) -> u32 {
         self.word(self.params.cq_off.overflow)
             .load(Ordering::Acquire)
     }
 
     /// Completions that wait in the ring.
-    pub(crate) fn ready(&self) -> u32 {
+    pub fn ready(&self) -> u32 {
         let tail = self.word(self.params.cq_off.tail).load(Ordering::Acquire);
         tail.wrapping_sub(self.word(self.params.cq_off.head).load(Ordering::Relaxed))
     }
 
     /// Writes entry `index` of the array of entries, without submitting it.
-    pub(crate) fn place(&self, index: u32, sqe: Sqe) {
+    pub fn place(&self, index: u32, sqe: Sqe) {
         let index = index & (self.params.sq_entries - 1);
         let slot = self.sqes.at(index as usize * size_of::<Sqe>());
         // SAFETY: the slot is inside the mapping, and the kernel reads it only in `enter`.
@@ -261,14 +317,14 @@ impl Ring {
     }
 
     /// Writes the next word of the index array.
-    pub(crate) fn point(&self, position: u32, index: u32) {
+    pub fn point(&self, position: u32, index: u32) {
         let position = position & (self.params.sq_entries - 1);
         self.word(self.params.sq_off.array + 4 * position)
             .store(index, Ordering::Relaxed);
     }
 
     /// Queues an entry; there must be room.
-    pub(crate) fn push(&self, sqe: Sqe) {
+    pub fn push(&self, sqe: Sqe) {
         let tail = self.sq_tail().load(Ordering::Relaxed);
         let index = tail & (self.params.sq_entries - 1);
         self.place(index, sqe);
@@ -280,23 +336,31 @@ impl Ring {
     }
 
     /// Queued entries that the kernel has not taken.
-    pub(crate) fn queued(&self) -> u32 {
+    pub fn queued(&self) -> u32 {
         let tail = self.sq_tail().load(Ordering::Relaxed);
         tail.wrapping_sub(self.sq_head())
     }
 
     /// `io_uring_enter(2)` without the last two arguments.
-    pub(crate) fn enter(&self, submit: u32, wait: u32, flags: u32) -> SysResult {
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_enter(2)`.
+    pub fn enter(&self, submit: u32, wait: u32, flags: u32) -> SysResult {
         sys!(SYS_io_uring_enter, &self.fd, submit, wait, flags, 0, 0)
     }
 
     /// Submits everything that is queued.
-    pub(crate) fn submit(&self) -> SysResult {
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_enter(2)`.
+    pub fn submit(&self) -> SysResult {
         self.enter(self.queued(), 0, 0)
     }
 
     /// The next completion, if there is one.
-    pub(crate) fn pop(&self) -> Option<Cqe> {
+    pub fn pop(&self) -> Option<Cqe> {
         if self.ready() == 0 {
             return None;
         }
@@ -311,7 +375,11 @@ impl Ring {
     }
 
     /// Waits for one completion; a kernel that gives none fails the check with `ETIME`.
-    pub(crate) fn next(&self) -> SysResult<Cqe> {
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_enter(2)`.
+    pub fn next(&self) -> SysResult<Cqe> {
         loop {
             if let Some(cqe) = self.pop() {
                 return Ok(cqe);
@@ -321,12 +389,20 @@ impl Ring {
     }
 
     /// Waits for `count` completions, in their order.
-    pub(crate) fn take(&self, count: usize) -> SysResult<Vec<Cqe>> {
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_enter(2)`.
+    pub fn take(&self, count: usize) -> SysResult<Vec<Cqe>> {
         (0..count).map(|_| self.next()).collect()
     }
 
     /// Waits until `count` completions are there or the time is over.
-    pub(crate) fn wait_at_most(&self, count: u32, time: &timespec) -> SysResult {
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_enter(2)`.
+    pub fn wait_at_most(&self, count: u32, time: &timespec) -> SysResult {
         let argument = io_uring_getevents_arg {
             sigmask: 0,
             sigmask_sz: 0,
@@ -337,7 +413,11 @@ impl Ring {
     }
 
     /// Waits as an extended argument says.
-    pub(crate) fn wait_with(&self, count: u32, argument: &io_uring_getevents_arg) -> SysResult {
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_enter(2)`.
+    pub fn wait_with(&self, count: u32, argument: &io_uring_getevents_arg) -> SysResult {
         sys!(
             SYS_io_uring_enter,
             &self.fd,
@@ -352,7 +432,11 @@ impl Ring {
     /// Queues and submits the entries, numbered from 0, and gives a result for each number.
     ///
     /// Those that no completion came for have none; nothing may come for others.
-    pub(crate) fn results(&self, sqes: &[Sqe], wanted: usize) -> Result<Vec<Option<i32>>, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if something else completes.
+    pub fn results(&self, sqes: &[Sqe], wanted: usize) -> Result<Vec<Option<i32>>, Failure> {
         for (index, sqe) in sqes.iter().enumerate() {
             self.push(sqe.data(index as u64));
         }
@@ -373,7 +457,11 @@ impl Ring {
     }
 
     /// The numbers of the entries in the order in which they complete.
-    pub(crate) fn order(&self, sqes: &[Sqe]) -> Result<Vec<u64>, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if something else completes.
+    pub fn order(&self, sqes: &[Sqe]) -> Result<Vec<u64>, Failure> {
         for (index, sqe) in sqes.iter().enumerate() {
             self.push(sqe.data(index as u64));
         }
@@ -384,8 +472,12 @@ impl Ring {
     }
 
     /// The result of one entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if something else completes.
     #[track_caller]
-    pub(crate) fn result(&self, sqe: Sqe) -> Result<SysResult, Failure> {
+    pub fn result(&self, sqe: Sqe) -> Result<SysResult, Failure> {
         let sqe = sqe.data(0xfeed_0000_beef_0000);
         self.push(sqe);
         let submitted = self.submit()?;
@@ -398,7 +490,11 @@ impl Ring {
     }
 
     /// Fails if a completion is there that nobody waits for.
-    pub(crate) fn nothing_left(&self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_enter(2)`.
+    pub fn nothing_left(&self) -> Result<(), Failure> {
         self.enter(0, 0, IORING_ENTER_GETEVENTS)?;
         match self.pop() {
             None => Ok(()),
@@ -418,14 +514,15 @@ fn rings_size(params: &io_uring_params) -> usize {
 }
 
 /// A time span for timeouts.
-pub(crate) fn milliseconds(count: i64) -> timespec {
+pub fn milliseconds(count: i64) -> timespec {
     timespec {
         tv_sec: count / 1000,
         tv_nsec: count % 1000 * 1_000_000,
     }
 }
 
-pub(crate) fn vector(bytes: &mut [u8]) -> iovec {
+/// An iovec of these bytes.
+pub fn vector(bytes: &mut [u8]) -> iovec {
     iovec {
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: bytes.len(),
@@ -433,20 +530,19 @@ pub(crate) fn vector(bytes: &mut [u8]) -> iovec {
 }
 
 /// Fails the check unless the entry completes with that count: `gives!(ring, 3, sqe)`.
+#[macro_export]
 macro_rules! gives {
     ($ring:expr, $count:expr, $sqe:expr) => {
-        guest_programs::expect_eq!($ring.result($sqe)?, Ok($count))
+        $crate::expect_eq!($ring.result($sqe)?, Ok($count))
     };
 }
 
 /// Fails the check unless the entry completes with that error: `refuses!(ring, EBADF, sqe)`.
+#[macro_export]
 macro_rules! refuses {
     ($ring:expr, $errno:ident, $sqe:expr) => {
-        guest_programs::expect_eq!(
-            $ring.result($sqe)?,
-            Err(guest_programs::sys::Errno(libc::$errno))
-        )
+        $crate::expect_eq!($ring.result($sqe)?, Err($crate::sys::Errno(libc::$errno)))
     };
 }
 
-pub(crate) use {gives, refuses};
+pub use crate::{gives, refuses};
