@@ -13,6 +13,7 @@ use crate::log;
 use crate::process::{self, ExitStatus, Process, Thread};
 use crate::provoke::provoke;
 use crate::standard_streams::StandardStreams;
+use crate::thread_loop;
 use ::log::{debug, error, info, warn};
 use alloc::format;
 use alloc::string::String;
@@ -173,10 +174,15 @@ fn start(
         Exit::BadRootfs
     })?;
     streams.set_process(&process);
-    let thread = Thread::new(process.clone(), program.context, program.name)
-        .map_err(|_| Exit::OutOfMemory)?;
+    let thread = Thread::new(
+        process.clone(),
+        program.context,
+        program.name,
+        thread_loop::run,
+    )
+    .map_err(|_| Exit::OutOfMemory)?;
     power::mark(Mark::ProgramEntered);
-    executor::spawn_thread(thread.state.clone(), thread.run());
+    thread.start();
     Ok(process)
 }
 

@@ -26,5 +26,6 @@ mod provoke;
 mod standard_streams;
 mod sync;
 pub mod syscall;
+mod thread_loop;
 
 pub use boot::main;

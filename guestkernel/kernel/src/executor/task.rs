@@ -38,7 +38,7 @@ struct Task {
     cpu: AtomicU32,
     _listing: Listing,
     /// `None` once the future is done. Only who runs the task takes the lock.
-    future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    future: Mutex<Option<TaskFuture>>,
 }
 
 impl Task {
@@ -106,13 +106,16 @@ impl Runnable for Task {
     }
 }
 
-fn start(future: impl Future<Output = ()> + Send + 'static, kind: Kind) {
+/// A task's future.
+type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn start(future: TaskFuture, kind: Kind) {
     let task = Arc::new_cyclic(|task: &Weak<Task>| Task {
         state: TaskState::queued(),
         kind,
         cpu: AtomicU32::new(this_cpu()),
         _listing: registry::list(task.clone()),
-        future: Mutex::new(Some(Box::pin(future))),
+        future: Mutex::new(Some(future)),
     });
     task.queue(false);
 }
@@ -120,12 +123,12 @@ fn start(future: impl Future<Output = ()> + Send + 'static, kind: Kind) {
 /// Runs `future` as a task of its own, one of the kernel: it never runs for long, and goes before
 /// programs. Reports call it `name`.
 pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-    start(future, Kind::Kernel(name));
+    start(Box::pin(future), Kind::Kernel(name));
 }
 
 /// Runs `future`, which runs the program of `thread`, as a task of its own. It gives way to others
 /// of its kind when its time slice is over.
-pub fn spawn_thread(thread: Arc<dyn Scheduled>, future: impl Future<Output = ()> + Send + 'static) {
+pub fn spawn_thread(thread: Arc<dyn Scheduled>, future: TaskFuture) {
     start(future, Kind::Thread(thread));
 }
 

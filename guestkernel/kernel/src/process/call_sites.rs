@@ -36,7 +36,7 @@ const MOV_EAX: u8 = 0xb8;
 const MOV_R9_STACK: [u8; 5] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
 
 /// What is known of the places where a program makes system calls.
-pub(super) struct CallSites {
+pub(crate) struct CallSites {
     /// Addresses after the SYSCALL, shifted by [`COUNT_BITS`], and how often they trapped.
     counts: [AtomicU64; COUNTED],
     /// Pages of trampolines, and how many of each are used.
@@ -58,7 +58,7 @@ impl CallSites {
     /// Notes that system call `number` was made from before `address`, and patches the site when
     /// it is worth while. A count that another thread changes at the same time may be lost.
     #[inline]
-    pub(super) fn note(&self, space: &AddressSpace, address: u64, number: u64) {
+    pub(crate) fn note(&self, space: &AddressSpace, address: u64, number: u64) {
         if self.gate.is_none() {
             return;
         }

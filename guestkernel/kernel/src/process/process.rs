@@ -266,7 +266,7 @@ impl Process {
 
     /// Waits for `future`, in the thread `tid`, but not longer than until the process ends
     /// (`None`). If `is_urgent`, what it waits for must be seen while other threads run.
-    pub(super) async fn until_ending<F: Future>(
+    pub(crate) async fn until_ending<F: Future>(
         &self,
         tid: u32,
         is_urgent: bool,

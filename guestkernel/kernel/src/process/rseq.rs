@@ -100,7 +100,7 @@ impl RestartableSequences {
     }
 
     /// The thread has got a CPU, having been off it.
-    pub(super) fn disturb(&mut self) {
+    pub(crate) fn disturb(&mut self) {
         self.was_disturbed = true;
     }
 
@@ -111,7 +111,7 @@ impl RestartableSequences {
     ///
     /// The program dies by SIGSEGV if its area or its description of a sequence is no good.
     #[inline]
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         &mut self,
         space: &AddressSpace,
         context: &mut UserContext,

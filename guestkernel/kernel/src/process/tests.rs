@@ -5,7 +5,7 @@ mod threads;
 use super::exec::{find, load};
 use super::*;
 use crate::error::{Errno, Result};
-use crate::executor::{self, block_on};
+use crate::executor::block_on;
 use crate::fs::{FdTable, FsContext, Namespace, View};
 use crate::mm::{Access, AddressSpace, MapRequest, PAGE, PageSource};
 use alloc::boxed::Box;
@@ -315,7 +315,7 @@ fn a_program_is_looked_for_in_path() {
 /// Runs a first thread until its process has ended.
 fn run_to_end(thread: Thread) -> ExitStatus {
     let process = thread.process.clone();
-    executor::spawn_thread(thread.state.clone(), thread.run());
+    thread.start();
     block_on(process.ended())
 }
 
@@ -328,7 +328,13 @@ fn run(
     let access = Access::READ | Access::WRITE;
     let page = space.map(MapRequest::anonymous(PAGE, access)).unwrap();
     let process = Process::new(space, world.files, world.fs);
-    let thread = Thread::new(process.clone(), UserContext::new(0, 0), [0; 16]).unwrap();
+    let thread = Thread::new(
+        process.clone(),
+        UserContext::new(0, 0),
+        [0; 16],
+        crate::thread_loop::run,
+    )
+    .unwrap();
     let started = machine::clock::monotonic();
     let root = process.space.root();
     set_program_in(root, Box::new(move |context| program(context, page)));
@@ -427,7 +433,13 @@ fn running_out_of_memory_ends_the_program() {
     let mapping = MapRequest::shared(Arc::new(Exhausted), 0, PAGE, access);
     let page = space.map(mapping).unwrap();
     let process = Process::new(space, world.files, world.fs);
-    let thread = Thread::new(process, UserContext::new(0, 0), [0; 16]).unwrap();
+    let thread = Thread::new(
+        process,
+        UserContext::new(0, 0),
+        [0; 16],
+        crate::thread_loop::run,
+    )
+    .unwrap();
     // The kernel needs the page, in place of the program.
     let program = Box::new(move |context: &mut _| call(context, raw::__NR_time, &[page]));
     set_program_in(thread.process.space.root(), program);
@@ -477,7 +489,13 @@ fn the_state_of_a_system_call_is_small() {
     use crate::syscall::{Args, dispatch};
     let world = World::new(&[]);
     let process = Process::new(AddressSpace::new().unwrap(), world.files, world.fs);
-    let mut thread = Thread::new(process, UserContext::new(0, 0), [0; 16]).unwrap();
+    let mut thread = Thread::new(
+        process,
+        UserContext::new(0, 0),
+        [0; 16],
+        crate::thread_loop::run,
+    )
+    .unwrap();
     let size = size_of_val(&dispatch(&mut thread, 0, Args::default()));
     assert!(size <= 2048, "{size} bytes");
 }

@@ -1,4 +1,5 @@
-//! A thread: running the program and seeing to what it wants.
+//! A thread, as it is while it runs: its registers, and what only itself has to know.
+//! What runs it is above this layer ([`ThreadMain`]).
 
 use super::call_sites::CallSites;
 use super::emulated_fault;
@@ -8,17 +9,19 @@ use super::robust_list;
 use super::rseq::RestartableSequences;
 use super::signals::Signal;
 use super::thread_state::ThreadState;
-use crate::error::{Errno, Result};
+use crate::error::Result;
 use crate::executor;
-use crate::io_uring::Entered;
 use crate::mm::FaultError;
-use crate::syscall::{self, Args};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::future::{Future, poll_fn};
-use core::pin::pin;
+use core::future::Future;
+use core::pin::Pin;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as raw;
-use machine::{PageFault, Trap, UserContext};
+use machine::{PageFault, UserContext};
+
+/// Runs a thread until it or its process ends.
+pub type ThreadMain = fn(Thread) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A thread of a process.
 pub struct Thread {
@@ -37,14 +40,14 @@ pub struct Thread {
     pub alternate_stack: (u64, u32, u64),
     /// What `rseq(2)` said.
     pub sequences: RestartableSequences,
-    /// A call of `io_uring_enter(2)` that waits.
-    pub entered: Option<Entered>,
     /// What it said when it ended itself.
-    exit: Option<u8>,
+    pub(crate) exit: Option<u8>,
     /// Where its program makes system calls: what all its threads know together.
-    call_sites: Arc<CallSites>,
+    pub(crate) call_sites: Arc<CallSites>,
     /// The turn on a CPU in which the program was entered last.
-    entered_in: u64,
+    pub(crate) entered_in: u64,
+    /// What runs it, and the threads that it starts.
+    main: ThreadMain,
 }
 
 /// How a new thread begins.
@@ -61,16 +64,21 @@ pub struct NewThread {
 }
 
 impl Thread {
-    /// The first thread of `process`; `name` is padded with NULs.
+    /// The first thread of `process`, run by `main`; `name` is padded with NULs.
     ///
     /// # Errors
     ///
     /// `EAGAIN` if there is no room for it.
-    pub fn new(process: Arc<Process>, context: UserContext, name: [u8; 16]) -> Result<Self> {
+    pub fn new(
+        process: Arc<Process>,
+        context: UserContext,
+        name: [u8; 16],
+        main: ThreadMain,
+    ) -> Result<Self> {
         let state = process.add_thread(None)?;
         *state.name.lock() = name;
         let call_sites = Arc::new(CallSites::new());
-        Ok(Self::with_state(process, state, context, call_sites))
+        Ok(Self::with_state(process, state, context, call_sites, main))
     }
 
     fn with_state(
@@ -78,6 +86,7 @@ impl Thread {
         state: Arc<ThreadState>,
         context: UserContext,
         call_sites: Arc<CallSites>,
+        main: ThreadMain,
     ) -> Self {
         Self {
             tid: state.tid,
@@ -87,10 +96,10 @@ impl Thread {
             clear_at_end: 0,
             alternate_stack: (0, raw::SS_DISABLE, 0),
             sequences: RestartableSequences::default(),
-            entered: None,
             exit: None,
             call_sites,
             entered_in: 0,
+            main,
         }
     }
 
@@ -122,10 +131,17 @@ impl Thread {
                 state,
                 context,
                 self.call_sites.clone(),
+                self.main,
             )
         };
-        executor::spawn_thread(thread.state.clone(), thread.run());
+        thread.start();
         Ok(tid)
+    }
+
+    /// Has the executor run it.
+    pub fn start(self) {
+        let main = self.main;
+        executor::spawn_thread(self.state.clone(), main(self));
     }
 
     /// Ends this thread, when it returns to its program. The status is the process's if the thread
@@ -143,101 +159,8 @@ impl Thread {
         self.process.until_signal(self.tid, future)
     }
 
-    /// Runs the program until the thread or the process ends.
-    pub async fn run(self) {
-        let state = self.state.clone();
-        let mut running = pin!(self.run_program());
-        poll_fn(|context| {
-            let _turn = state.begin_turn();
-            running.as_mut().poll(context)
-        })
-        .await;
-    }
-
-    async fn run_program(mut self) {
-        let process = self.process.clone();
-        let state = self.state.clone();
-        loop {
-            self.give_way().await;
-            if self.exit.is_some() || process.is_ending() {
-                break;
-            }
-            if self
-                .sequences
-                .prepare(&process.space, &mut self.context)
-                .is_err()
-            {
-                self.die(Signal::SIGSEGV, format_args!("bad restartable sequence"));
-                continue;
-            }
-            match self.context.run(process.space.root()) {
-                Trap::Syscall => {
-                    let number = self.context.syscall_number();
-                    let args = Args(self.context.syscall_arguments());
-                    let site = self.context.registers.rip;
-                    self.call_sites.note(&process.space, site, number);
-                    let result = match syscall::dispatch_now(&mut self, number, args) {
-                        Some(result) => Some(result),
-                        None => {
-                            let tid = self.tid;
-                            let is_urgent = syscall::waits_for_others(number, args);
-                            // Pinned here, so that the future is not moved on its way.
-                            let call = pin!(syscall::dispatch(&mut self, number, args));
-                            state.waits_in(Some(number));
-                            let result = process.until_ending(tid, is_urgent, call).await;
-                            state.waits_in(None);
-                            result
-                        }
-                    };
-                    match result {
-                        Some(Ok(value)) => self.context.set_syscall_result(value),
-                        Some(Err(error)) => {
-                            if error == Errno::EAGAIN {
-                                // What it would have waited for may be there, for the next try.
-                                executor::poll_devices();
-                            }
-                            let value = i64::from(error.as_result()) as u64;
-                            self.context.set_syscall_result(value);
-                        }
-                        None => {}
-                    }
-                }
-                Trap::PageFault(fault) => self.page_fault(fault),
-                Trap::Exception { vector, code } => self.exception(vector, code),
-                Trap::Interrupt => {
-                    executor::poll();
-                }
-            }
-        }
-        self.leave();
-    }
-
-    /// Lets others have their turn before the program is entered: the kernel's own work now, other
-    /// threads when the time slice is over.
-    #[inline]
-    async fn give_way(&mut self) {
-        loop {
-            while executor::has_work() {
-                executor::run_work();
-            }
-            let (turn, slice) = self.state.turn();
-            if turn != self.entered_in {
-                self.entered_in = turn;
-                self.sequences.disturb();
-            }
-            let is_shared = executor::has_waiting_threads();
-            if is_shared && slice.must_yield() || !self.state.may_stay() {
-                executor::yield_now().await;
-            } else if executor::prepare_program(slice, is_shared) {
-                executor::poll();
-            } else {
-                return;
-            }
-        }
-    }
-
     /// Tells those who want to know that the thread has ended.
-    fn leave(self) {
+    pub(crate) fn leave(self) {
         let space = &self.process.space;
         let list = self.state.robust_list.load(Ordering::Relaxed);
         robust_list::release(space, list, self.tid);
@@ -254,7 +177,7 @@ impl Thread {
     }
 
     /// The program dies by a signal that it has caused.
-    fn die(&self, signal: Signal, why: core::fmt::Arguments<'_>) {
+    pub(crate) fn die(&self, signal: Signal, why: core::fmt::Arguments<'_>) {
         log::info!(
             "process {}: signal {} at {:#x}: {why}",
             self.process.pid,
@@ -264,7 +187,7 @@ impl Thread {
         self.process.force(signal);
     }
 
-    fn page_fault(&self, fault: PageFault) {
+    pub(crate) fn page_fault(&self, fault: PageFault) {
         let signal = match self.process.space.fault(fault) {
             Ok(()) => return,
             Err(FaultError::NotMapped | FaultError::Denied) => Signal::SIGSEGV,
@@ -290,7 +213,7 @@ impl Thread {
             && emulated_fault::is_valid(&code)
     }
 
-    fn exception(&self, vector: u8, code: u64) {
+    pub(crate) fn exception(&self, vector: u8, code: u64) {
         let signal = match vector {
             0 | 16 | 19 => Signal::SIGFPE,
             1 | 3 => Signal::SIGTRAP,

@@ -1,7 +1,7 @@
 //! What others see of a thread: its number, its name, the CPU time that it has used.
 
+use super::call_names::name;
 use crate::executor::{Scheduled, Slice, all_cpus};
-use crate::syscall;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use machine::clock;
@@ -45,7 +45,7 @@ const NOWHERE: u32 = u32::MAX;
 const NONE: u64 = u64::MAX;
 
 /// A turn on a CPU: while one exists, the thread has it.
-pub(super) struct Turn<'a>(&'a ThreadState);
+pub(crate) struct Turn<'a>(&'a ThreadState);
 
 impl ThreadState {
     /// That of a new thread, which takes after `parent`.
@@ -68,7 +68,7 @@ impl ThreadState {
     }
 
     /// The thread gets a CPU, and a slice of its time.
-    pub(super) fn begin_turn(&self) -> Turn<'_> {
+    pub(crate) fn begin_turn(&self) -> Turn<'_> {
         let now = clock::monotonic();
         self.time.lock().running_since = Some(now);
         self.turns.fetch_add(1, Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl ThreadState {
 
     /// Whether it may be on the CPU that it is on.
     #[inline]
-    pub(super) fn may_stay(&self) -> bool {
+    pub(crate) fn may_stay(&self) -> bool {
         let allowed = self.affinity.load(Ordering::Relaxed);
         let cpu = machine::current_cpu();
         // A set holds 64 CPUs; others are nobody's to choose.
@@ -101,13 +101,13 @@ impl ThreadState {
 
     /// The number of the current turn, from 1, and its time slice.
     #[inline]
-    pub(super) fn turn(&self) -> (u64, Slice) {
+    pub(crate) fn turn(&self) -> (u64, Slice) {
         let end = self.slice_end.load(Ordering::Relaxed);
         (self.turns.load(Ordering::Relaxed), Slice::ending(end))
     }
 
     /// Notes the number of the system call that it may wait in.
-    pub(super) fn waits_in(&self, number: Option<u64>) {
+    pub(crate) fn waits_in(&self, number: Option<u64>) {
         self.waits_in
             .store(number.unwrap_or(NONE), Ordering::Relaxed);
     }
@@ -133,7 +133,7 @@ impl Scheduled for ThreadState {
         }
         match self.waits_in.load(Ordering::Relaxed) {
             NONE => write!(out, " in its program"),
-            number => match syscall::name(number) {
+            number => match name(number) {
                 Some(name) => write!(out, " in {name}"),
                 None => write!(out, " in system call {number}"),
             },

@@ -3,7 +3,7 @@
 mod descriptors;
 mod names;
 
-use super::{Args, dispatch, dispatch_now};
+use super::{Args, Dispatched, dispatch, dispatch_now};
 use crate::error::{Errno, Result};
 use crate::executor::block_on;
 use crate::fs::{DeviceDirectory, FdTable, FsContext, Namespace};
@@ -37,7 +37,13 @@ impl Caller {
         let files = Arc::new(FdTable::new());
         let process = Process::new(space, files, FsContext::new(namespace));
         Self {
-            thread: Thread::new(process, UserContext::new(0, 0), [0; 16]).unwrap(),
+            thread: Thread::new(
+                process,
+                UserContext::new(0, 0),
+                [0; 16],
+                crate::thread_loop::run,
+            )
+            .unwrap(),
             memory,
         }
     }
@@ -47,8 +53,9 @@ impl Caller {
         all[..args.len()].copy_from_slice(args);
         let (thread, number, args) = (&mut self.thread, number.into(), Args(all));
         match dispatch_now(thread, number, args) {
-            Some(result) => result,
-            None => block_on(dispatch(thread, number, args)),
+            Dispatched::Done(result) => result,
+            Dispatched::Waits => block_on(dispatch(thread, number, args)),
+            Dispatched::Entered(_) => panic!("no ring is entered here"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `futex(2)`: decoding for [`process::futex`](crate::process::futex).
 
-use super::Args;
 use super::time::{deadline_after, deadline_at_realtime, read_timespec};
+use super::{Args, Dispatched};
 use crate::error::{Errno, Result};
 use crate::executor::sleep_until;
 use crate::process::Thread;
@@ -45,12 +45,12 @@ impl Call {
 }
 
 /// `futex(2)`, unless it is a command that waits.
-pub(super) fn futex_now(thread: &mut Thread, args: Args) -> Option<Result<u64>> {
+pub(super) fn futex_now(thread: &mut Thread, args: Args) -> Dispatched {
     let call = Call::new(args);
     match call.command {
-        raw::FUTEX_WAIT | raw::FUTEX_WAIT_BITSET => None,
-        _ if call.is_realtime => Some(Err(Errno::ENOSYS)),
-        _ => Some(change(thread, call).map(u64::from)),
+        raw::FUTEX_WAIT | raw::FUTEX_WAIT_BITSET => Dispatched::Waits,
+        _ if call.is_realtime => Dispatched::Done(Err(Errno::ENOSYS)),
+        _ => Dispatched::Done(change(thread, call).map(u64::from)),
     }
 }
 

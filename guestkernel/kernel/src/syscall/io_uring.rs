@@ -1,8 +1,8 @@
 //! The system calls of io_uring.
 
-use super::Args;
-use crate::error::{Errno, Result};
-use crate::io_uring::{self, Call, Enter};
+use super::{Args, Dispatched};
+use crate::error::Result;
+use crate::io_uring::{self, Call, Enter, Entered};
 use crate::process::Thread;
 use linux_raw_sys::io_uring::io_uring_params;
 
@@ -17,7 +17,7 @@ pub(super) fn io_uring_setup(thread: &mut Thread, args: Args) -> Result<u64> {
 
 /// `io_uring_enter(2)`, up to where it has to wait.
 #[inline]
-pub(super) fn io_uring_enter_now(thread: &mut Thread, args: Args) -> Option<Result<u64>> {
+pub(super) fn io_uring_enter_now(thread: &mut Thread, args: Args) -> Dispatched {
     let call = Enter {
         to_submit: args.uint(1),
         min_complete: args.uint(2),
@@ -26,18 +26,14 @@ pub(super) fn io_uring_enter_now(thread: &mut Thread, args: Args) -> Option<Resu
         size: args.get(5),
     };
     match io_uring::enter_now(&thread.process, thread.tid, args.int(0), call) {
-        Ok(Ok(submitted)) => Some(Ok(submitted.into())),
-        Ok(Err(entered)) => {
-            thread.entered = Some(entered);
-            None
-        }
-        Err(error) => Some(Err(error)),
+        Ok(Ok(submitted)) => Dispatched::Done(Ok(submitted.into())),
+        Ok(Err(entered)) => Dispatched::Entered(entered),
+        Err(error) => Dispatched::Done(Err(error)),
     }
 }
 
 /// The rest of it.
-pub(super) async fn io_uring_enter(thread: &mut Thread, _: Args) -> Result<u64> {
-    let entered = thread.entered.take().ok_or(Errno::EINVAL)?;
+pub(crate) async fn finish_enter(thread: &mut Thread, entered: Entered) -> Result<u64> {
     let submitted = entered.wait(&thread.process, thread.tid).await?;
     Ok(submitted.into())
 }

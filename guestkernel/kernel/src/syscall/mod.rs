@@ -13,7 +13,6 @@ mod file_tests;
 mod futex;
 mod io_uring;
 mod memory;
-mod names;
 mod path;
 mod poll;
 mod process;
@@ -25,12 +24,23 @@ mod thread;
 mod time;
 
 pub use arguments::Args;
-pub(crate) use names::name;
+pub(crate) use io_uring::finish_enter;
 
 use crate::error::{Errno, Result};
-use crate::process::Thread;
+use crate::io_uring::Entered;
+use crate::process::{Thread, call_name};
 use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general as number;
+
+/// How far a system call has come without waiting.
+pub(crate) enum Dispatched {
+    /// It is done.
+    Done(Result<u64>),
+    /// [`dispatch`] is to do it.
+    Waits,
+    /// `io_uring_enter(2)` has submitted, and [`finish_enter`] is to wait.
+    Entered(Entered),
+}
 
 macro_rules! system_calls {
     (
@@ -38,28 +48,27 @@ macro_rules! system_calls {
         first { $($first:ident => $first_module:ident::$first_handler:ident),* $(,)? }
         wait { $($wait:ident => $wait_module:ident::$wait_handler:ident),* $(,)? }
     ) => {
-        /// Does the system call with that number for `thread`, if it need not wait. Gives nothing
-        /// where [`dispatch`] is to do it, or what is left of it.
+        /// Does the system call with that number for `thread`, if it need not wait.
         #[inline]
-        pub(crate) fn dispatch_now(
-            thread: &mut Thread,
-            number: u64,
-            args: Args,
-        ) -> Option<Result<u64>> {
-            match u32::try_from(number).ok()? {
-                $(number::$now => Some($now_module::$now_handler(thread, args)),)*
+        pub(crate) fn dispatch_now(thread: &mut Thread, number: u64, args: Args) -> Dispatched {
+            match u32::try_from(number).unwrap_or(u32::MAX) {
+                $(number::$now => Dispatched::Done($now_module::$now_handler(thread, args)),)*
                 $(number::$first => $first_module::$first_handler(thread, args),)*
-                _ => None,
+                _ => Dispatched::Waits,
             }
         }
 
-        /// Does the system call with that number for `thread`, if it is one that can wait.
+        /// Does what [`dispatch_now`] has left of the system call with that number.
         ///
         /// # Errors
         ///
         /// Those of the system call; `ENOSYS` for all others, which is logged once.
         #[inline]
-        pub(crate) async fn dispatch(thread: &mut Thread, number: u64, args: Args) -> Result<u64> {
+        pub(crate) async fn dispatch(
+            thread: &mut Thread,
+            number: u64,
+            args: Args,
+        ) -> Result<u64> {
             match u32::try_from(number).unwrap_or(u32::MAX) {
                 $(number::$wait => $wait_module::$wait_handler(thread, args).await,)*
                 _ => unimplemented(number),
@@ -184,8 +193,7 @@ system_calls! {
         __NR_times => time::times,
         __NR_getrusage => time::getrusage,
     }
-    // `fn(&mut Thread, Args) -> Option<Result<u64>>`: what often need not wait, and is to cost
-    // little then. What is left to do when it gives nothing stands below.
+    // `fn(&mut Thread, Args) -> Dispatched`: what often need not wait, and is to cost little then.
     first {
         __NR_futex => futex::futex_now,
         __NR_io_uring_enter => io_uring::io_uring_enter_now,
@@ -276,7 +284,6 @@ system_calls! {
         __NR_lremovexattr => attributes::lxattr,
         __NR_futex => futex::futex,
         __NR_sched_yield => schedule::sched_yield,
-        __NR_io_uring_enter => io_uring::io_uring_enter,
         __NR_pause => signal::pause,
         __NR_rt_sigsuspend => signal::rt_sigsuspend,
         __NR_rt_sigtimedwait => signal::rt_sigtimedwait,
@@ -299,7 +306,7 @@ pub(crate) fn waits_for_others(number: u64, args: Args) -> bool {
 #[cold]
 fn unimplemented(number: u64) -> Result<u64> {
     static LOGGED: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
-    if let Some(name) = name(number) {
+    if let Some(name) = call_name(number) {
         let bit = 1 << (number % 64);
         let is_new = LOGGED
             .get(number as usize / 64)

@@ -39,7 +39,13 @@ fn run(
     let access = Access::READ | Access::WRITE;
     let page = space.map(MapRequest::anonymous(2 * PAGE, access)).unwrap();
     let process = Process::new(space, world.files, world.fs);
-    let thread = Thread::new(process.clone(), UserContext::new(0, MAIN), [0; 16]).unwrap();
+    let thread = Thread::new(
+        process.clone(),
+        UserContext::new(0, MAIN),
+        [0; 16],
+        crate::thread_loop::run,
+    )
+    .unwrap();
     let mut threads: Vec<(u64, usize, Box<Step>)> = Vec::new();
     let memory = process.space.clone();
     set_program_in(

@@ -1,0 +1,138 @@
+//! Running a thread: its program, and what that asks for.
+//!
+//! The executor polls the future of a thread. It enters the program, comes back with a trap, and
+//! does what the program wants: a system call, a page, a look at what has become ready.
+
+use crate::error::{Errno, Result};
+use crate::executor;
+use crate::process::{Process, Signal, Thread, ThreadState};
+use crate::syscall::{self, Args, Dispatched};
+use alloc::boxed::Box;
+use core::future::{Future, poll_fn};
+use core::pin::{Pin, pin};
+use machine::Trap;
+
+/// Runs the program of `thread` until the thread or its process ends: a
+/// [`ThreadMain`](crate::process::ThreadMain).
+pub(crate) fn run(thread: Thread) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async {
+        let state = thread.state.clone();
+        let mut running = pin!(run_program(thread));
+        poll_fn(|context| {
+            let _turn = state.begin_turn();
+            running.as_mut().poll(context)
+        })
+        .await;
+    })
+}
+
+async fn run_program(mut thread: Thread) {
+    let process = thread.process.clone();
+    let state = thread.state.clone();
+    loop {
+        give_way(&mut thread).await;
+        if thread.exit.is_some() || process.is_ending() {
+            break;
+        }
+        if thread
+            .sequences
+            .prepare(&process.space, &mut thread.context)
+            .is_err()
+        {
+            thread.die(Signal::SIGSEGV, format_args!("bad restartable sequence"));
+            continue;
+        }
+        match thread.context.run(process.space.root()) {
+            Trap::Syscall => {
+                let number = thread.context.syscall_number();
+                let args = Args(thread.context.syscall_arguments());
+                let site = thread.context.registers.rip;
+                thread.call_sites.note(&process.space, site, number);
+                let wait = Wait {
+                    process: &process,
+                    state: &state,
+                    number,
+                };
+                let result = match syscall::dispatch_now(&mut thread, number, args) {
+                    Dispatched::Done(result) => Some(result),
+                    Dispatched::Waits => {
+                        let is_urgent = syscall::waits_for_others(number, args);
+                        // Pinned here, so that the future is not moved on its way.
+                        let call = pin!(syscall::dispatch(&mut thread, number, args));
+                        wait.until_done(is_urgent, call).await
+                    }
+                    Dispatched::Entered(entered) => {
+                        let call = pin!(syscall::finish_enter(&mut thread, entered));
+                        wait.until_done(true, call).await
+                    }
+                };
+                match result {
+                    Some(Ok(value)) => thread.context.set_syscall_result(value),
+                    Some(Err(error)) => {
+                        if error == Errno::EAGAIN {
+                            // What it would have waited for may be there, for the next try.
+                            executor::poll_devices();
+                        }
+                        let value = i64::from(error.as_result()) as u64;
+                        thread.context.set_syscall_result(value);
+                    }
+                    None => {}
+                }
+            }
+            Trap::PageFault(fault) => thread.page_fault(fault),
+            Trap::Exception { vector, code } => thread.exception(vector, code),
+            Trap::Interrupt => {
+                executor::poll();
+            }
+        }
+    }
+    thread.leave();
+}
+
+/// A system call that waits.
+struct Wait<'a> {
+    process: &'a Process,
+    state: &'a ThreadState,
+    number: u64,
+}
+
+impl Wait<'_> {
+    /// Its result, unless the process ends before.
+    async fn until_done(
+        self,
+        is_urgent: bool,
+        call: impl Future<Output = Result<u64>>,
+    ) -> Option<Result<u64>> {
+        self.state.waits_in(Some(self.number));
+        let result = self
+            .process
+            .until_ending(self.state.tid, is_urgent, call)
+            .await;
+        self.state.waits_in(None);
+        result
+    }
+}
+
+/// Lets others have their turn before the program is entered: the kernel's own work now, other
+/// threads when the time slice is over.
+#[inline]
+async fn give_way(thread: &mut Thread) {
+    loop {
+        while executor::has_work() {
+            executor::run_work();
+        }
+        let (turn, slice) = thread.state.turn();
+        if turn != thread.entered_in {
+            thread.entered_in = turn;
+            thread.sequences.disturb();
+        }
+        let is_shared = executor::has_waiting_threads();
+        if is_shared && slice.must_yield() || !thread.state.may_stay() {
+            executor::yield_now().await;
+        } else if executor::prepare_program(slice, is_shared) {
+            executor::poll();
+        } else {
+            return;
+        }
+    }
+}
