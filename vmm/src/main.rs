@@ -120,6 +120,7 @@ fn config(args: &RunArgs) -> Result<Config, Error> {
             env: cli::environment(&args.env, on_terminal, |name| std::env::var_os(name)),
             terminals,
             size: terminal::size(),
+            ..ProcessSpec::default()
         },
     })
 }

@@ -15,9 +15,11 @@
 
 extern crate alloc;
 
+mod mount;
 mod process;
 
-pub use process::{Footer, ProcessSpec, ProcessSpecError, StreamSet, TerminalSize};
+pub use mount::{Mount, MountAccess, MountSource};
+pub use process::{Footer, ProcessSpec, ProcessSpecError, StreamSet, TerminalSize, User};
 
 /// CPUs that the kernel can have.
 pub const MAX_CPUS: usize = 64;
@@ -46,6 +48,9 @@ pub const VIRTIO_MAX: u32 = 24 - VIRTIO_IRQ;
 pub const MODULE_INITRAMFS: &str = "initramfs";
 /// Command line of the boot module that is an encoded [`ProcessSpec`].
 pub const MODULE_PROCESS: &str = "process";
+/// What the command line of a boot module starts with that is an EROFS image: its name follows. Such
+/// a module may lie outside of RAM, and must not be written.
+pub const MODULE_IMAGE: &str = "image:";
 
 /// I/O port of the 16550 serial port: kernel log and panics; the VMM copies it to stderr.
 pub const SERIAL_PORT: u16 = 0x3f8;
@@ -211,6 +216,17 @@ pub mod console {
     /// input: a process between the port and the real input does not know that by itself, and
     /// should not read before.
     pub const FIRST_PORT: &str = "ringlet.ports";
+}
+
+/// The virtio-fs device: nothing but what Linux's FUSE and VIRTIO 1.2 (5.11) say, in
+/// `docs/virtio-fs.md`.
+pub mod fs {
+    /// Most request queues of a device; the queue for urgent requests comes before them.
+    pub const MAX_REQUEST_QUEUES: u32 = 8;
+    /// Most entries of a queue, and so most buffers of a request.
+    pub const QUEUE_SIZE: u16 = 1024;
+    /// Most bytes of data that one READ or WRITE moves.
+    pub const MAX_TRANSFER: u32 = 1 << 20;
 }
 
 /// The virtio-blk device: one addition to the standard's, which has no status for a full host.

@@ -1,16 +1,22 @@
 //! The process that the kernel starts: a boot module, little-endian.
 //!
-//! Seven `u32`: magic, version, streams that are terminals, columns, rows, argument count,
-//! environment count; then the arguments and the environment as NUL-terminated strings.
+//! Eleven `u32`: magic, version, streams that are terminals, columns, rows, flags, user ID, group ID,
+//! and the counts of arguments, environment and mounts. Then NUL-terminated strings: the arguments,
+//! the environment, the working directory, the host name. Then the mounts: a byte for the kind of
+//! source and one for the access, the size as a `u64`, and as strings the target and the source's
+//! name.
 //!
 //! A VMM that can pass one boot module only (QEMU) passes the initramfs and, from the next page
 //! boundary on, the description behind it; the module ends with a [`Footer`].
 
+use crate::{Mount, MountAccess, MountSource};
 use alloc::vec::Vec;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"RLPS");
-const VERSION: u32 = 1;
-const WORDS: usize = 7;
+const VERSION: u32 = 2;
+const WORDS: usize = 11;
+/// A flag: [`ProcessSpec::read_only_root`].
+const READ_ONLY_ROOT: u32 = 1;
 /// Where a description behind an initramfs starts is a multiple of this.
 const PAGE: u64 = 4096;
 
@@ -51,6 +57,26 @@ pub struct ProcessSpec {
     pub terminals: StreamSet,
     /// The size of that terminal.
     pub size: TerminalSize,
+    /// The directory to start in, an absolute path; made where it is missing. Empty for `/`.
+    pub working_directory: Vec<u8>,
+    /// As whom to start.
+    pub user: User,
+    /// The name that uname(2) gives; empty for the default.
+    pub host_name: Vec<u8>,
+    /// Whether the root file system is mounted without write access once all else is set up.
+    pub read_only_root: bool,
+    /// What to mount, in this order, after the kernel's own file systems (`/proc`, `/sys`, `/dev`,
+    /// `/run`, `/tmp`); only one at `/` comes before these.
+    pub mounts: Vec<Mount>,
+}
+
+/// As whom a process runs: real, effective and saved IDs; there are no supplementary groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// User ID.
+    pub uid: u32,
+    /// Group ID.
+    pub gid: u32,
 }
 
 /// Why bytes are no [`ProcessSpec`], or why one cannot be encoded.
@@ -64,6 +90,8 @@ pub enum ProcessSpecError {
     NoProgram,
     /// A string holds a NUL byte.
     EmbeddedNul,
+    /// A mount's source or access is of no kind that there is.
+    BadMount,
 }
 
 impl core::fmt::Display for ProcessSpecError {
@@ -72,7 +100,8 @@ impl core::fmt::Display for ProcessSpecError {
             Self::NotASpec => "not a process description of this version",
             Self::Truncated => "the process description is cut short",
             Self::NoProgram => "no program is named",
-            Self::EmbeddedNul => "an argument or environment string holds a NUL byte",
+            Self::EmbeddedNul => "an argument, environment string or path holds a NUL byte",
+            Self::BadMount => "a mount is of a kind that this kernel does not know",
         })
     }
 }
@@ -95,64 +124,120 @@ impl ProcessSpec {
             self.terminals.0,
             self.size.columns.into(),
             self.size.rows.into(),
+            if self.read_only_root {
+                READ_ONLY_ROOT
+            } else {
+                0
+            },
+            self.user.uid,
+            self.user.gid,
             self.args.len() as u32,
             self.env.len() as u32,
+            self.mounts.len() as u32,
         ];
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        for string in self.args.iter().chain(&self.env) {
-            if string.contains(&0) {
-                return Err(ProcessSpecError::EmbeddedNul);
-            }
-            bytes.extend_from_slice(string);
-            bytes.push(0);
+        let place = [&self.working_directory, &self.host_name];
+        for string in self.args.iter().chain(&self.env).chain(place) {
+            push_string(&mut bytes, string)?;
+        }
+        for mount in &self.mounts {
+            let (kind, size, name) = mount.source.encode();
+            bytes.push(kind);
+            bytes.push(mount.access.encode());
+            bytes.extend_from_slice(&size.to_le_bytes());
+            push_string(&mut bytes, &mount.target)?;
+            push_string(&mut bytes, name)?;
         }
         Ok(bytes)
     }
 
-    /// Reads what [`encode`](Self::encode) wrote; bytes after the last string are ignored.
+    /// Reads what [`encode`](Self::encode) wrote; bytes after the last mount are ignored.
     ///
     /// # Errors
     ///
     /// [`ProcessSpecError`]; no input makes it panic.
     pub fn decode(bytes: &[u8]) -> Result<Self, ProcessSpecError> {
-        let (head, mut rest) = bytes
-            .split_at_checked(WORDS * 4)
-            .ok_or(ProcessSpecError::Truncated)?;
-        let mut words = head
-            .chunks_exact(4)
-            .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-        let mut next = || words.next().ok_or(ProcessSpecError::Truncated);
-        if next()? != MAGIC || next()? != VERSION {
+        let mut reader = Reader(bytes);
+        if reader.word()? != MAGIC || reader.word()? != VERSION {
             return Err(ProcessSpecError::NotASpec);
         }
-        let terminals = StreamSet(next()?);
+        let terminals = StreamSet(reader.word()?);
         let size = TerminalSize {
-            columns: next()? as u16,
-            rows: next()? as u16,
+            columns: reader.word()? as u16,
+            rows: reader.word()? as u16,
         };
-        let (argc, envc) = (next()?, next()?);
-        let mut strings = |count: u32| {
-            (0..count)
-                .map(|_| {
-                    let end = rest
-                        .iter()
-                        .position(|byte| *byte == 0)
-                        .ok_or(ProcessSpecError::Truncated)?;
-                    let string = rest[..end].to_vec();
-                    rest = &rest[end + 1..];
-                    Ok(string)
-                })
-                .collect::<Result<Vec<_>, _>>()
+        let flags = reader.word()?;
+        let user = User {
+            uid: reader.word()?,
+            gid: reader.word()?,
         };
-        let (args, env) = (strings(argc)?, strings(envc)?);
+        let (argc, envc, mounts) = (reader.word()?, reader.word()?, reader.word()?);
+        let args = (0..argc)
+            .map(|_| reader.string())
+            .collect::<Result<Vec<_>, _>>()?;
         if args.is_empty() {
             return Err(ProcessSpecError::NoProgram);
         }
         Ok(Self {
             args,
-            env,
+            env: (0..envc)
+                .map(|_| reader.string())
+                .collect::<Result<Vec<_>, _>>()?,
             terminals,
             size,
+            working_directory: reader.string()?,
+            host_name: reader.string()?,
+            user,
+            read_only_root: flags & READ_ONLY_ROOT != 0,
+            mounts: (0..mounts)
+                .map(|_| reader.mount())
+                .collect::<Result<Vec<_>, _>>()?,
+        })
+    }
+}
+
+fn push_string(bytes: &mut Vec<u8>, string: &[u8]) -> Result<(), ProcessSpecError> {
+    if string.contains(&0) {
+        return Err(ProcessSpecError::EmbeddedNul);
+    }
+    bytes.extend_from_slice(string);
+    bytes.push(0);
+    Ok(())
+}
+
+/// What is left of an encoded description.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], ProcessSpecError> {
+        let (bytes, rest) = self
+            .0
+            .split_first_chunk()
+            .ok_or(ProcessSpecError::Truncated)?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
+    fn word(&mut self) -> Result<u32, ProcessSpecError> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+
+    fn string(&mut self) -> Result<Vec<u8>, ProcessSpecError> {
+        let end = self.0.iter().position(|byte| *byte == 0);
+        let end = end.ok_or(ProcessSpecError::Truncated)?;
+        let string = self.0[..end].to_vec();
+        self.0 = &self.0[end + 1..];
+        Ok(string)
+    }
+
+    fn mount(&mut self) -> Result<Mount, ProcessSpecError> {
+        let [kind, access] = self.bytes()?;
+        let size = u64::from_le_bytes(self.bytes()?);
+        let (target, name) = (self.string()?, self.string()?);
+        Ok(Mount {
+            target,
+            source: MountSource::decode(kind, size, name).ok_or(ProcessSpecError::BadMount)?,
+            access: MountAccess::decode(access).ok_or(ProcessSpecError::BadMount)?,
         })
     }
 }
@@ -201,6 +286,7 @@ impl Footer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Mount, MountAccess, MountSource};
     use alloc::vec;
 
     #[test]
@@ -227,6 +313,31 @@ mod tests {
                 columns: 80,
                 rows: 25,
             },
+            working_directory: b"/work".to_vec(),
+            user: User { uid: 1000, gid: 7 },
+            host_name: b"host".to_vec(),
+            read_only_root: true,
+            mounts: vec![
+                Mount {
+                    target: b"/".to_vec(),
+                    source: MountSource::Share {
+                        tag: b"share0".to_vec(),
+                    },
+                    access: MountAccess::Overlay,
+                },
+                Mount {
+                    target: b"/data".to_vec(),
+                    source: MountSource::Image {
+                        name: b"image0".to_vec(),
+                    },
+                    access: MountAccess::ReadOnly,
+                },
+                Mount {
+                    target: b"/scratch".to_vec(),
+                    source: MountSource::Tmpfs { size: 1 << 40 },
+                    access: MountAccess::ReadWrite,
+                },
+            ],
         }
     }
 
@@ -252,5 +363,21 @@ mod tests {
         let mut bad = spec();
         bad.env.push(b"A=\0".to_vec());
         assert_eq!(bad.encode(), Err(ProcessSpecError::EmbeddedNul));
+        let mut bad = spec();
+        bad.mounts[0].target.push(0);
+        assert_eq!(bad.encode(), Err(ProcessSpecError::EmbeddedNul));
+    }
+
+    #[test]
+    fn mounts_of_unknown_kinds_are_refused() {
+        let mut one = spec();
+        one.mounts.truncate(1);
+        let bytes = one.encode().unwrap();
+        let mount = bytes.len() - (2 + 8 + b"/\0share0\0".len());
+        for (at, byte) in [(mount, 3), (mount + 1, 3)] {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            assert_eq!(ProcessSpec::decode(&bytes), Err(ProcessSpecError::BadMount));
+        }
     }
 }
