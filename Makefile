@@ -63,11 +63,11 @@ rootfs: deps
 
 # QEMU takes the place of KVM where that cannot be used.
 .PHONY: accelerator
-accelerator:
+accelerator: ringlet
 	@tests/kvm 2>/dev/null || tests/deps qemu-system-x86_64=qemu-system-x86
 
 .PHONY: kvm
-kvm:
+kvm: ringlet
 	@tests/kvm
 
 $(IMAGE):

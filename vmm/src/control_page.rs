@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringlet_abi::control::{self, Mark, ModeChoice};
 
 use crate::bus::MmioDevice;
+use crate::missing::MissingTable;
 use crate::outcome::{Ending, Outcome};
 use crate::timeline::Timeline;
 
@@ -12,12 +13,17 @@ use crate::timeline::Timeline;
 pub struct ControlPage {
     ending: Arc<Ending>,
     timeline: Arc<Timeline>,
+    missing: Arc<MissingTable>,
 }
 
 impl ControlPage {
-    /// A page that reports to `ending` and `timeline`.
-    pub fn new(ending: Arc<Ending>, timeline: Arc<Timeline>) -> Self {
-        Self { ending, timeline }
+    /// A page that reports to `ending`, `timeline` and `missing`.
+    pub fn new(ending: Arc<Ending>, timeline: Arc<Timeline>, missing: Arc<MissingTable>) -> Self {
+        Self {
+            ending,
+            timeline,
+            missing,
+        }
     }
 }
 
@@ -37,6 +43,7 @@ impl MmioDevice for ControlPage {
                     self.timeline.reach(mark.into());
                 }
             }
+            control::MISSING => self.missing.announce(value),
             control::MODE => self.timeline.note_mode(ModeChoice::decode(value)),
             _ => (),
         }

@@ -15,7 +15,9 @@
 
 extern crate alloc;
 
+pub mod missing;
 mod mount;
+pub mod names;
 mod process;
 
 pub use mount::{Mount, MountAccess, MountSource};
@@ -52,6 +54,11 @@ pub const MODULE_PROCESS: &str = "process";
 /// a module may lie outside of RAM, and must not be written.
 pub const MODULE_IMAGE: &str = "image:";
 
+/// TSC cycles that the boot code's loop at CPL 0 ([`control::ModeChoice`]) takes where each instruction
+/// there is emulated, at least. It takes tens where CPL 0 is native, and thousands in an emulator
+/// that translates.
+pub const EMULATED_CYCLES: u32 = 10_000;
+
 /// I/O port of the 16550 serial port: kernel log and panics; the VMM copies it to stderr.
 pub const SERIAL_PORT: u16 = 0x3f8;
 
@@ -77,6 +84,10 @@ pub mod control {
     /// The kernel's mode was chosen: a [`ModeChoice`], encoded.
     pub const MODE: u64 = 0x10;
 
+    /// The table of what the program asked for in vain is in this page of guest memory, by number:
+    /// see [`missing`](super::missing).
+    pub const MISSING: u64 = 0x18;
+
     /// Starts the line on the serial port by which a kernel without a control page ends the VM:
     /// an encoded [`Exit`] in hexadecimal with `0x` follows.
     pub const SERIAL_EXIT: &str = "ringlet-control: exit ";
@@ -84,6 +95,8 @@ pub mod control {
     pub const SERIAL_MARK: &str = "ringlet-control: mark ";
     /// As above, for a [`ModeChoice`].
     pub const SERIAL_MODE: &str = "ringlet-control: mode ";
+    /// As above, for the page of [`MISSING`].
+    pub const SERIAL_MISSING: &str = "ringlet-control: missing ";
 
     /// The stages that the guest reports through [`MARK`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ mod heap;
 pub mod io;
 pub mod io_uring;
 mod log;
+mod missing;
 pub mod mm;
 pub mod process;
 mod provoke;

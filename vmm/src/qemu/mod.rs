@@ -34,11 +34,10 @@ use crate::builder::{self, BuildError};
 use crate::config::Config;
 use crate::debug::{Image, Server};
 use crate::kernel_image::LoadedKernel;
-use crate::lifecycle::{Guest, Lifecycle, RunError, VirtualMachine};
+use crate::lifecycle::{Guest, Lifecycle, Outside, RunError, VirtualMachine};
 use crate::memory;
+use crate::missing::{Missing, MissingTable};
 use crate::outcome::{Ending, Outcome};
-use crate::signals::Signals;
-use crate::terminal::RawMode;
 use crate::timeline::{Stage, Timeline};
 use command::Launch;
 use inspect::Inspector;
@@ -62,6 +61,7 @@ pub struct QemuVm {
     /// The monitor's events.
     events: Option<Monitor>,
     inspector: Arc<Inspector>,
+    missing: Arc<MissingTable>,
     /// What serves the disks.
     _disks: Vec<Worker>,
 }
@@ -114,6 +114,7 @@ pub fn build(
         server,
         events: Some(events),
         inspector: Arc::new(inspector),
+        missing: Arc::default(),
         _disks: workers,
     })
 }
@@ -138,7 +139,11 @@ impl VirtualMachine for QemuVm {
         self.server.as_ref().map(Server::address)
     }
 
-    fn run(&mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError> {
+    fn missing(&self) -> Vec<Missing> {
+        self.missing.read(self.inspector.memory())
+    }
+
+    fn run(&mut self, outside: Outside) -> Result<Outcome, RunError> {
         let ending = Arc::new(Ending::new()?);
         let mut events = EventManager::new()?;
         let process = Arc::new(self.launch.start(&self.qemu)?);
@@ -146,7 +151,7 @@ impl VirtualMachine for QemuVm {
 
         let drained = Arc::new(Drained::new()?);
         let guest = Running {
-            requests: self.requests.try_clone()?,
+            requests: Arc::new(self.requests.try_clone()?),
             process: Arc::clone(&process),
             drained: Arc::clone(&drained),
             inspector: Arc::clone(&self.inspector),
@@ -161,9 +166,9 @@ impl VirtualMachine for QemuVm {
                 .name("events".to_owned())
                 .spawn(move || watch(events, &process, &inspector, &crash))?;
         }
-        let mut life = Lifecycle::start(&mut events, guest, &ending, signals, raw);
+        let mut life = Lifecycle::start(&mut events, guest, &ending, outside)?;
         if let Some(port) = self.serial.take() {
-            let mut listener = serial::Listener::new(&ending, &self.timeline);
+            let mut listener = serial::Listener::new(&ending, &self.timeline, &self.missing);
             let process = Arc::clone(&process);
             let ending = Arc::clone(&ending);
             // No worker: a write to standard error that blocks is not waited for.
@@ -186,9 +191,7 @@ impl VirtualMachine for QemuVm {
         process.kill();
         // With that the socket's file goes.
         self.server = None;
-        if !matches!(outcome, Outcome::Signal(_)) {
-            life.await_drained()?;
-        }
+        life.await_drained()?;
         drop(workers);
         Ok(life.finish(outcome))
     }
@@ -240,7 +243,7 @@ fn watch(mut events: Monitor, process: &Process, inspector: &Inspector, crash: &
 
 /// A running guest as signals reach it.
 struct Running {
-    requests: UnixStream,
+    requests: Arc<UnixStream>,
     process: Arc<Process>,
     drained: Arc<Drained>,
     inspector: Arc<Inspector>,
@@ -262,13 +265,14 @@ impl Guest for Running {
         }
     }
 
-    fn report(&self) -> String {
-        self.inspector.report()
-    }
-
-    fn request_tasks(&self) {
-        // Requests that were not taken are enough.
-        let _ = (&self.requests).write(b"t");
+    fn report(&self) -> Box<dyn FnOnce() -> String + Send> {
+        let (inspector, requests) = (Arc::clone(&self.inspector), Arc::clone(&self.requests));
+        Box::new(move || {
+            let report = inspector.report();
+            // Requests that were not taken are enough.
+            let _ = (&*requests).write(b"t");
+            report
+        })
     }
 
     fn pause(&self) {
