@@ -2,7 +2,9 @@
 //!
 //! A device is a [`VirtioDevice`] inside an [`MmioTransport`], which owns the registers, the status
 //! state machine and the doorbells; or inside a [`VhostUser`], where another process has these. Once the driver sets DRIVER_OK the device gets its
-//! [`Virtqueue`]s and serves them on threads of its own or in the VMM's event loop.
+//! [`Virtqueue`]s and serves them on threads of its own or in the VMM's event loop. Those threads are
+//! there from the start, so that they can be confined before the guest runs: see [`Threads`] and
+//! [`Service`].
 //!
 //! Everything that comes from the guest is untrusted. A queue or request that makes no sense marks
 //! the device failed ([`Interrupt::fail`]); it never panics and never reaches memory outside the
@@ -17,8 +19,10 @@ mod interrupt;
 mod mmio;
 mod poll;
 mod queue;
+mod service;
 #[cfg(test)]
 mod testing;
+mod threads;
 mod vhost_user;
 mod worker;
 
@@ -27,6 +31,8 @@ pub use device::{Activation, VirtioDevice};
 pub use interrupt::Interrupt;
 pub use mmio::{MmioTransport, NOTIFY_OFFSET};
 pub use queue::{QueueError, Virtqueue};
+pub use service::Service;
+pub use threads::{ThreadKind, Threads};
 pub use vhost_user::VhostUser;
 pub use worker::{Stop, Worker};
 

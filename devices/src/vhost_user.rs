@@ -19,7 +19,9 @@ use vm_memory::{Address, Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::queue::QueueSetup;
-use crate::{Activation, Interrupt, Memory, Stop, VirtioDevice, Virtqueue, Worker, poll};
+use crate::{
+    Activation, Interrupt, Memory, Stop, ThreadKind, Threads, VirtioDevice, Virtqueue, Worker, poll,
+};
 
 const RING_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
@@ -58,7 +60,12 @@ impl<D: VirtioDevice + 'static> VhostUser<D> {
     /// # Errors
     ///
     /// The host denies a descriptor or thread.
-    pub fn serve(device: D, implied: u64, socket: UnixStream) -> io::Result<Worker> {
+    pub fn serve(
+        device: D,
+        implied: u64,
+        socket: UnixStream,
+        threads: &Threads,
+    ) -> io::Result<Worker> {
         let name = device.name().to_owned();
         let rings = device.queue_sizes().iter().map(|size| Ring {
             setup: QueueSetup::new(*size),
@@ -74,7 +81,7 @@ impl<D: VirtioDevice + 'static> VhostUser<D> {
             regions: Vec::new(),
             is_active: false,
         };
-        Worker::spawn(&name.clone(), move |stop| {
+        Worker::spawn(threads, ThreadKind::VhostUser, &name.clone(), move |stop| {
             listen(backend, socket, &stop, &name)
         })
     }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
+use crate::{ThreadKind, Threads};
+
 /// Between two signals to a thread that is to stop: at first, and at most.
 const KICK_INTERVALS: [Duration; 2] = [Duration::from_micros(20), Duration::from_millis(1)];
 
@@ -24,6 +26,18 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// One that asks for nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of eventfd(2).
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            state: AtomicU8::new(RUN),
+            event: EventFd::new(EFD_NONBLOCK)?,
+        })
+    }
+
     /// Whether to end at once.
     pub fn requested(&self) -> bool {
         self.state.load(Ordering::Acquire) == STOP
@@ -39,6 +53,23 @@ impl Stop {
         &self.event
     }
 
+    /// Asks to end when the work at hand is done.
+    pub(crate) fn request_drain(&self) {
+        self.raise(DRAIN);
+    }
+
+    /// Asks to end at once.
+    pub(crate) fn request(&self) {
+        self.raise(STOP);
+    }
+
+    /// Nothing is asked for any more: others work from now on.
+    pub(crate) fn clear(&self) {
+        self.state.store(RUN, Ordering::Release);
+        // EAGAIN says that nothing was asked for.
+        let _ = self.event.read();
+    }
+
     fn raise(&self, state: u8) {
         self.state.fetch_max(state, Ordering::AcqRel);
         // It fails only when the counter is full, and then it is readable.
@@ -46,14 +77,80 @@ impl Stop {
     }
 }
 
-/// A thread. Dropping it stops it and waits for its end.
+/// A thread whose system calls can be interrupted.
+pub(crate) struct Kickable(Option<JoinHandle<()>>);
+
+impl Kickable {
+    /// Starts `work` on a thread called `name` (15 bytes at most are shown). What needs more than a
+    /// thread of its kind may do is in `prepare`, which runs on the thread first and says the kind.
+    ///
+    /// # Errors
+    ///
+    /// The host denies the signal handler or the thread. Errors of the thread itself are told by
+    /// [`Threads::await_confined`].
+    pub(crate) fn spawn<T>(
+        threads: &Threads,
+        name: &str,
+        prepare: impl FnOnce() -> io::Result<(ThreadKind, T)> + Send + 'static,
+        work: impl FnOnce(T) + Send + 'static,
+    ) -> io::Result<Self> {
+        install_kick_handler()?;
+        let start = threads.announce();
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                if let Some(prepared) = start.confine(prepare) {
+                    work(prepared);
+                }
+            })?;
+        Ok(Self(Some(thread)))
+    }
+
+    /// Interrupts the system call that the thread is in, if it is in one: it fails with EINTR. An
+    /// interruption that comes just before the system call is lost.
+    pub(crate) fn kick(&self) {
+        if let Some(thread) = self.0.as_ref().filter(|thread| !thread.is_finished()) {
+            // SAFETY: the thread is not joined yet, so its handle is valid; the signal has a handler.
+            unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
+        }
+    }
+
+    /// Kicks the thread until `done`, or until it has ended.
+    pub(crate) fn kick_until(&self, done: impl Fn() -> bool) {
+        let [mut interval, longest] = KICK_INTERVALS;
+        self.kick();
+        while !done() && !self.has_ended() {
+            thread::sleep(interval);
+            interval = longest.min(2 * interval);
+            self.kick();
+        }
+    }
+
+    /// Whether the thread has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end of the thread.
+    pub(crate) fn join(&mut self) {
+        // A bug in the worker is one of its owner's too.
+        if let Some(Err(panic)) = self.0.take().map(JoinHandle::join)
+            && !thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// A thread with one work to do. Dropping it stops it and waits for its end.
 pub struct Worker {
     stop: Arc<Stop>,
-    thread: Option<JoinHandle<()>>,
+    thread: Kickable,
 }
 
 impl Worker {
-    /// Starts `work` on a thread called `name` (15 bytes at most are shown).
+    /// Starts `work` on a thread called `name` (15 bytes at most are shown), of a kind that says what
+    /// it may do.
     ///
     /// `work` must end soon after [`Stop::requested`] turns true. A system call that blocks it then
     /// is interrupted with EINTR, again and again until the thread has ended.
@@ -61,25 +158,16 @@ impl Worker {
     /// # Errors
     ///
     /// The host denies a descriptor, the signal handler or the thread.
-    pub fn spawn(name: &str, work: impl FnOnce(Arc<Stop>) + Send + 'static) -> io::Result<Self> {
-        install_kick_handler()?;
-        let stop = Arc::new(Stop {
-            state: AtomicU8::new(RUN),
-            event: EventFd::new(EFD_NONBLOCK)?,
-        });
+    pub fn spawn(
+        threads: &Threads,
+        kind: ThreadKind,
+        name: &str,
+        work: impl FnOnce(Arc<Stop>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(Stop::new()?);
         let seen = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || work(seen))?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
-    }
-
-    /// Asks the thread to end when the work at hand is done; does not wait.
-    pub(crate) fn drain(&self) {
-        self.stop.raise(DRAIN);
+        let thread = Kickable::spawn(threads, name, move || Ok((kind, ())), |()| work(seen))?;
+        Ok(Self { stop, thread })
     }
 
     /// Asks the thread to end at once and interrupts the system call it is in; does not wait.
@@ -87,34 +175,21 @@ impl Worker {
     /// An interruption that comes just before the system call is lost: ask again until
     /// [`has_ended`](Self::has_ended).
     pub fn request_stop(&self) {
-        self.stop.raise(STOP);
-        if let Some(thread) = self.thread.as_ref().filter(|thread| !thread.is_finished()) {
-            // SAFETY: the thread is not joined yet, so its handle is valid; the signal has a handler.
-            unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
-        }
+        self.stop.request();
+        self.thread.kick();
     }
 
     /// Whether the thread has ended.
     pub fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.thread.has_ended()
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let [mut interval, longest] = KICK_INTERVALS;
-        self.request_stop();
-        while !self.has_ended() {
-            thread::sleep(interval);
-            interval = longest.min(2 * interval);
-            self.request_stop();
-        }
-        // A bug in the worker is one of its owner's too.
-        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
-            && !thread::panicking()
-        {
-            std::panic::resume_unwind(panic);
-        }
+        self.stop.request();
+        self.thread.kick_until(|| false);
+        self.thread.join();
     }
 }
 
@@ -136,14 +211,15 @@ mod tests {
     fn a_blocked_read_does_not_keep_a_worker() {
         let (reader, _writer) = io::pipe().unwrap();
         let (started, wait) = mpsc::channel();
-        let worker = Worker::spawn("blocked", move |stop| {
+        let work = move |stop: Arc<Stop>| {
             started.send(()).unwrap();
             let mut byte = [0];
             while !stop.requested() {
                 let _ = io::Read::read(&mut &reader, &mut byte);
             }
-        })
-        .unwrap();
+        };
+        let threads = Threads::unconfined();
+        let worker = Worker::spawn(&threads, ThreadKind::Input, "blocked", work).unwrap();
         wait.recv().unwrap();
         drop(worker);
     }

@@ -14,7 +14,7 @@ use ringlet_abi::{CONTROL_BASE, MAX_CPUS, VIRTIO_BASE, VIRTIO_IRQ, VIRTIO_MAX, V
 use ringlet_devices::block::{Block, Disk, DiskError, EngineKind};
 use ringlet_devices::console::{Console, ConsoleHandle, Size, Streams};
 use ringlet_devices::entropy::Entropy;
-use ringlet_devices::{Memory, MmioTransport, NOTIFY_OFFSET, VirtioDevice};
+use ringlet_devices::{Memory, MmioTransport, NOTIFY_OFFSET, Threads, VirtioDevice};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -36,7 +36,7 @@ use crate::outcome::Ending;
 use crate::serial::SerialPort;
 use crate::timeline::{Stage, Timeline};
 use crate::vcpu::{Machine, TSS_ADDRESS, Vcpu};
-use crate::vm::{Debugger, Vm};
+use crate::vm::{Debugger, Devices, Vm};
 
 /// Pins of the IOAPIC.
 const IOAPIC_PINS: u32 = 24;
@@ -164,10 +164,11 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         .bus
         .insert(CONTROL_BASE, VIRTIO_SIZE, Box::new(page))?;
     let mut events = EventManager::new()?;
-    let console = add_console(&mut board, config, &mut events)?;
+    let threads = Threads::unconfined();
+    let console = add_console(&mut board, config, &mut events, &threads)?;
     add_entropy(&mut board, &mut events)?;
     for (index, disk) in disks.into_iter().enumerate() {
-        let block = Block::new(&disk_name(index), disk, EngineKind::Auto);
+        let block = Block::new(&disk_name(index), disk, EngineKind::Auto, &threads)?;
         board.add(block, |_| Ok(()))?;
     }
     let Board { bus, count, .. } = board;
@@ -215,7 +216,8 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
     }
     timeline.reach(Stage::VmCreated);
     let vcpus = (vcpus, ports.into());
-    Ok(Vm::new(vm, vcpus, events, console, machine, debugger))
+    let devices = Devices { console, threads };
+    Ok(Vm::new(vm, vcpus, events, devices, machine, debugger))
 }
 
 /// A debugger's place, which nobody has taken yet.
@@ -357,6 +359,7 @@ fn add_console(
     board: &mut Board<'_>,
     config: &Config,
     events: &mut EventLoop,
+    threads: &Threads,
 ) -> Result<ConsoleHandle, BuildError> {
     let streams = Streams {
         input: io::stdin().as_fd().try_clone_to_owned()?,
@@ -367,7 +370,7 @@ fn add_console(
         columns: config.process.size.columns,
         rows: config.process.size.rows,
     };
-    let console = Console::new(streams, size)?;
+    let console = Console::new(streams, size, threads)?;
     let handle = console.handle();
     board.add(console, |transport| {
         subscribe(events, handle.control_queues(transport.doorbells())?);

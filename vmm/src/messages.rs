@@ -6,11 +6,13 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use ringlet_devices::{ThreadKind, Threads};
 use serde_json::json;
 
+use crate::outcome::{Ending, Outcome};
 use crate::terminal;
 
 /// Bytes that may wait for a slow reader.
@@ -164,6 +166,19 @@ pub fn start_writer() -> io::Result<()> {
     // From here on nothing is written past the queue, which may come to be served a moment later.
     QUEUED.store(true, Ordering::Release);
     Ok(())
+}
+
+/// Confines the thread that writes, in front of what comes from now on. If it cannot be, the VM ends.
+pub fn confine_writer(threads: &Threads, ending: &Arc<Ending>) {
+    let (threads, ending) = (threads.clone(), Arc::clone(ending));
+    print_answer(move || {
+        if let Err(error) = threads.confine(ThreadKind::Messages) {
+            ending.end(Outcome::Crash(format!(
+                "a thread cannot be confined: {error}"
+            )));
+        }
+        String::new()
+    });
 }
 
 /// Waits until everything is written, for `limit` at most if there is one; whether it is.

@@ -1,14 +1,14 @@
 //! A KVM VM's life: its vCPUs run, its event loop turns, and one of them says how it ends.
 
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::VmFd;
 use ringlet_abi::{REPORT_VECTOR, TerminalSize};
-use ringlet_devices::Worker;
 use ringlet_devices::console::{ConsoleHandle, Size};
+use ringlet_devices::{Stop, ThreadKind, Threads, Worker};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::debug::port::Port;
@@ -16,6 +16,7 @@ use crate::debug::session::{Event, Session};
 use crate::debug::trap::Cpu;
 use crate::debug::{Server, report};
 use crate::lifecycle::{EventLoop, GRACE, Guest, Lifecycle, Outside, RunError, VirtualMachine};
+use crate::messages;
 use crate::missing::Missing;
 use crate::outcome::Outcome;
 use crate::vcpu::{Machine, Vcpu};
@@ -31,11 +32,18 @@ pub struct Vm {
     vcpus: Vec<Vcpu>,
     ports: Arc<[Port<Cpu>]>,
     events: EventLoop,
-    console: ConsoleHandle,
+    devices: Devices,
     machine: Machine,
     debugger: Option<Debugger>,
     /// Closed last: vCPUs and devices use it.
     fd: Arc<VmFd>,
+}
+
+/// What is left to do about the devices while the VM runs.
+pub(crate) struct Devices {
+    pub(crate) console: ConsoleHandle,
+    /// Some of theirs may not be confined yet.
+    pub(crate) threads: Threads,
 }
 
 /// The GDB stub before the VM runs. The vCPUs are held until a debugger has come.
@@ -51,7 +59,7 @@ impl Vm {
         fd: VmFd,
         (vcpus, ports): (Vec<Vcpu>, Arc<[Port<Cpu>]>),
         events: EventLoop,
-        console: ConsoleHandle,
+        devices: Devices,
         machine: Machine,
         debugger: Option<Debugger>,
     ) -> Self {
@@ -59,7 +67,7 @@ impl Vm {
             vcpus,
             ports,
             events,
-            console,
+            devices,
             machine,
             debugger,
             fd: Arc::new(fd),
@@ -78,15 +86,24 @@ impl VirtualMachine for Vm {
             fd: Arc::clone(&self.fd),
             machine: self.machine.clone(),
             ports: Arc::clone(&self.ports),
-            console: self.console.clone(),
+            console: self.devices.console.clone(),
         };
         let ending = &self.machine.ending;
         let mut life = Lifecycle::start(&mut self.events, running, ending, outside)?;
+        let threads = &self.devices.threads;
+        messages::confine_writer(threads, ending);
         let mut workers = Vec::new();
+        // The guest starts when every thread is confined, this one last: it starts the others.
+        let gate = Arc::new(RwLock::new(()));
+        let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
         for (index, vcpu) in self.vcpus.drain(..).enumerate() {
-            workers.push(Worker::spawn(&format!("vcpu{index}"), move |stop| {
-                vcpu.run(&stop)
-            })?);
+            let gate = Arc::clone(&gate);
+            let run = move |stop: Arc<Stop>| {
+                drop(gate.read());
+                vcpu.run(&stop);
+            };
+            let name = format!("vcpu{index}");
+            workers.push(Worker::spawn(threads, ThreadKind::Vcpu, &name, run)?);
         }
         let stub = match self.debugger.take() {
             Some(debugger) => Some(debugger.server.start(
@@ -94,9 +111,13 @@ impl VirtualMachine for Vm {
                 debugger.events,
                 Arc::clone(&self.ports),
                 Arc::clone(ending),
+                threads,
             )?),
             None => None,
         };
+        threads.await_confined()?;
+        threads.confine(ThreadKind::Main)?;
+        drop(closed);
         let outcome = life.await_end()?;
         if let Some(stub) = stub {
             stub.finish(&outcome);
@@ -104,7 +125,7 @@ impl VirtualMachine for Vm {
         if stop_vcpus(workers, &mut life)? {
             self.machine.flush_serial();
         }
-        self.console.drain();
+        self.devices.console.drain();
         life.await_drained()?;
         Ok(life.finish(outcome))
     }

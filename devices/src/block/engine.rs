@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::RawFd;
 
+use vmm_sys_util::eventfd::EventFd;
+
 /// Which engine to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
@@ -40,8 +42,18 @@ pub(crate) struct Completion {
     pub(crate) result: i32,
 }
 
-/// Starts operations and reports their ends.
+/// Starts operations and reports their ends, for one activation of the device after the other.
 pub(crate) trait Engine {
+    /// Has `doorbell` wake the worker from now on.
+    fn attach(&mut self, doorbell: EventFd);
+
+    /// The doorbell wakes nobody any more. No operation may be in flight.
+    ///
+    /// # Errors
+    ///
+    /// The host's.
+    fn detach(&mut self) -> io::Result<()>;
+
     /// Starts an operation for `slot`; the host may see it only after [`flush`](Self::flush).
     ///
     /// # Errors

@@ -21,10 +21,11 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 pub use disk::{Access, Disk, DiskError};
 pub use engine::EngineKind;
-pub use uring::has_io_uring;
+pub use uring::{has_io_uring, has_restrictions};
 
 use crate::device::read_config_bytes;
-use crate::{Activation, VirtioDevice, Worker};
+use crate::{Activation, Service, Stop, Threads, VirtioDevice};
+use worker::Job;
 
 /// Bytes of a sector, the unit of every address and length in the protocol.
 pub const SECTOR: u64 = 512;
@@ -44,22 +45,30 @@ const DISCARD_ALIGNMENT: u32 = 8;
 /// A virtio-blk device.
 pub struct Block {
     name: String,
-    disk: Arc<Disk>,
-    engine: EngineKind,
+    access: Access,
     config: Vec<u8>,
-    worker: Option<Worker>,
+    worker: Service<Job>,
 }
 
 impl Block {
-    /// The device `name` (also its serial, of which the driver sees 20 bytes) for `disk`.
-    pub fn new(name: &str, disk: Disk, engine: EngineKind) -> Self {
-        Self {
+    /// The device `name` (also its serial, of which the driver sees 20 bytes) for `disk`, with the
+    /// thread that serves it.
+    ///
+    /// # Errors
+    ///
+    /// The host denies a descriptor or thread. That it denies the engine is told by
+    /// [`Threads::await_confined`].
+    pub fn new(name: &str, disk: Disk, engine: EngineKind, threads: &Threads) -> io::Result<Self> {
+        let config = config(&disk);
+        let access = disk.access();
+        let (disk, serial) = (Arc::new(disk), name.to_owned());
+        let prepare = move |stop: &Stop| worker::prepare(disk, engine, serial, stop);
+        Ok(Self {
             name: name.to_owned(),
-            config: config(&disk),
-            disk: Arc::new(disk),
-            engine,
-            worker: None,
-        }
+            access,
+            config,
+            worker: Service::spawn(threads, name, prepare)?,
+        })
     }
 }
 
@@ -100,7 +109,7 @@ impl VirtioDevice for Block {
             | 1 << VIRTIO_BLK_F_BLK_SIZE
             | 1 << VIRTIO_BLK_F_FLUSH
             | 1 << ringlet_abi::block::FEATURE_NOSPC;
-        match self.disk.access() {
+        match self.access {
             Access::ReadOnly => always | 1 << VIRTIO_BLK_F_RO,
             Access::ReadWrite => {
                 always | 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES
@@ -124,18 +133,12 @@ impl VirtioDevice for Block {
         let Some(queue) = activation.queues.into_iter().flatten().next() else {
             return Ok(());
         };
-        let (disk, kind, serial) = (Arc::clone(&self.disk), self.engine, self.name.clone());
-        self.worker = Some(Worker::spawn(&self.name, move |stop| {
-            let interrupt = Arc::clone(queue.interrupt());
-            if let Err(error) = worker::serve(queue, disk, kind, &serial, features, stop) {
-                interrupt.fail(&error);
-            }
-        })?);
+        self.worker.assign(Job { queue, features });
         Ok(())
     }
 
     fn reset(&mut self) {
-        self.worker = None;
+        self.worker.recall();
     }
 }
 

@@ -50,7 +50,7 @@ impl Image {
     }
 
     fn driver(&self, access: Access, engine: EngineKind, features: u64) -> Driver<Block> {
-        Driver::started(Block::new("disk", self.open(access), engine), features)
+        Driver::started(block(self.open(access), engine), features)
     }
 }
 
@@ -58,6 +58,13 @@ impl Drop for Image {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
+}
+
+fn block(disk: Disk, engine: EngineKind) -> Block {
+    let threads = Threads::unconfined();
+    let block = Block::new("disk", disk, engine, &threads).unwrap();
+    threads.await_confined().unwrap();
+    block
 }
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -528,7 +535,7 @@ fn a_full_host_file_system_is_reported_as_such() {
             (FLUSH, IOERR),
         ] {
             let disk = Disk::open(&path, Access::ReadWrite).unwrap();
-            let mut driver = Driver::started(Block::new("disk", disk, engine), features);
+            let mut driver = Driver::started(block(disk, engine), features);
             let data = [Buffer::Readable(DATA, 0x4_0000)];
             assert_eq!(request(&mut driver, VIRTIO_BLK_T_OUT, 0, &data).0, status);
         }

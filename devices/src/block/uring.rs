@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -15,46 +16,84 @@ const ENTRIES: u32 = 2 * QUEUE_SIZE as u32;
 /// User data of the polls; slots have theirs below.
 const DOORBELL: u64 = 1 << 16;
 const STOP: u64 = DOORBELL + 1;
+/// User data of an order to forget a poll.
+const FORGET: u64 = STOP + 1;
+
+/// All that the ring can be used for.
+const OPCODES: [u8; 8] = [
+    opcode::Read::CODE,
+    opcode::Write::CODE,
+    opcode::Readv::CODE,
+    opcode::Writev::CODE,
+    opcode::Fsync::CODE,
+    opcode::Fallocate::CODE,
+    opcode::PollAdd::CODE,
+    opcode::PollRemove::CODE,
+];
 
 /// Whether the host lets this process use io_uring.
 pub fn has_io_uring() -> bool {
     IoUring::new(1).is_ok()
 }
 
+/// Whether the host's rings can be restricted to some operations (Linux 5.10).
+pub fn has_restrictions() -> bool {
+    let ring = IoUring::builder().setup_r_disabled().build(1);
+    ring.and_then(|ring| restrict(&ring)).is_ok()
+}
+
+/// Allows `ring`, which is disabled, the operations in [`OPCODES`] and nothing else, and enables it:
+/// for the calling thread, where rings know whose they are.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    let mut restrictions = OPCODES.map(Restriction::sqe_op);
+    ring.submitter().register_restrictions(&mut restrictions)?;
+    ring.submitter().register_enable_rings()
+}
+
 /// One ring for one worker thread, which must be the one that made it.
 pub(crate) struct Uring {
     ring: IoUring,
-    doorbell: EventFd,
+    doorbell: Option<EventFd>,
     doorbell_armed: bool,
+    stop: EventFd,
+    stop_armed: bool,
 }
 
 impl Uring {
-    /// A ring that `doorbell` and `stop` wake too.
+    /// A ring that `stop` wakes.
     ///
     /// # Errors
     ///
     /// The host denies io_uring (ENOSYS, EPERM) or the memory for it.
-    pub(crate) fn new(doorbell: EventFd, stop: &EventFd) -> io::Result<Self> {
+    pub(crate) fn new(stop: &EventFd) -> io::Result<Self> {
         // Completions wait until this thread enters the kernel or looks: no interrupts to it.
         let ring = IoUring::builder()
+            .setup_r_disabled()
             .setup_single_issuer()
             .setup_coop_taskrun()
             .setup_taskrun_flag()
             .build(ENTRIES)
             .or_else(|error| match error.raw_os_error() {
-                // A kernel before 6.0 does not know the flags.
-                Some(libc::EINVAL) => IoUring::new(ENTRIES),
+                // A kernel before 6.0 does not know all of the flags.
+                Some(libc::EINVAL) => IoUring::builder().setup_r_disabled().build(ENTRIES),
                 _ => Err(error),
-            })?;
-        let mut engine = Self {
-            ring,
-            doorbell,
-            doorbell_armed: false,
+            });
+        let ring = match ring {
+            Ok(ring) => {
+                restrict(&ring)?;
+                ring
+            }
+            // A kernel before 5.10 knows none of them.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(ENTRIES)?,
+            Err(error) => return Err(error),
         };
-        let poll = poll_entry(stop, STOP);
-        // SAFETY: a poll has no memory arguments; the worker's stop event outlives the worker.
-        unsafe { engine.push(&poll)? };
-        Ok(engine)
+        Ok(Self {
+            ring,
+            doorbell: None,
+            doorbell_armed: false,
+            stop: stop.try_clone()?,
+            stop_armed: false,
+        })
     }
 
     /// # Safety
@@ -90,6 +129,25 @@ fn unless_interrupted(result: io::Result<usize>) -> io::Result<()> {
 }
 
 impl Engine for Uring {
+    fn attach(&mut self, doorbell: EventFd) {
+        self.doorbell = Some(doorbell);
+    }
+
+    fn detach(&mut self) -> io::Result<()> {
+        if self.doorbell_armed {
+            let forget = opcode::PollRemove::new(DOORBELL).build();
+            // SAFETY: it has no memory arguments.
+            unsafe { self.push(&forget.user_data(FORGET))? };
+        }
+        while self.doorbell_armed {
+            unless_interrupted(self.ring.submit_and_wait(1))?;
+            // Of operations none is in flight.
+            while self.next_completion().is_some() {}
+        }
+        self.doorbell = None;
+        Ok(())
+    }
+
     unsafe fn start(
         &mut self,
         slot: u16,
@@ -148,12 +206,13 @@ impl Engine for Uring {
         loop {
             let entry = self.ring.completion().next()?;
             match entry.user_data() {
-                STOP => (),
+                STOP => self.stop_armed = false,
                 DOORBELL => {
                     self.doorbell_armed = false;
                     // EAGAIN says that it was read already.
-                    let _ = self.doorbell.read();
+                    let _ = self.doorbell.as_ref().map(EventFd::read);
                 }
+                FORGET => (),
                 slot => {
                     return Some(Completion {
                         slot: slot as u16,
@@ -165,9 +224,15 @@ impl Engine for Uring {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        if !self.doorbell_armed {
-            let poll = poll_entry(&self.doorbell, DOORBELL);
-            // SAFETY: a poll has no memory arguments; the doorbell lives as long as the ring.
+        if !self.stop_armed {
+            let poll = poll_entry(&self.stop, STOP);
+            // SAFETY: a poll has no memory arguments; the event lives as long as the ring.
+            unsafe { self.push(&poll)? };
+            self.stop_armed = true;
+        }
+        if let Some(doorbell) = self.doorbell.as_ref().filter(|_| !self.doorbell_armed) {
+            let poll = poll_entry(doorbell, DOORBELL);
+            // SAFETY: a poll has no memory arguments; the poll is forgotten before the doorbell is.
             unsafe { self.push(&poll)? };
             self.doorbell_armed = true;
         }

@@ -10,23 +10,36 @@ use crate::poll;
 
 /// Runs each operation when it is started.
 pub(crate) struct Vectored {
-    doorbell: EventFd,
+    doorbell: Option<EventFd>,
     stop: EventFd,
     finished: VecDeque<Completion>,
 }
 
 impl Vectored {
-    /// An engine that `doorbell` and `stop` wake.
-    pub(crate) fn new(doorbell: EventFd, stop: EventFd) -> Self {
-        Self {
-            doorbell,
-            stop,
+    /// An engine that `stop` wakes.
+    ///
+    /// # Errors
+    ///
+    /// Those of dup(2).
+    pub(crate) fn new(stop: &EventFd) -> io::Result<Self> {
+        Ok(Self {
+            doorbell: None,
+            stop: stop.try_clone()?,
             finished: VecDeque::new(),
-        }
+        })
     }
 }
 
 impl Engine for Vectored {
+    fn attach(&mut self, doorbell: EventFd) {
+        self.doorbell = Some(doorbell);
+    }
+
+    fn detach(&mut self) -> io::Result<()> {
+        self.doorbell = None;
+        Ok(())
+    }
+
     unsafe fn start(
         &mut self,
         slot: u16,
@@ -69,10 +82,12 @@ impl Engine for Vectored {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        if self.finished.is_empty() {
-            poll::readable([poll::borrow(&self.doorbell), poll::borrow(&self.stop)])?;
+        if let Some(doorbell) = &self.doorbell
+            && self.finished.is_empty()
+        {
+            poll::readable([poll::borrow(doorbell), poll::borrow(&self.stop)])?;
             // EAGAIN says that the other one woke us.
-            let _ = self.doorbell.read();
+            let _ = doorbell.read();
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::vectored::Vectored;
 use super::{Disk, MAX_WRITE_ZEROES_SECTORS, QUEUE_SIZE, SECTOR};
 use crate::chain::{advance, to_iovecs, total};
 use crate::poll::Spin;
-use crate::{Buffers, QueueError, Stop, Virtqueue};
+use crate::{Buffers, QueueError, Stop, ThreadKind, Virtqueue};
 
 /// How long to look for work before sleeping.
 const SPIN: Duration = Duration::from_micros(100);
@@ -70,57 +70,84 @@ struct Slot {
     buffered: bool,
 }
 
-/// Serves `queue` until told to stop. When it returns no operation is in flight, and all requests
+/// What a driver activates.
+pub(super) struct Job {
+    pub(super) queue: Virtqueue,
+    pub(super) features: Features,
+}
+
+/// What serves one job after the other, on the thread that it was made on.
+pub(super) type Serve = Box<dyn FnMut(Job, &Stop)>;
+
+/// Makes what serves the disk `serial` on the calling thread, and says what kind of thread that is.
+///
+/// # Errors
+///
+/// The host denies the engine.
+pub(super) fn prepare(
+    disk: Arc<Disk>,
+    kind: EngineKind,
+    serial: String,
+    stop: &Stop,
+) -> io::Result<(ThreadKind, Serve)> {
+    if kind == EngineKind::Auto {
+        match Uring::new(stop.event()) {
+            Ok(engine) => return Ok((ThreadKind::Disk, serve_by(engine, disk, serial))),
+            Err(error) => {
+                log::warn!(
+                    "{serial}: no io_uring on this host ({error}); using preadv and pwritev"
+                );
+            }
+        }
+    }
+    let engine = Vectored::new(stop.event())?;
+    Ok((ThreadKind::DiskPool, serve_by(engine, disk, serial)))
+}
+
+fn serve_by(mut engine: impl Engine + 'static, disk: Arc<Disk>, serial: String) -> Serve {
+    Box::new(move |job, stop| {
+        let interrupt = Arc::clone(job.queue.interrupt());
+        if let Err(error) = serve(job, &disk, &mut engine, &serial, stop) {
+            interrupt.fail(&error);
+        }
+    })
+}
+
+/// Serves a queue until told to stop. When it returns no operation is in flight, and all requests
 /// that were taken have been given back.
 ///
 /// # Errors
 ///
 /// The guest broke the protocol, or the host fails in a way that leaves no way on.
-pub(super) fn serve(
-    queue: Virtqueue,
-    disk: Arc<Disk>,
-    kind: EngineKind,
+fn serve<E: Engine>(
+    job: Job,
+    disk: &Disk,
+    engine: &mut E,
     serial: &str,
-    features: Features,
-    stop: Arc<Stop>,
+    stop: &Stop,
 ) -> Result<(), QueueError> {
-    let uring = match kind {
-        EngineKind::Auto => Some(Uring::new(queue.doorbell().try_clone()?, stop.event())),
-        EngineKind::Vectored => None,
-    };
-    match uring {
-        Some(Ok(engine)) => return Server::new(queue, disk, engine, serial, features, stop).run(),
-        Some(Err(error)) => {
-            log::warn!("{serial}: no io_uring on this host ({error}); using preadv and pwritev");
-        }
-        None => (),
-    }
-    let engine = Vectored::new(queue.doorbell().try_clone()?, stop.event().try_clone()?);
-    Server::new(queue, disk, engine, serial, features, stop).run()
+    engine.attach(job.queue.doorbell().try_clone()?);
+    let mut server = Server::new(job, disk, engine, serial, stop);
+    let result = server.run();
+    server.engine.detach()?;
+    result
 }
 
-struct Server<E> {
+struct Server<'a, E> {
     queue: Virtqueue,
-    disk: Arc<Disk>,
-    engine: E,
+    disk: &'a Disk,
+    engine: &'a mut E,
     serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
     features: Features,
-    stop: Arc<Stop>,
+    stop: &'a Stop,
     slots: Vec<Slot>,
     free: Vec<u16>,
     buffers: Buffers,
     zeros: Vec<u8>,
 }
 
-impl<E: Engine> Server<E> {
-    fn new(
-        queue: Virtqueue,
-        disk: Arc<Disk>,
-        engine: E,
-        serial: &str,
-        features: Features,
-        stop: Arc<Stop>,
-    ) -> Self {
+impl<'a, E: Engine> Server<'a, E> {
+    fn new(job: Job, disk: &'a Disk, engine: &'a mut E, serial: &str, stop: &'a Stop) -> Self {
         let mut id = [0; VIRTIO_BLK_ID_BYTES as usize];
         for (to, from) in id.iter_mut().zip(serial.bytes()) {
             *to = from;
@@ -136,11 +163,11 @@ impl<E: Engine> Server<E> {
             buffered: false,
         };
         Self {
-            queue,
+            queue: job.queue,
             disk,
             engine,
             serial: id,
-            features,
+            features: job.features,
             stop,
             slots: (0..QUEUE_SIZE).map(|_| slot()).collect(),
             free: (0..QUEUE_SIZE).rev().collect(),
@@ -149,7 +176,7 @@ impl<E: Engine> Server<E> {
         }
     }
 
-    fn run(mut self) -> Result<(), QueueError> {
+    fn run(&mut self) -> Result<(), QueueError> {
         let result = self.serve().and_then(|()| self.finish());
         // After an error, too, the host must be done with guest memory before the worker ends.
         while self.in_flight() {
@@ -224,7 +251,7 @@ impl<E: Engine> Server<E> {
             }
             any = true;
             let memory = Arc::clone(self.queue.memory());
-            let request = request::parse(&memory, &mut self.buffers, &self.disk)?;
+            let request = request::parse(&memory, &mut self.buffers, self.disk)?;
             let head = self.buffers.head;
             let action = match request.action {
                 Ok(Action::GetId) => {

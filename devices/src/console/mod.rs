@@ -22,7 +22,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 pub use control::ControlQueues;
 
 use crate::device::read_config_bytes;
-use crate::{Activation, Interrupt, VirtioDevice, Worker};
+use crate::{Activation, Interrupt, Service, Stop, ThreadKind, Threads, VirtioDevice, Virtqueue};
 use control::Control;
 
 /// `VIRTIO_CONSOLE_F_SIZE` (VIRTIO 1.2, 5.3.3).
@@ -86,15 +86,16 @@ struct Shared {
 #[derive(Default)]
 struct Outputs {
     interrupt: Option<Arc<Interrupt>>,
-    threads: Vec<Worker>,
+    threads: Vec<Arc<Service<Virtqueue>>>,
     running: usize,
 }
 
 /// A virtio-console device.
 pub struct Console {
     shared: Arc<Shared>,
-    streams: [Arc<OwnedFd>; PORTS],
-    input: Option<Worker>,
+    input: Service<Virtqueue>,
+    /// Of standard output and standard error.
+    outputs: [Arc<Service<Virtqueue>>; 2],
 }
 
 /// The console as the VMM's event loop uses it.
@@ -102,26 +103,43 @@ pub struct Console {
 pub struct ConsoleHandle(Arc<Shared>);
 
 impl Console {
-    /// A device for `streams`.
+    /// A device for `streams`, with a thread for each.
     ///
     /// # Errors
     ///
-    /// Those of eventfd(2).
-    pub fn new(streams: Streams, size: Size) -> io::Result<Self> {
-        let Streams {
-            input,
-            output,
-            error,
-        } = streams;
+    /// The host denies a descriptor or thread.
+    pub fn new(streams: Streams, size: Size, threads: &Threads) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            control: Mutex::default(),
+            size: Mutex::new(size),
+            outputs: Mutex::default(),
+            drained: EventFd::new(EFD_NONBLOCK)?,
+        });
+        let (fd, ends) = (streams.input, Arc::clone(&shared));
+        let input = Service::spawn(threads, name(STDIN), move |_| {
+            let serve = move |queue, stop: &Stop| {
+                input::serve(queue, &fd, stop, || ends.close_port(STDIN));
+            };
+            Ok((ThreadKind::Input, serve))
+        })?;
+        let output = |port, fd: OwnedFd| {
+            let ends = Arc::clone(&shared);
+            let service = Service::spawn(threads, name(port), move |_| {
+                let serve = move |queue, stop: &Stop| {
+                    output::serve(queue, (name(port), &fd), stop, || ends.close_port(port));
+                    ends.output_ended();
+                };
+                Ok((ThreadKind::Output, serve))
+            });
+            io::Result::Ok(Arc::new(service?))
+        };
         Ok(Self {
-            shared: Arc::new(Shared {
-                control: Mutex::default(),
-                size: Mutex::new(size),
-                outputs: Mutex::default(),
-                drained: EventFd::new(EFD_NONBLOCK)?,
-            }),
-            streams: [input, output, error].map(Arc::new),
-            input: None,
+            input,
+            outputs: [
+                output(STDOUT, streams.output)?,
+                output(STDERR, streams.error)?,
+            ],
+            shared,
         })
     }
 
@@ -135,7 +153,7 @@ impl ConsoleHandle {
     /// Starts to end the output streams: each when what the driver queued is written out.
     pub fn drain(&self) {
         let outputs = lock(&self.0.outputs);
-        outputs.threads.iter().for_each(Worker::drain);
+        outputs.threads.iter().for_each(|thread| thread.drain());
         if outputs.running == 0 {
             self.0.signal_drained();
         }
@@ -185,6 +203,11 @@ impl Shared {
     }
 }
 
+/// The name of a port.
+fn name(port: u32) -> &'static str {
+    ringlet_abi::console::PORTS[port as usize].1
+}
+
 /// Locks `mutex`; what a panicked thread left is still a state that the device can go on from.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -223,31 +246,22 @@ impl VirtioDevice for Console {
         let mut take = |index: usize| queues.get_mut(index).and_then(Option::take);
 
         // A driver without MULTIPORT has one port for both directions.
-        let outputs: &[(u32, usize)] = match multiport {
-            true => &[(STDOUT, tx_queue(STDOUT)), (STDERR, tx_queue(STDERR))],
-            false => &[(STDOUT, tx_queue(STDIN))],
+        let queues_out: &[usize] = match multiport {
+            true => &[tx_queue(STDOUT), tx_queue(STDERR)],
+            false => &[tx_queue(STDIN)],
         };
         let mut started = lock(&self.shared.outputs);
         started.interrupt = Some(activation.interrupt);
-        for &(port, queue) in outputs {
-            let Some(queue) = take(queue) else { continue };
-            let fd = Arc::clone(&self.streams[port as usize]);
-            let shared = Arc::clone(&self.shared);
-            let (_, name) = ringlet_abi::console::PORTS[port as usize];
-            started.threads.push(Worker::spawn(name, move |stop| {
-                output::serve(queue, (name, &fd), &stop, || shared.close_port(port));
-                shared.output_ended();
-            })?);
+        for (thread, queue) in self.outputs.iter().zip(queues_out) {
+            let Some(queue) = take(*queue) else { continue };
             started.running += 1;
+            thread.assign(queue);
+            started.threads.push(Arc::clone(thread));
         }
         drop(started);
 
         if let Some(queue) = take(rx_queue(STDIN)) {
-            let fd = Arc::clone(&self.streams[STDIN as usize]);
-            let shared = Arc::clone(&self.shared);
-            self.input = Some(Worker::spawn("stdin", move |stop| {
-                input::serve(queue, &fd, &stop, || shared.close_port(STDIN));
-            })?);
+            self.input.assign(queue);
         }
         lock(&self.shared.control).activate(
             take(CONTROL_RX),
@@ -258,14 +272,14 @@ impl VirtioDevice for Console {
     }
 
     fn reset(&mut self) {
-        self.input = None;
-        let threads = {
+        self.input.recall();
+        {
             let mut outputs = lock(&self.shared.outputs);
             outputs.interrupt = None;
-            std::mem::take(&mut outputs.threads)
-        };
+            outputs.threads.clear();
+        }
         // The threads take the locks as they end, so none is held here.
-        drop(threads);
+        self.outputs.iter().for_each(|thread| thread.recall());
         lock(&self.shared.outputs).running = 0;
         *lock(&self.shared.control) = Control::default();
     }

@@ -52,7 +52,7 @@ impl Bench {
             columns: 80,
             rows: 25,
         };
-        let mut driver = Driver::new(Console::new(streams, size).unwrap());
+        let mut driver = Driver::new(Console::new(streams, size, &Threads::unconfined()).unwrap());
         let handle = driver.transport.device().handle();
         let queues = handle.control_queues(driver.transport.doorbells()).unwrap();
         let done = Arc::new(AtomicBool::new(false));
@@ -180,7 +180,7 @@ fn input_is_left_alone_until_the_driver_has_room() {
     let mut bench = Bench::new();
     bench.input.as_mut().unwrap().write_all(b"x").unwrap();
     thread::sleep(Duration::from_millis(20));
-    let fd = bench.driver.transport.device().streams[STDIN as usize].as_raw_fd();
+    let fd = bench.input.as_ref().unwrap().as_raw_fd();
     let mut waiting: libc::c_int = 0;
     // SAFETY: FIONREAD writes an int.
     let result = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut waiting) };
@@ -260,7 +260,9 @@ fn draining_a_device_that_never_started_ends_at_once() {
         output: null(),
         error: null(),
     };
-    let handle = Console::new(streams, Size::default()).unwrap().handle();
+    let handle = Console::new(streams, Size::default(), &Threads::unconfined())
+        .unwrap()
+        .handle();
     handle.drain();
     assert!(handle.drained().read().is_ok());
 }

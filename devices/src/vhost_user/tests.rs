@@ -44,9 +44,10 @@ struct Bench {
 impl Bench {
     fn new(image: &TempFile) -> Self {
         let disk = Disk::open(image.as_path(), Access::ReadWrite).unwrap();
-        let block = Block::new("disk", disk, EngineKind::Auto);
+        let threads = Threads::unconfined();
+        let block = Block::new("disk", disk, EngineKind::Auto, &threads).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let worker = VhostUser::serve(block, 1 << 63, theirs).unwrap();
+        let worker = VhostUser::serve(block, 1 << 63, theirs, &threads).unwrap();
         let ram = TempFile::new().unwrap();
         ram.as_file().set_len(SIZE).unwrap();
         let file = FileOffset::new(ram.as_file().try_clone().unwrap(), 0);

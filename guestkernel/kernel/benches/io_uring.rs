@@ -73,12 +73,18 @@ impl Program {
         let memory = space.map(memory).expect("memory");
         for index in 0..ENTRIES {
             let at = params.sq_off.array + 4 * index;
-            let frame = source.page(u64::from(at / 4096), true).expect("page");
+            let frame = source
+                .page_now(u64::from(at / 4096), true)
+                .expect("at once")
+                .expect("page");
             frame
                 .atomic_u32(at as usize % 4096)
                 .store(index, Ordering::Relaxed);
             let at = raw::IORING_OFF_SQES + 64 * index;
-            let frame = source.page(u64::from(at / 4096), true).expect("page");
+            let frame = source
+                .page_now(u64::from(at / 4096), true)
+                .expect("at once")
+                .expect("page");
             let at = at as usize % 4096;
             frame.write(at, &[opcode as u8]);
             frame.write(at + 4, &fd.to_le_bytes());
@@ -86,7 +92,7 @@ impl Program {
             frame.write(at + 24, &512_u32.to_le_bytes());
         }
         Self {
-            control: source.page(0, true).expect("page"),
+            control: source.page_now(0, true).expect("at once").expect("page"),
             fd: files.insert(file, true, 0).expect("descriptor"),
             process,
             params,

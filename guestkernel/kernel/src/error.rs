@@ -36,6 +36,13 @@ errnos! {
 }
 
 impl Errno {
+    /// Not an error of Linux, and no program sees it: a page of the program's memory has to be
+    /// read before the call can do what it was to do. What was done so far, if anything, is kept
+    /// by whoever returns this; the call is made again when
+    /// [`bring_in_absent`](crate::mm::AddressSpace::bring_in_absent) is done. The number is above all
+    /// that a program takes for an error.
+    pub(crate) const ABSENT: Self = Self(4096);
+
     /// What a system call returns, or a CQE's `res` holds: the negated number.
     pub fn as_result(self) -> i32 {
         -i32::from(self.0)

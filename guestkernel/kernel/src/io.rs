@@ -4,10 +4,11 @@
 //! system call awaits it with [`Io::complete`]; an io_uring request holds it in its slot.
 
 use crate::error::{Errno, Result};
-use crate::fs::{FileOps, OpenFile};
+use crate::fs::{BoxFuture, FileOps, OpenFile};
 use crate::mm::IoBuffer;
 use bitflags::bitflags;
 use core::future::poll_fn;
+use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
 
 /// Which way the bytes go.
@@ -119,6 +120,8 @@ pub struct Io {
     pub done: usize,
     /// What the device works on.
     pub in_flight: InFlight,
+    /// A page of the buffer that is being read, since the transfer needs it to go on.
+    absent: Option<BoxFuture<'static, Result<()>>>,
 }
 
 impl Io {
@@ -136,7 +139,42 @@ impl Io {
             flags,
             done: 0,
             in_flight: InFlight::Nothing,
+            absent: None,
         }
+    }
+
+    /// What it gives when it has met `error`: what was done before, if anything. An absent page is
+    /// waited for, and then it goes on.
+    ///
+    /// # Errors
+    ///
+    /// `error` if nothing was done, or if it is [`Errno::ABSENT`].
+    pub fn cut_short(&self, error: Errno) -> Result<usize> {
+        match error {
+            Errno::ABSENT => Err(error),
+            error if self.done == 0 => Err(error),
+            _ => Ok(self.done),
+        }
+    }
+
+    /// Whether a page of the buffer is being read.
+    #[inline]
+    pub(crate) fn is_absent(&self) -> bool {
+        self.absent.is_some()
+    }
+
+    /// Gets the page that the buffer has missed.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` or `ENOMEM` if it cannot be had.
+    #[cold]
+    pub(crate) fn poll_absent(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let buffer = &self.buffer;
+        let future = self.absent.get_or_insert_with(|| buffer.bring_in_absent());
+        let result = ready!(future.as_mut().poll(context));
+        self.absent = None;
+        Poll::Ready(result)
     }
 
     /// Does it all.

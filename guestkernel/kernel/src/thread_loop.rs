@@ -34,13 +34,26 @@ async fn run_program(mut thread: Thread) {
         if thread.exit.is_some() || process.is_ending() {
             break;
         }
-        if thread
+        match thread
             .sequences
             .prepare(&process.space, &mut thread.context)
-            .is_err()
         {
-            thread.die(Signal::SIGSEGV, format_args!("bad restartable sequence"));
-            continue;
+            Ok(()) => {}
+            Err(Errno::ABSENT) => {
+                // Its area, or what that points at, lies in a page that has to be read first.
+                thread.sequences.disturb();
+                if let Some(Err(error)) = thread.bring_in_absent().await {
+                    thread.die(
+                        Signal::SIGSEGV,
+                        format_args!("restartable sequence: {error:?}"),
+                    );
+                }
+                continue;
+            }
+            Err(_) => {
+                thread.die(Signal::SIGSEGV, format_args!("bad restartable sequence"));
+                continue;
+            }
         }
         match thread.context.run(process.space.root()) {
             Trap::Syscall => {
@@ -48,22 +61,33 @@ async fn run_program(mut thread: Thread) {
                 let args = Args(thread.context.syscall_arguments());
                 let site = thread.context.registers.rip;
                 thread.call_sites.note(&process.space, site, number);
-                let wait = Wait {
-                    process: &process,
-                    state: &state,
-                    number,
-                };
-                let result = match syscall::dispatch_now(&mut thread, number, args) {
-                    Dispatched::Done(result) => Some(result),
-                    Dispatched::Waits => {
-                        let is_urgent = syscall::waits_for_others(number, args);
-                        // Pinned here, so that the future is not moved on its way.
-                        let call = pin!(syscall::dispatch(&mut thread, number, args));
-                        wait.until_done(is_urgent, call).await
+                let result = loop {
+                    let wait = Wait {
+                        process: &process,
+                        state: &state,
+                        number,
+                    };
+                    let result = match syscall::dispatch_now(&mut thread, number, args) {
+                        Dispatched::Done(result) => Some(result),
+                        Dispatched::Waits => {
+                            let is_urgent = syscall::waits_for_others(number, args);
+                            // Pinned here, so that the future is not moved on its way.
+                            let call = pin!(syscall::dispatch(&mut thread, number, args));
+                            wait.until_done(is_urgent, call).await
+                        }
+                        Dispatched::Entered(entered) => {
+                            let call = pin!(syscall::finish_enter(&mut thread, entered));
+                            wait.until_done(true, call).await
+                        }
+                    };
+                    if result != Some(Err(Errno::ABSENT)) {
+                        break result;
                     }
-                    Dispatched::Entered(entered) => {
-                        let call = pin!(syscall::finish_enter(&mut thread, entered));
-                        wait.until_done(true, call).await
+                    // It has missed a page that has to be read first, and begins again then.
+                    match thread.bring_in_absent().await {
+                        Some(Ok(())) => {}
+                        Some(Err(error)) => break Some(Err(error)),
+                        None => break None,
                     }
                 };
                 match result {
@@ -79,14 +103,14 @@ async fn run_program(mut thread: Thread) {
                     None => {}
                 }
             }
-            Trap::PageFault(fault) => thread.page_fault(fault),
+            Trap::PageFault(fault) => thread.page_fault(fault).await,
             Trap::Exception { vector, code } => thread.exception(vector, code),
             Trap::Interrupt => {
                 executor::poll();
             }
         }
     }
-    thread.leave();
+    thread.leave().await;
 }
 
 /// A system call that waits.

@@ -16,6 +16,7 @@ use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub, GdbStubError, MultiThreadStopReason};
 use gdbstub::target::ext::breakpoints::WatchKind;
 use ringlet_abi::control::Exit;
+use ringlet_devices::{ThreadKind, Threads};
 
 use super::Address;
 use super::breakpoints::Access;
@@ -109,6 +110,7 @@ impl Server {
         events: Receiver<Event>,
         ports: Arc<[Port<Cpu>]>,
         ending: Arc<Ending>,
+        threads: &Threads,
     ) -> io::Result<Running> {
         let mut service = Service {
             target: VmTarget::new(Arc::clone(&session), ports),
@@ -116,15 +118,13 @@ impl Server {
             events,
             ending,
         };
-        let thread = thread::Builder::new()
-            .name("gdb".to_owned())
-            .spawn(move || {
-                if let Err(error) = service.serve(&self) {
-                    log::error!("gdb: {error}");
-                }
-                // Nobody else would let the VM go on.
-                service.target.detach();
-            })?;
+        let thread = threads.spawn(ThreadKind::Debugger, "gdb", move || {
+            if let Err(error) = service.serve(&self) {
+                log::error!("gdb: {error}");
+            }
+            // Nobody else would let the VM go on.
+            service.target.detach();
+        })?;
         Ok(Running { session, thread })
     }
 

@@ -26,7 +26,7 @@ use ringlet_abi::TerminalSize;
 use ringlet_abi::block::FEATURE_NOSPC;
 use ringlet_abi::console::SIZE_MESSAGE;
 use ringlet_devices::block::{Block, EngineKind};
-use ringlet_devices::{Memory, VhostUser, Worker};
+use ringlet_devices::{Memory, Stop, ThreadKind, Threads, VhostUser, Worker};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot;
@@ -36,6 +36,7 @@ use crate::debug::{Image, Server};
 use crate::kernel_image::LoadedKernel;
 use crate::lifecycle::{Guest, Lifecycle, Outside, RunError, VirtualMachine};
 use crate::memory;
+use crate::messages;
 use crate::missing::{Missing, MissingTable};
 use crate::outcome::{Ending, Outcome};
 use crate::timeline::{Stage, Timeline};
@@ -62,6 +63,7 @@ pub struct QemuVm {
     events: Option<Monitor>,
     inspector: Arc<Inspector>,
     missing: Arc<MissingTable>,
+    threads: Threads,
     /// What serves the disks.
     _disks: Vec<Worker>,
 }
@@ -89,13 +91,16 @@ pub fn build(
     // What the guest does not take is not waited for.
     sizes.set_nonblocking(true)?;
     launch.add_entropy();
+    let threads = Threads::unconfined();
     let mut workers = Vec::new();
     for (index, disk) in disks.into_iter().enumerate() {
         let (ours, theirs) = UnixStream::pair()?;
         launch.add_disk(theirs);
-        let block = Block::new(&builder::disk_name(index), disk, EngineKind::Auto);
+        let name = builder::disk_name(index);
+        let block = Block::new(&name, disk, EngineKind::Auto, &threads)?;
         // QEMU passes on the features that it knows, and not this one.
-        workers.push(VhostUser::serve(block, 1 << FEATURE_NOSPC, ours)?);
+        let served = VhostUser::serve(block, 1 << FEATURE_NOSPC, ours, &threads);
+        workers.push(served?);
     }
     if let Some(server) = &server {
         launch.add_debugger(server.as_fd())?;
@@ -115,6 +120,7 @@ pub fn build(
         events: Some(events),
         inspector: Arc::new(inspector),
         missing: Arc::default(),
+        threads,
         _disks: workers,
     })
 }
@@ -162,29 +168,30 @@ impl VirtualMachine for QemuVm {
             let (process, inspector) = (Arc::clone(&process), Arc::clone(&self.inspector));
             let crash = Arc::clone(&crash);
             // No worker: it ends with QEMU, and is not waited for.
-            std::thread::Builder::new()
-                .name("events".to_owned())
-                .spawn(move || watch(events, &process, &inspector, &crash))?;
+            self.threads.spawn(ThreadKind::Qemu, "events", move || {
+                watch(events, &process, &inspector, &crash);
+            })?;
         }
         let mut life = Lifecycle::start(&mut events, guest, &ending, outside)?;
+        messages::confine_writer(&self.threads, &ending);
         if let Some(port) = self.serial.take() {
             let mut listener = serial::Listener::new(&ending, &self.timeline, &self.missing);
             let process = Arc::clone(&process);
             let ending = Arc::clone(&ending);
             // No worker: a write to standard error that blocks is not waited for.
             let stream = drained.stream();
-            std::thread::Builder::new()
-                .name("serial".to_owned())
-                .spawn(move || {
-                    listener.listen(port);
-                    let crash = crash.get().cloned();
-                    let crash = crash.unwrap_or_else(|| process.describe_end());
-                    ending.end(Outcome::Crash(crash));
-                    drop(stream);
-                })?;
+            self.threads.spawn(ThreadKind::Qemu, "serial", move || {
+                listener.listen(port);
+                let crash = crash.get().cloned();
+                let crash = crash.unwrap_or_else(|| process.describe_end());
+                ending.end(Outcome::Crash(crash));
+                drop(stream);
+            })?;
         }
         let workers = self.pump(&drained)?;
         drained.seal();
+        self.threads.await_confined()?;
+        self.threads.confine(ThreadKind::Main)?;
 
         let outcome = life.await_end()?;
         // All that the program wrote has left QEMU by then, which would take a while to end.
@@ -203,19 +210,21 @@ impl QemuVm {
         let [input, output, error] = &self.ports;
         let port = input.try_clone()?;
         let stdin = own(io::stdin())?;
-        let mut workers = vec![Worker::spawn("stdin", move |stop| {
-            pump::feed(&stdin, &port, &stop);
-        })?];
+        let feed = move |stop: Arc<Stop>| pump::feed(&stdin, &port, &stop);
+        let input = Worker::spawn(&self.threads, ThreadKind::Input, "stdin", feed)?;
+        let mut workers = vec![input];
         for (name, port, stream) in [
             ("stdout", output, own(io::stdout())?),
             ("stderr", error, own(io::stderr())?),
         ] {
             let port = port.try_clone()?;
             let guard = drained.stream();
-            workers.push(Worker::spawn(name, move |stop| {
+            let drain = move |stop: Arc<Stop>| {
                 pump::drain(&port, (name, &stream), &stop);
                 drop(guard);
-            })?);
+            };
+            let output = Worker::spawn(&self.threads, ThreadKind::Output, name, drain)?;
+            workers.push(output);
         }
         Ok(workers)
     }

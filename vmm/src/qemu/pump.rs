@@ -97,7 +97,7 @@ impl Drop for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringlet_devices::Worker;
+    use ringlet_devices::{ThreadKind, Threads, Worker};
     use std::io::{Read, Write};
 
     #[test]
@@ -107,7 +107,9 @@ mod tests {
         writer.write_all(b"input").unwrap();
         drop(writer);
         let input: OwnedFd = reader.try_clone().unwrap().into();
-        let _worker = Worker::spawn("feed", move |stop| feed(&input, &port, &stop)).unwrap();
+        let feed = move |stop: Arc<Stop>| feed(&input, &port, &stop);
+        let _worker =
+            Worker::spawn(&Threads::unconfined(), ThreadKind::Input, "feed", feed).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(50));
         let mut first = [0];
         (&reader).read_exact(&mut first).unwrap();
@@ -126,11 +128,12 @@ mod tests {
         let drained = Arc::new(Drained::new().unwrap());
         let stream = drained.stream();
         let writer: OwnedFd = writer.into();
-        let _worker = Worker::spawn("drain", move |stop| {
+        let drain = move |stop: Arc<Stop>| {
             drain(&port, ("stdout", &writer), &stop);
             drop(stream);
-        })
-        .unwrap();
+        };
+        let _worker =
+            Worker::spawn(&Threads::unconfined(), ThreadKind::Output, "drain", drain).unwrap();
         (&guest).write_all(b"lost").unwrap();
         assert_eq!((&guest).read(&mut [0]).unwrap(), 0);
         assert!((&guest).write(b"x").is_err());

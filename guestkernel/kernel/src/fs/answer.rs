@@ -27,6 +27,14 @@ impl<'a, T> Answer<'a, T> {
     pub fn later(future: impl Future<Output = Result<T>> + Send + 'a) -> Self {
         Self::Later(Box::pin(future))
     }
+
+    /// The result, if it is there already.
+    pub fn now(self) -> Option<Result<T>> {
+        match self {
+            Self::Ready(result) => result,
+            Self::Later(_) => None,
+        }
+    }
 }
 
 impl<T> From<Errno> for Answer<'_, T> {

@@ -136,20 +136,26 @@ impl MemoryDevice {
         let length = io.buffer.len();
         match self {
             Self::Null => Ok(0),
-            Self::Zero | Self::Full => io.buffer.fill_zeros(0, length),
-            Self::Random => {
-                let mut done = 0;
-                let mut bytes = [0; 256];
-                while done < length {
-                    let count = bytes.len().min(length - done);
-                    fill_random(&mut bytes[..count]);
-                    match io.buffer.fill(done, &bytes[..count]) {
-                        Ok(copied) => done += copied,
-                        Err(error) if done == 0 => return Err(error),
-                        Err(_) => break,
+            Self::Zero | Self::Full => {
+                while io.done < length {
+                    match io.buffer.fill_zeros(io.done, length - io.done) {
+                        Ok(copied) => io.done += copied,
+                        Err(error) => return io.cut_short(error),
                     }
                 }
-                Ok(done)
+                Ok(length)
+            }
+            Self::Random => {
+                let mut bytes = [0; 256];
+                while io.done < length {
+                    let count = bytes.len().min(length - io.done);
+                    fill_random(&mut bytes[..count]);
+                    match io.buffer.fill(io.done, &bytes[..count]) {
+                        Ok(copied) => io.done += copied,
+                        Err(error) => return io.cut_short(error),
+                    }
+                }
+                Ok(length)
             }
         }
     }

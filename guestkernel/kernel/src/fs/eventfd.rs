@@ -60,6 +60,7 @@ impl EventFd {
         }
         match io.direction {
             Direction::Read => {
+                io.buffer.prepare_fill(0, SIZE)?;
                 let Some(value) = self.take() else {
                     return Ok(None);
                 };
@@ -70,9 +71,7 @@ impl EventFd {
             }
             Direction::Write => {
                 let mut value = [0; SIZE];
-                if io.buffer.take(0, &mut value)? < SIZE {
-                    return Err(Errno::EFAULT);
-                }
+                io.buffer.take_all(0, &mut value)?;
                 let value = u64::from_ne_bytes(value);
                 if value == u64::MAX {
                     return Err(Errno::EINVAL);

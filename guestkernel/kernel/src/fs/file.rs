@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
 
 bitflags! {
@@ -453,7 +453,14 @@ impl OpenFile {
         {
             return Poll::Ready(Err(error));
         }
-        let result = self.ops.poll_io(io, context);
+        if io.is_absent() {
+            ready!(io.poll_absent(context))?;
+        }
+        let mut result = self.ops.poll_io(io, context);
+        while result == Poll::Ready(Err(Errno::ABSENT)) {
+            ready!(io.poll_absent(context))?;
+            result = self.ops.poll_io(io, context);
+        }
         if io.flags.contains(IoFlags::OWN_POSITION)
             && let (Poll::Ready(Ok(count)), Some(start)) = (&result, io.position)
         {

@@ -161,12 +161,19 @@ impl Pipe {
             return Poll::Pending;
         }
         let (first, second) = state.bytes.as_slices();
-        let mut done = io
-            .buffer
-            .fill(0, &first[..first.len().min(io.buffer.len())])?;
-        if done == first.len() && !second.is_empty() && done < io.buffer.len() {
-            let count = second.len().min(io.buffer.len() - done);
-            done += io.buffer.fill(done, &second[..count]).unwrap_or(0);
+        let ready = state.bytes.len().min(io.buffer.len());
+        io.buffer.prepare_fill(0, ready)?;
+        let mut done = 0;
+        while done < ready {
+            let bytes = match done.checked_sub(first.len()) {
+                Some(beyond) => &second[beyond..ready - first.len()],
+                None => &first[done..ready.min(first.len())],
+            };
+            match io.buffer.fill(done, bytes) {
+                Ok(filled) => done += filled,
+                Err(error) if done == 0 => return Poll::Ready(Err(error)),
+                Err(_) => break,
+            }
         }
         state.bytes.drain(..done);
         drop(state);
@@ -205,27 +212,15 @@ impl Pipe {
                 });
             }
             let count = CHUNK.min(room).min(total - io.done);
-            match io.buffer.take(io.done, &mut bytes[..count]) {
-                Ok(taken) => {
-                    if let Err(error) = make_room(&mut state.bytes, taken) {
-                        break Poll::Ready(match io.done {
-                            0 => Err(error),
-                            done => Ok(done),
-                        });
-                    }
-                    state.bytes.extend(&bytes[..taken]);
-                    io.done += taken;
+            // As on Linux, a piece is written as a whole or not at all.
+            let taken = io.buffer.take_all(io.done, &mut bytes[..count]);
+            match taken.and_then(|()| make_room(&mut state.bytes, count)) {
+                Ok(()) => {
+                    state.bytes.extend(&bytes[..count]);
+                    io.done += count;
                     has_written = true;
-                    if taken < count {
-                        break Poll::Ready(Ok(io.done));
-                    }
                 }
-                Err(error) => {
-                    break Poll::Ready(match io.done {
-                        0 => Err(error),
-                        done => Ok(done),
-                    });
-                }
+                Err(error) => break Poll::Ready(io.cut_short(error)),
             }
         };
         if has_written {

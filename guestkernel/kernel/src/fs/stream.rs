@@ -59,8 +59,7 @@ impl StreamFile {
             let count = match io.buffer.fill_zeros(io.done, ready) {
                 Ok(0) => count,
                 Ok(writable) => writable,
-                Err(_) if io.done > 0 => break,
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(io.cut_short(error)),
             };
             match self.stream.poll_read(&mut bytes[..count], context) {
                 Poll::Ready(Ok(0)) => break,
@@ -85,8 +84,7 @@ impl StreamFile {
             let count = bytes.len().min(io.buffer.len() - io.done);
             let count = match io.buffer.take(io.done, &mut bytes[..count]) {
                 Ok(count) => count,
-                Err(_) if io.done > 0 => break,
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(io.cut_short(error)),
             };
             match self.stream.poll_write(&bytes[..count], context) {
                 Poll::Ready(Ok(written)) => io.done += written,

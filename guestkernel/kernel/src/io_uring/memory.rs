@@ -10,6 +10,7 @@
 use super::setup::Setup;
 use super::sqe::{SQE_SIZE, Sqe};
 use crate::error::{Errno, Result};
+use crate::fs::Answer;
 use crate::mm::PageSource;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -204,9 +205,9 @@ impl RingMemory {
 }
 
 impl PageSource for RingMemory {
-    fn page(&self, index: u64, _for_write: bool) -> Result<Frame> {
+    fn page(&self, index: u64, _for_write: bool) -> Answer<'_, Frame> {
         let page = self.part(index).and_then(|(part, at)| part.get(at));
-        page.cloned().ok_or(Errno::EFAULT)
+        Answer::ready(page.cloned().ok_or(Errno::EFAULT))
     }
 
     /// Linux finds no address for a part that there is not.

@@ -13,6 +13,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::AtomicU64;
 use machine::lock::Mutex;
 use machine::{Access, Flush, PageTable, Space};
 use spin::Once;
@@ -47,6 +48,9 @@ fn pages_worth_a_fault() -> u64 {
 pub struct AddressSpace {
     me: Weak<Self>,
     pub(super) mappings: Mutex<Mappings>,
+    /// The page that an access missed last because it takes time, and the access, or 0: see
+    /// [`bring_in_absent`](Self::bring_in_absent).
+    pub(super) absent: AtomicU64,
     /// Ends the program that the memory belongs to.
     pub(super) on_exhaustion: Once<Box<dyn Fn() + Send + Sync>>,
     root: Space,
@@ -81,6 +85,7 @@ impl AddressSpace {
         Ok(Arc::new_cyclic(|me| Self {
             me: me.clone(),
             root: table.space(),
+            absent: AtomicU64::new(0),
             on_exhaustion: Once::new(),
             mappings: Mutex::new(Mappings {
                 table,

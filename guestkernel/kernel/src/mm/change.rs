@@ -159,6 +159,7 @@ impl AddressSpace {
                 FaultError::NotMapped | FaultError::OutOfMemory => Errno::ENOMEM,
                 FaultError::Denied => Errno::EINVAL,
                 FaultError::NoPage => Errno::EFAULT,
+                FaultError::Absent => Errno::ABSENT,
             })?;
         }
         Ok(())

@@ -8,8 +8,10 @@ use super::address_space::{AddressSpace, Mappings};
 use super::page_source::PageSource;
 use super::vma::{Backing, PAGE};
 use crate::error::Errno;
+use crate::executor::yield_now;
 use alloc::sync::Arc;
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 use machine::{Access, Flush, Frame, MapError, PAGE_SIZE, PageFault};
 use smallvec::SmallVec;
 
@@ -31,6 +33,8 @@ pub enum FaultError {
     Denied,
     /// What is mapped has no such page: SIGBUS.
     NoPage,
+    /// It takes time to get the page, and this was not to wait: [`AddressSpace::bring_in`] does.
+    Absent,
     /// There is no page frame left.
     OutOfMemory,
 }
@@ -39,6 +43,7 @@ impl From<FaultError> for Errno {
     fn from(error: FaultError) -> Self {
         match error {
             FaultError::OutOfMemory => Self::ENOMEM,
+            FaultError::Absent => Self::ABSENT,
             _ => Self::EFAULT,
         }
     }
@@ -120,6 +125,10 @@ struct SourceFault {
     is_shared: bool,
     access: Access,
     needs_write: bool,
+    /// The source must know that the page is written, or may be at any time.
+    for_write: bool,
+    /// As [`PageSource::notes_writes`].
+    notes_writes: bool,
 }
 
 type Frames = SmallVec<[(u64, Frame); AROUND as usize]>;
@@ -129,51 +138,162 @@ enum Step {
     FromSource(SourceFault),
 }
 
+/// The access that a program needed when it faulted.
+fn needed_by(fault: PageFault) -> Access {
+    if fault.is_write {
+        Access::WRITE
+    } else if fault.is_fetch {
+        Access::EXECUTE
+    } else {
+        Access::READ
+    }
+}
+
 impl AddressSpace {
-    /// Makes the page that a program faulted on usable.
+    /// Makes the page that a program faulted on usable, if that takes no time.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`]; [`FaultError::Absent`] where [`fault_waiting`](Self::fault_waiting) is to
+    /// do it.
+    pub fn fault(&self, fault: PageFault) -> Result<(), FaultError> {
+        self.fill_in(fault.address, needed_by(fault))
+    }
+
+    /// As [`fault`](Self::fault), and waits for the page.
     ///
     /// # Errors
     ///
     /// [`FaultError`].
-    pub fn fault(&self, fault: PageFault) -> Result<(), FaultError> {
-        let needed = if fault.is_write {
-            Access::WRITE
-        } else if fault.is_fetch {
-            Access::EXECUTE
-        } else {
-            Access::READ
-        };
-        self.fill_in(fault.address, needed)
+    pub async fn fault_waiting(&self, fault: PageFault) -> Result<(), FaultError> {
+        self.bring_in(fault.address, needed_by(fault)).await
     }
 
-    /// Makes the page at `address` one that the program has `needed` access to. If memory does
-    /// not suffice, the program is told to end: it could not go on without the page.
+    /// Makes the page at `address` one that the program has `needed` access to, if that takes no
+    /// time. If memory does not suffice, the program is told to end: it could not go on without
+    /// the page.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`]. After [`FaultError::Absent`], [`bring_in_absent`](Self::bring_in_absent)
+    /// gets the page.
     pub(super) fn fill_in(&self, address: u64, needed: Access) -> Result<(), FaultError> {
-        let result = self.try_fill_in(address, needed);
-        if result == Err(FaultError::OutOfMemory)
-            && let Some(end) = self.on_exhaustion.get()
-        {
-            log::error!("no memory for the page at {address:#x}");
-            end();
+        let page = address & !(PAGE - 1);
+        let result = self.try_fill_in(page, needed);
+        match result {
+            Err(FaultError::OutOfMemory) => self.end_exhausted(page),
+            Err(FaultError::Absent) => {
+                let absent = page | u64::from(needed.bits());
+                self.absent.store(absent, Ordering::Relaxed);
+            }
+            _ => {}
         }
         result
     }
 
-    fn try_fill_in(&self, address: u64, needed: Access) -> Result<(), FaultError> {
-        let page = address & !(PAGE - 1);
+    fn try_fill_in(&self, page: u64, needed: Access) -> Result<(), FaultError> {
         loop {
             let step = self.mappings.lock().fill_in(page, needed)?;
             let Step::FromSource(fault) = step else {
                 return Ok(());
             };
             // Without the lock, since the source may take its own.
-            let frames = fault.frames()?;
-            let done = self.change(|mappings, flush| {
-                (mappings.generation == fault.generation)
-                    .then(|| mappings.map_source(&fault, frames, flush))
-            });
-            if let Some(result) = done {
-                return result;
+            let index = fault.index_of(page);
+            let frame = fault.source.page_now(index, fault.for_write);
+            let frame = frame.ok_or(FaultError::Absent)?;
+            if self.map_from_source(&fault, frame)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// As [`fill_in`](Self::fill_in), and waits for the page.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`], but for [`FaultError::Absent`].
+    pub(crate) async fn bring_in(&self, address: u64, needed: Access) -> Result<(), FaultError> {
+        let page = address & !(PAGE - 1);
+        let result = self.try_bring_in(page, needed).await;
+        if result == Err(FaultError::OutOfMemory) {
+            self.end_exhausted(page);
+        }
+        result
+    }
+
+    async fn try_bring_in(&self, page: u64, needed: Access) -> Result<(), FaultError> {
+        loop {
+            let step = self.mappings.lock().fill_in(page, needed)?;
+            let Step::FromSource(fault) = step else {
+                return Ok(());
+            };
+            let index = fault.index_of(page);
+            let frame = fault.source.page(index, fault.for_write).await;
+            if self.map_from_source(&fault, frame)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Maps the page that `fault` needs, and those around it that are there. False if the mappings
+    /// have changed meanwhile, so that the page may not be the right one.
+    fn map_from_source(
+        &self,
+        fault: &SourceFault,
+        needed: crate::error::Result<Frame>,
+    ) -> Result<bool, FaultError> {
+        let needed = needed.map_err(|error| match error {
+            Errno::ENOMEM => FaultError::OutOfMemory,
+            _ => FaultError::NoPage,
+        })?;
+        let frames = fault.with_neighbours(needed);
+        self.change(|mappings, flush| {
+            if mappings.generation != fault.generation {
+                return Ok(false);
+            }
+            mappings.map_source(fault, frames, flush)?;
+            Ok(true)
+        })
+    }
+
+    fn end_exhausted(&self, page: u64) {
+        if let Some(end) = self.on_exhaustion.get() {
+            log::error!("no memory for the page at {page:#x}");
+            end();
+        }
+    }
+
+    /// Gets the page that an access of the kernel's missed last, when that has failed with
+    /// [`Errno::ABSENT`]: then the access is made again. It may have been another's, which has
+    /// missed a page meanwhile: then the next try misses the right one again.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` or `ENOMEM` if the page cannot be had.
+    pub(crate) async fn bring_in_absent(&self) -> Result<(), Errno> {
+        let absent = self.absent.swap(0, Ordering::Relaxed);
+        if absent == 0 {
+            yield_now().await;
+            return Ok(());
+        }
+        let needed = Access::from_bits_truncate((absent % PAGE) as u8);
+        Ok(self.bring_in(absent, needed).await?)
+    }
+
+    /// Does `access`, which accesses program memory, and does it again whenever it has missed a
+    /// page that takes time, after waiting for that. It has no effect before it fails so.
+    ///
+    /// # Errors
+    ///
+    /// Those of `access`, `EFAULT` or `ENOMEM`.
+    pub(crate) async fn retry<T>(
+        &self,
+        mut access: impl FnMut() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        loop {
+            match access() {
+                Err(Errno::ABSENT) => self.bring_in_absent().await?,
+                result => return result,
             }
         }
     }
@@ -199,31 +319,27 @@ impl AddressSpace {
 }
 
 impl SourceFault {
-    /// Gets the frames: that of the page that is needed, then those around it that are there.
-    fn frames(&self) -> Result<Frames, FaultError> {
-        let for_write = self.is_shared && self.access.contains(Access::WRITE);
-        let get = |page: u64| {
-            let index = self.first_index + (page - self.range.start) / PAGE;
-            self.source.page(index, for_write)
-        };
+    /// The number in the source of the page at `page`.
+    fn index_of(&self, page: u64) -> u64 {
+        self.first_index + (page - self.range.start) / PAGE
+    }
+
+    /// The frame of the page that is needed, `needed`, and those around it that are there.
+    fn with_neighbours(&self, needed: Frame) -> Frames {
         let mut frames = Frames::new();
-        let needed = get(self.page).map_err(|error| match error {
-            Errno::ENOMEM => FaultError::OutOfMemory,
-            _ => FaultError::NoPage,
-        })?;
         frames.push((self.page, needed));
-        let mut page = self.range.start;
-        while page < self.range.end {
-            if page != self.page {
-                match get(page) {
-                    Ok(frame) => frames.push((page, frame)),
-                    Err(_) if page > self.page => break,
-                    Err(_) => {}
-                }
+        let for_write = self.for_write && !self.notes_writes;
+        for page in self.range.clone().step_by(PAGE as usize) {
+            if page == self.page {
+                continue;
             }
-            page += PAGE;
+            match self.source.page_now(self.index_of(page), for_write) {
+                Some(Ok(frame)) => frames.push((page, frame)),
+                Some(Err(_)) if page > self.page => break,
+                _ => {}
+            }
         }
-        Ok(frames)
+        frames
     }
 }
 
@@ -256,7 +372,9 @@ impl Mappings {
                 Ok(Step::Done)
             }
             Backing::Source { source, first_page } => {
-                let range = if source.is_resident() && present.is_none() {
+                let needs_write = needed.contains(Access::WRITE);
+                let notes_writes = source.notes_writes();
+                let range = if present.is_none() {
                     let around = aligned_around(page, AROUND);
                     around.start.max(bounds.start)..around.end.min(bounds.end)
                 } else {
@@ -270,7 +388,11 @@ impl Mappings {
                     range,
                     is_shared,
                     access,
-                    needs_write: needed.contains(Access::WRITE),
+                    needs_write,
+                    for_write: is_shared
+                        && access.contains(Access::WRITE)
+                        && (needs_write || !notes_writes),
+                    notes_writes,
                 }))
             }
         }
@@ -322,10 +444,14 @@ impl Mappings {
         for (page, frame) in frames {
             let is_needed = page == fault.page;
             if fault.is_shared {
+                let access = match fault.notes_writes && !(is_needed && fault.needs_write) {
+                    true => read_only,
+                    false => fault.access,
+                };
                 if is_needed {
-                    self.table.replace(page, frame, fault.access, flush)?;
+                    self.table.replace(page, frame, access, flush)?;
                 } else if !self.is_filled_in(page) {
-                    self.table.map(page, frame, fault.access)?;
+                    self.table.map(page, frame, access)?;
                 }
             } else if self.is_filled_in(page) {
                 // A copy that another thread has made meanwhile stays.

@@ -4,8 +4,11 @@ use super::address_space::AddressSpace;
 use super::user_range::{UserRange, UserRanges};
 use super::vma::PAGE;
 use crate::error::{Errno, Result};
+use crate::fs::BoxFuture;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::future::ready;
 use machine::{Access, DmaSegments, Frame, PAGE_SIZE, Segment};
 use smallvec::SmallVec;
 
@@ -146,6 +149,22 @@ impl IoBuffer {
         })
     }
 
+    /// Copies all bytes from byte `at` of the buffer on that `out` has room for.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if one of them could not be copied or is not in the buffer.
+    pub fn take_all(&self, at: usize, out: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < out.len() {
+            match self.take(at + done, &mut out[done..])? {
+                0 => return Err(Errno::EFAULT),
+                taken => done += taken,
+            }
+        }
+        Ok(())
+    }
+
     /// Copies `count` bytes at `offset` of `frame` into the buffer at byte `at`, as
     /// [`fill`](Self::fill) does.
     ///
@@ -228,6 +247,32 @@ impl IoBuffer {
         self.frames(at, count, Access::WRITE, |to, offset, _, length| {
             to.fill(offset..offset + length, 0);
         })
+    }
+
+    /// Gets the page that the buffer has missed, as an [`Errno::ABSENT`] told.
+    pub(crate) fn bring_in_absent(&self) -> BoxFuture<'static, Result<()>> {
+        match self {
+            Self::User { space, .. } => {
+                let space = space.clone();
+                Box::pin(async move { space.bring_in_absent().await })
+            }
+            // No page of these is ever missed.
+            _ => Box::pin(ready(Ok(()))),
+        }
+    }
+
+    /// Sees to it that `count` bytes from byte `at` on can be filled without waiting: for those
+    /// who must not lose what they take out of somewhere to fill them in.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::ABSENT`]; a bad address shows when they are filled.
+    pub fn prepare_fill(&self, at: usize, count: usize) -> Result<()> {
+        match self.frames(at, count, Access::WRITE, |_, _, _, _| {}) {
+            Err(Errno::ABSENT) => Err(Errno::ABSENT),
+            Ok(done) if done < count && done > 0 => self.prepare_fill(at + done, count - done),
+            _ => Ok(()),
+        }
     }
 
     /// The `length` bytes from byte `at` on, kept in place for a device that reads them, or

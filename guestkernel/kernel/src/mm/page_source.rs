@@ -3,6 +3,7 @@
 use super::address_space::AddressSpace;
 use super::fault::take;
 use crate::error::Result;
+use crate::fs::Answer;
 use crate::heap;
 use alloc::collections::BTreeMap;
 use alloc::sync::Weak;
@@ -24,7 +25,13 @@ pub trait PageSource: Send + Sync {
     ///
     /// Any error means that there is no such page (beyond the end, or it cannot be read): the
     /// program gets SIGBUS, a system call `EFAULT`. `ENOMEM` is the exception.
-    fn page(&self, index: u64, for_write: bool) -> Result<Frame>;
+    fn page(&self, index: u64, for_write: bool) -> Answer<'_, Frame>;
+
+    /// As [`page`](Self::page) where that is ready at once; `None` where it takes time, which this
+    /// does not start. Sources whose pages take time give it without making a future.
+    fn page_now(&self, index: u64, for_write: bool) -> Option<Result<Frame>> {
+        self.page(index, for_write).now()
+    }
 
     /// Whether a mapping may start at page `first`.
     ///
@@ -40,9 +47,10 @@ pub trait PageSource: Send + Sync {
         None
     }
 
-    /// Whether pages are cheap to get, so that it pays to map more than a program has asked for.
-    fn is_resident(&self) -> bool {
-        true
+    /// Whether it has to know which pages programs change, since it writes them back somewhere: a
+    /// page is then writable in a shared mapping only when it is written, not when it is read.
+    fn notes_writes(&self) -> bool {
+        false
     }
 }
 
@@ -81,7 +89,13 @@ pub struct SharedMemory {
 }
 
 impl PageSource for SharedMemory {
-    fn page(&self, index: u64, _for_write: bool) -> Result<Frame> {
+    fn page(&self, index: u64, _for_write: bool) -> Answer<'_, Frame> {
+        Answer::ready(self.get(index))
+    }
+}
+
+impl SharedMemory {
+    fn get(&self, index: u64) -> Result<Frame> {
         let mut pages = self.pages.lock();
         if let Some(frame) = pages.get(&index) {
             return Ok(frame.clone());

@@ -1,9 +1,11 @@
 //! Address spaces behave as Linux's do.
 
+mod absent;
 mod kernel_access;
 
 use super::*;
 use crate::error::{Errno, Result};
+use crate::fs::Answer;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -32,9 +34,9 @@ impl File {
 }
 
 impl PageSource for File {
-    fn page(&self, index: u64, _for_write: bool) -> Result<Frame> {
+    fn page(&self, index: u64, _for_write: bool) -> Answer<'_, Frame> {
         let frames = self.0.lock();
-        frames.get(index as usize).cloned().ok_or(Errno::EFAULT)
+        Answer::ready(frames.get(index as usize).cloned().ok_or(Errno::EFAULT))
     }
 }
 

@@ -104,6 +104,25 @@ impl AddressSpace {
         Ok(missing.address.wrapping_sub(address) as usize)
     }
 
+    /// Sees to it that `length` bytes at `address` can be written without waiting: for those who
+    /// do something that cannot be done again before they write.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::ABSENT`]; a bad address shows when it is written.
+    pub(crate) fn prepare_write(&self, address: u64, length: usize) -> Result<()> {
+        let end = address.saturating_add(length as u64);
+        let mut at = address;
+        while at < end {
+            match self.with_frame(at, Access::WRITE, |_| ()) {
+                Err(Errno::ABSENT) => return Err(Errno::ABSENT),
+                Err(_) => break,
+                Ok(()) => at = (at & !(PAGE - 1)).saturating_add(PAGE),
+            }
+        }
+        Ok(())
+    }
+
     /// The value at `address`.
     ///
     /// # Errors

@@ -274,8 +274,8 @@ mod tests {
     fn shared_memory_is_the_same_word_at_every_address() {
         struct OnePage(machine::Frame);
         impl PageSource for OnePage {
-            fn page(&self, _: u64, _: bool) -> Result<machine::Frame> {
-                Ok(self.0.clone())
+            fn page(&self, _: u64, _: bool) -> crate::fs::Answer<'_, machine::Frame> {
+                crate::fs::Answer::ready(Ok(self.0.clone()))
             }
         }
         let source = Arc::new(OnePage(machine::Frame::zeroed().unwrap()));

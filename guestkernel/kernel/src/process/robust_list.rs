@@ -23,10 +23,10 @@ struct List<'a> {
 
 /// Releases what is in the list with its head at `head`, of the thread `tid` that ends. A list
 /// that makes no sense is left where it stops to.
-pub(super) fn release(space: &Arc<AddressSpace>, head: u64, tid: u32) {
+pub(super) async fn release(space: &Arc<AddressSpace>, head: u64, tid: u32) {
     if head != 0 {
-        // The thread has ended: there is nobody to tell.
-        let _ = walk(space, head, tid);
+        // The thread has ended: there is nobody to tell. What was released is not released again.
+        let _ = space.retry(|| walk(space, head, tid)).await;
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
         set(0x408, raw::FUTEX_WAITERS | TID);
         let futex = Futex::new(&space, page + 0x408, false).unwrap();
         let waiting = futex.wait(raw::FUTEX_WAITERS | TID, ALL_BITS).unwrap();
-        release(&space, page, TID);
+        crate::executor::block_on(release(&space, page, TID));
         assert_eq!(get(0x108), raw::FUTEX_OWNER_DIED);
         assert_eq!(get(0x208), raw::FUTEX_WAITERS | (TID + 1));
         let died = raw::FUTEX_OWNER_DIED | raw::FUTEX_WAITERS;
@@ -133,7 +133,7 @@ mod tests {
         let (space, page) = page(&[], 0x100);
         let futex = Futex::new(&space, page + 0x108, false).unwrap();
         let waiting = futex.wait(0, ALL_BITS).unwrap();
-        release(&space, page, TID);
+        crate::executor::block_on(release(&space, page, TID));
         assert!(waiting.give_up());
         assert_eq!(space.read_value::<u32>(page + 0x108), Ok(0));
     }
@@ -143,12 +143,12 @@ mod tests {
         let (space, page) = page(&[0x100, 0x200], 0);
         space.write_value(page + 0x200, &(page + 0x100)).unwrap();
         space.write_value(page + 0x108, &TID).unwrap();
-        release(&space, page, TID);
+        crate::executor::block_on(release(&space, page, TID));
         assert_eq!(
             space.read_value::<u32>(page + 0x108),
             Ok(raw::FUTEX_OWNER_DIED)
         );
-        release(&space, 8, TID);
-        release(&space, u64::MAX - 3, TID);
+        crate::executor::block_on(release(&space, 8, TID));
+        crate::executor::block_on(release(&space, u64::MAX - 3, TID));
     }
 }

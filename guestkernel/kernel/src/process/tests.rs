@@ -5,16 +5,17 @@ mod threads;
 use super::exec::{find, load};
 use super::*;
 use crate::error::{Errno, Result};
-use crate::executor::block_on;
-use crate::fs::{FdTable, FsContext, Namespace, View};
+use crate::executor::{self, block_on};
+use crate::fs::{Answer, FdTable, FsContext, Namespace, View};
 use crate::mm::{Access, AddressSpace, MapRequest, PAGE, PageSource};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use linux_raw_sys::{auxvec, general as raw};
 use machine::hosted::set_program_in;
-use machine::{PageFault, Trap, UserContext};
+use machine::{Frame, PageFault, Trap, UserContext};
 
 /// A name space with files in its root directory.
 struct World {
@@ -423,8 +424,8 @@ fn faults_are_resolved_or_end_the_program() {
 fn running_out_of_memory_ends_the_program() {
     struct Exhausted;
     impl PageSource for Exhausted {
-        fn page(&self, _: u64, _: bool) -> Result<machine::Frame> {
-            Err(Errno::ENOMEM)
+        fn page(&self, _: u64, _: bool) -> Answer<'_, machine::Frame> {
+            Errno::ENOMEM.into()
         }
     }
     let world = World::new(&[]);
@@ -444,6 +445,72 @@ fn running_out_of_memory_ends_the_program() {
     let program = Box::new(move |context: &mut _| call(context, raw::__NR_time, &[page]));
     set_program_in(thread.process.space.root(), program);
     assert_eq!(run_to_end(thread), ExitStatus::Signaled(9));
+}
+
+/// A page that is there only when it was waited for.
+struct SlowPage(Frame, AtomicBool);
+
+impl SlowPage {
+    fn map() -> (Arc<AddressSpace>, u64) {
+        let source = Self(Frame::zeroed().unwrap(), AtomicBool::new(false));
+        let space = AddressSpace::new().unwrap();
+        let access = Access::READ | Access::WRITE;
+        let mapping = MapRequest::shared(Arc::new(source), 0, PAGE, access);
+        let page = space.map(mapping).unwrap();
+        (space, page)
+    }
+}
+
+impl PageSource for SlowPage {
+    fn page(&self, _: u64, _: bool) -> Answer<'_, Frame> {
+        Answer::later(async {
+            executor::yield_now().await;
+            self.1.store(true, Ordering::Relaxed);
+            Ok(self.0.clone())
+        })
+    }
+
+    fn page_now(&self, _: u64, _: bool) -> Option<Result<Frame>> {
+        let is_there = self.1.load(Ordering::Relaxed);
+        is_there.then(|| Ok(self.0.clone()))
+    }
+}
+
+#[test]
+fn a_program_waits_for_pages_and_system_calls_do() {
+    for calls_first in [false, true] {
+        let world = World::new(&[]);
+        let (space, page) = SlowPage::map();
+        let process = Process::new(space, world.files, world.fs);
+        let thread = Thread::new(
+            process,
+            UserContext::new(0, 0),
+            [0; 16],
+            crate::thread_loop::run,
+        )
+        .unwrap();
+        let space = thread.process.space.clone();
+        let mut step = 0;
+        let program = Box::new(move |context: &mut _| {
+            step += 1;
+            match step {
+                1 if calls_first => call(context, raw::__NR_time, &[page]),
+                1 => Trap::PageFault(PageFault {
+                    address: page,
+                    is_write: true,
+                    is_fetch: false,
+                    is_present: false,
+                }),
+                _ => {
+                    let time: u64 = space.read_value(page).unwrap();
+                    assert_eq!(time > 0, calls_first);
+                    call(context, raw::__NR_exit_group, &[0])
+                }
+            }
+        });
+        set_program_in(thread.process.space.root(), program);
+        assert_eq!(run_to_end(thread), ExitStatus::Exited(0));
+    }
 }
 
 #[test]

@@ -110,6 +110,11 @@ impl Thread {
     ///
     /// `EAGAIN` if there are too many threads.
     pub fn start_another(&self, new: NewThread) -> Result<u32> {
+        for address in new.number_at.into_iter().filter(|address| *address != 0) {
+            self.process
+                .space
+                .prepare_write(address, size_of::<u32>())?;
+        }
         let state = self.process.add_thread(Some(&self.state))?;
         let mut context = self.context.clone();
         context.set_syscall_result(0);
@@ -159,15 +164,22 @@ impl Thread {
         self.process.until_signal(self.tid, future)
     }
 
+    /// Gets the page that the kernel has missed; `None` if the process ends before.
+    pub(crate) async fn bring_in_absent(&self) -> Option<Result<()>> {
+        let bringing = self.process.space.bring_in_absent();
+        self.process.until_ending(self.tid, true, bringing).await
+    }
+
     /// Tells those who want to know that the thread has ended.
-    pub(crate) fn leave(self) {
+    pub(crate) async fn leave(self) {
         let space = &self.process.space;
         let list = self.state.robust_list.load(Ordering::Relaxed);
-        robust_list::release(space, list, self.tid);
+        robust_list::release(space, list, self.tid).await;
         let address = self.clear_at_end;
+        let clear = || space.write_value(address, &0_u32);
         // Nobody hears of a bad address.
         if address != 0
-            && space.write_value(address, &0_u32).is_ok()
+            && space.retry(clear).await.is_ok()
             && let Ok(futex) = Futex::new(space, address, false)
         {
             let _ = futex.wake(1, ALL_BITS);
@@ -187,11 +199,20 @@ impl Thread {
         self.process.force(signal);
     }
 
-    pub(crate) fn page_fault(&self, fault: PageFault) {
-        let signal = match self.process.space.fault(fault) {
+    pub(crate) async fn page_fault(&self, fault: PageFault) {
+        let space = &self.process.space;
+        let mut result = space.fault(fault);
+        if result == Err(FaultError::Absent) {
+            let waiting = space.fault_waiting(fault);
+            match self.process.until_ending(self.tid, true, waiting).await {
+                Some(brought) => result = brought,
+                None => return,
+            }
+        }
+        let signal = match result {
             Ok(()) => return,
             Err(FaultError::NotMapped | FaultError::Denied) => Signal::SIGSEGV,
-            Err(FaultError::NoPage) => Signal::SIGBUS,
+            Err(FaultError::NoPage | FaultError::Absent) => Signal::SIGBUS,
             // That has ended the process.
             Err(FaultError::OutOfMemory) => return,
         };

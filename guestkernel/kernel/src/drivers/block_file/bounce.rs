@@ -63,6 +63,8 @@ enum Step {
     Idle,
     /// It reads the window.
     Read(BlockTicket),
+    /// Nothing: it has read the window.
+    HasRead,
     /// It writes the window, of which so many bytes are the program's.
     Write(WriteTicket, usize),
 }
@@ -116,13 +118,17 @@ impl Bounce {
     ///
     /// # Errors
     ///
-    /// Those of the device and of the buffer, if nothing was done before.
+    /// Those of the device and of the buffer, if nothing was done before; [`Errno::ABSENT`], after
+    /// which it goes on.
     pub(super) fn poll(
         &mut self,
         buffer: &IoBuffer,
         context: &mut Context<'_>,
     ) -> Poll<Result<usize>> {
         let result = ready!(self.poll_write(buffer, context));
+        if result == Err(Errno::ABSENT) {
+            return Poll::Ready(Err(Errno::ABSENT));
+        }
         self.guard = None;
         Poll::Ready(match result {
             Err(error) if self.done == 0 => Err(error),
@@ -148,8 +154,9 @@ impl Bounce {
                 }
                 Step::Read(ticket) => {
                     ready!(ticket.poll(context))?;
-                    self.write(window, buffer)?;
+                    self.step = Step::HasRead;
                 }
+                Step::HasRead => self.write(window, buffer)?,
                 Step::Write(ticket, bytes) => {
                     let bytes = *bytes;
                     ready!(ticket.poll(context))?;
@@ -243,13 +250,9 @@ impl Bounce {
             let offset = at % PAGE_SIZE;
             let length = (PAGE_SIZE - offset).min(window.wanted - copied);
             match copy(page, offset, self.done + copied, length) {
-                Ok(here) => {
-                    copied += here;
-                    if here < length {
-                        break;
-                    }
-                }
-                Err(error) if copied == 0 => return Err(error),
+                // If it is less than there was, the next try says why.
+                Ok(here) => copied += here,
+                Err(error) if copied == 0 || error == Errno::ABSENT => return Err(error),
                 Err(_) => break,
             }
         }

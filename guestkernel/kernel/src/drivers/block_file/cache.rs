@@ -195,11 +195,11 @@ impl Cache {
                     *current = Some(run);
                     return Poll::Pending;
                 }
-                Poll::Ready(Ok(())) => match copy(&run, at, count, io) {
-                    Ok(true) => {}
-                    Ok(false) => break Ok(()),
-                    Err(error) => break Err(error),
-                },
+                Poll::Ready(Ok(())) => {
+                    if let Err(error) = copy(&run, at, count, io) {
+                        break Err(error);
+                    }
+                }
                 Poll::Ready(Err(error)) => {
                     self.drop_run(&run);
                     if run.frames.len() == 1 {
@@ -214,8 +214,8 @@ impl Cache {
             }
         };
         Poll::Ready(match result {
-            Err(error) if io.done == 0 => Err(error),
-            _ => Ok(io.done),
+            Err(error) => io.cut_short(error),
+            Ok(()) => Ok(io.done),
         })
     }
 
@@ -333,8 +333,8 @@ impl Cache {
 }
 
 /// Copies bytes from byte `at` of the device on to where they belong in `io`, which wants `count`
-/// in all: those that the run has. False if the program's memory ends before.
-fn copy(run: &Run, at: u64, count: usize, io: &mut Io) -> Result<bool> {
+/// in all: those that the run has.
+fn copy(run: &Run, at: u64, count: usize, io: &mut Io) -> Result<()> {
     let mut at = at;
     while io.done < count
         && let Some(frame) = run.frames.get((at / PAGE - run.start) as usize)
@@ -344,9 +344,6 @@ fn copy(run: &Run, at: u64, count: usize, io: &mut Io) -> Result<bool> {
         let copied = io.buffer.fill_from_frame(io.done, frame, offset, length)?;
         io.done += copied;
         at += copied as u64;
-        if copied < length {
-            return Ok(false);
-        }
     }
-    Ok(true)
+    Ok(())
 }

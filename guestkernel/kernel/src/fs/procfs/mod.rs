@@ -515,8 +515,14 @@ impl FileOps for TextFile {
         }
         let start = usize::try_from(io.position.unwrap_or(0)).unwrap_or(usize::MAX);
         let rest = self.0.get(start..).unwrap_or_default();
-        let count = rest.len().min(io.buffer.len());
-        Poll::Ready(io.buffer.fill(0, &rest[..count]))
+        let rest = &rest[..rest.len().min(io.buffer.len())];
+        while io.done < rest.len() {
+            match io.buffer.fill(io.done, &rest[io.done..]) {
+                Ok(copied) => io.done += copied,
+                Err(error) => return Poll::Ready(io.cut_short(error)),
+            }
+        }
+        Poll::Ready(Ok(io.done))
     }
 
     fn is_seekable(&self) -> bool {

@@ -64,41 +64,35 @@ impl Content {
     pub(super) fn read(&self, io: &mut Io) -> Result<usize> {
         let start = io.position.unwrap_or(0);
         let wanted = io.buffer.len();
-        let mut done = 0;
-        while done < wanted {
-            let at = start + done as u64;
+        while io.done < wanted {
+            let at = start + io.done as u64;
             let offset = (at % PAGE) as usize;
             let (page, count) = {
                 let data = self.data.lock();
                 let left = data.size.saturating_sub(at);
                 let count = (left.min(PAGE) as usize)
                     .min(PAGE_SIZE - offset)
-                    .min(wanted - done);
+                    .min(wanted - io.done);
                 (data.pages.get(at / PAGE).cloned(), count)
             };
             if count == 0 {
                 break;
             }
             let result = match page {
-                Some(page) => io.buffer.fill_from_frame(done, &page, offset, count),
-                None => io.buffer.fill_zeros(done, count),
+                Some(page) => io.buffer.fill_from_frame(io.done, &page, offset, count),
+                None => io.buffer.fill_zeros(io.done, count),
             };
             match result {
-                Ok(copied) => {
-                    done += copied;
-                    if copied < count {
-                        break;
-                    }
-                }
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
+                // If it is less than there was, the next try says why.
+                Ok(copied) => io.done += copied,
+                Err(error) => return io.cut_short(error),
             }
         }
-        Ok(done)
+        Ok(io.done)
     }
 
     pub(super) fn write(&self, io: &mut Io, space: &Space) -> Result<usize> {
-        if io.flags.contains(IoFlags::APPEND) {
+        if io.flags.contains(IoFlags::APPEND) && io.done == 0 {
             io.position = Some(self.size());
         }
         let start = io.position.unwrap_or(0);
@@ -107,31 +101,23 @@ impl Content {
             return Err(Errno::EFBIG);
         }
         let wanted = wanted.min(usize::try_from(MAX_SIZE - start).unwrap_or(usize::MAX));
-        let mut done = 0;
-        while done < wanted {
-            let at = start + done as u64;
+        while io.done < wanted {
+            let at = start + io.done as u64;
             let offset = (at % PAGE) as usize;
-            let count = (PAGE_SIZE - offset).min(wanted - done);
-            match self.write_page(io, done, at / PAGE, offset, count, space) {
-                Ok(copied) => {
-                    done += copied;
-                    if copied < count {
-                        break;
-                    }
-                }
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
+            let count = (PAGE_SIZE - offset).min(wanted - io.done);
+            match self.write_page(io, at / PAGE, offset, count, space) {
+                Ok(copied) => io.done += copied,
+                Err(error) => return io.cut_short(error),
             }
         }
-        Ok(done)
+        Ok(io.done)
     }
 
-    /// Copies `count` bytes at `done` of the buffer to `offset` of the page, and lengthens the
+    /// Copies the next `count` bytes of the buffer to `offset` of the page, and lengthens the
     /// file to hold them.
     fn write_page(
         &self,
         io: &Io,
-        done: usize,
         index: u64,
         offset: usize,
         count: usize,
@@ -140,7 +126,7 @@ impl Content {
         let end = |copied: usize| index * PAGE + (offset + copied) as u64;
         let page = self.data.lock().pages.get(index).cloned();
         if let Some(page) = page {
-            let copied = io.buffer.take_to_frame(done, &page, offset, count)?;
+            let copied = io.buffer.take_to_frame(io.done, &page, offset, count)?;
             let mut data = self.data.lock();
             data.size = data.size.max(end(copied));
             return Ok(copied);
@@ -151,7 +137,7 @@ impl Content {
             PAGE_SIZE => Frame::uninitialised()?,
             _ => Frame::zeroed()?,
         };
-        let copied = io.buffer.take_to_frame(done, &page, offset, count)?;
+        let copied = io.buffer.take_to_frame(io.done, &page, offset, count)?;
         if count == PAGE_SIZE {
             page.fill(copied..PAGE_SIZE, 0);
         }

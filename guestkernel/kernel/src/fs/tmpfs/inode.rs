@@ -525,11 +525,12 @@ impl PageSource for TmpfsInode {
         self.content().ok().map(Content::mappers)
     }
 
-    fn page(&self, index: u64, for_write: bool) -> Result<Frame> {
-        let page = self.content()?.page(index, &self.fs.pages)?;
-        if for_write {
+    fn page(&self, index: u64, for_write: bool) -> Answer<'_, Frame> {
+        let content = self.content();
+        let page = content.and_then(|content| content.page(index, &self.fs.pages));
+        if for_write && page.is_ok() {
             self.touch(Timestamp::now());
         }
-        Ok(page)
+        Answer::ready(page)
     }
 }

@@ -228,6 +228,9 @@ impl Tty {
                 false => Poll::Pending,
             };
         }
+        if wanted > 0 {
+            io.buffer.prepare_fill(0, wanted.min(line.available()))?;
+        }
         let bytes = line.take(wanted);
         drop(line);
         *self.deadline.lock() = None;
@@ -266,8 +269,7 @@ impl TtyFile {
             }
             let count = match io.buffer.take(io.done, &mut bytes[..count]) {
                 Ok(count) => count,
-                Err(_) if io.done > 0 => break,
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(io.cut_short(error)),
             };
             let mut line = self.tty.line.lock();
             let mut pending = self.output.pending.lock();

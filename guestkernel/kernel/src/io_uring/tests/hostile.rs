@@ -151,7 +151,7 @@ fn the_ring_shows_only_itself() {
     let mut params = raw::io_uring_params::zeroed();
     let file = create(&Program::new(1, 0).process, 1, &mut params, TASK).unwrap();
     let source = file.ops.clone().page_source().unwrap();
-    let page = |offset: u64| source.page(offset / 4096, true);
+    let page = |offset: u64| source.page_now(offset / 4096, true).unwrap();
     assert!(page(0).is_ok() && page(raw::IORING_OFF_CQ_RING.into()).is_ok());
     assert!(page(raw::IORING_OFF_SQES.into()).is_ok());
     assert!(page(4096).is_err());
