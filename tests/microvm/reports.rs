@@ -181,7 +181,7 @@ fn messages_as_json() {
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
         .collect();
     let of = |source: &'static str| lines.iter().filter(move |line| line["source"] == source);
-    assert!(of("kernel").count() > 3);
+    assert!(of("kernel").count() > 0);
     assert!(of("ringlet").any(|line| {
         line["level"] == "error"
             && line["message"]
