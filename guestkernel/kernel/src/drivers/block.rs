@@ -9,10 +9,9 @@ mod requests;
 #[cfg(test)]
 pub(super) mod tests;
 
-use super::batch;
 use super::interrupt::InterruptLine;
 use crate::error::{Errno, Result};
-use crate::executor::{Device, Listed, note_request};
+use crate::executor::{Device, Listed, is_batching, note_request};
 use alloc::sync::Arc;
 use core::fmt;
 use core::pin::Pin;
@@ -445,7 +444,7 @@ impl BlockTicket {
             Ticket::Settled(result) => return Poll::Ready(*result),
             Ticket::Submitted { device, index } => {
                 let result = device.requests.lock().poll(*index, context.waker());
-                if result.is_none() && !batch::is_batching() {
+                if result.is_none() && !is_batching() {
                     device.kick();
                 }
                 result

@@ -18,7 +18,7 @@ pub use write_ticket::WriteTicket;
 
 use super::block::{BlockDevice, BlockOp, SECTOR, Sectors};
 use crate::error::{Errno, Result};
-use crate::fs::{Answer, BoxFuture, DeviceNumber, FileOps, FileType, Stat};
+use crate::file::{Answer, BoxFuture, DeviceNumber, FileOps, FileType, Stat};
 use crate::io::{Direction, InFlight, Io, IoFlags};
 use crate::mm::{AddressSpace, IoBuffer};
 use alloc::boxed::Box;

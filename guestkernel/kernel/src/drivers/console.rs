@@ -11,8 +11,9 @@ mod port;
 mod tests;
 
 use super::interrupt::InterruptLine;
+use crate::executor::WaitQueue;
 use crate::executor::{Device, Listed};
-use crate::fs::{ByteStream, WaitQueue};
+use crate::file::ByteStream;
 use alloc::sync::Arc;
 use control::{Control, PortOpen};
 use core::fmt;

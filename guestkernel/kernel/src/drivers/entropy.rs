@@ -1,12 +1,10 @@
-//! The virtio entropy device (VIRTIO 1.2, 5.4): it gives seeds for the [generator](super::random).
+//! The virtio entropy device (VIRTIO 1.2, 5.4): it gives seeds for the [generator](crate::random).
 
+use crate::random::{SEED, SeedSource};
 use alloc::vec::Vec;
 use machine::{
     DmaSegments, Frame, Payload, Segment, VirtQueue, VirtioError, VirtioFound, VirtioTransport,
 };
-
-/// Bytes of a seed.
-pub(super) const SEED: usize = 32;
 
 /// A virtio entropy device, asked for one seed at a time.
 pub(super) struct EntropyDevice {
@@ -32,9 +30,10 @@ impl EntropyDevice {
         device.request();
         Ok(device)
     }
+}
 
-    /// Asks for a seed, unless one is on its way.
-    pub(super) fn request(&mut self) {
+impl SeedSource for EntropyDevice {
+    fn request(&mut self) {
         if self.queue.in_flight() > 0 {
             return;
         }
@@ -47,12 +46,34 @@ impl EntropyDevice {
         }
     }
 
-    /// The bytes that have come, up to [`SEED`] of them; `None` if none have.
-    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
+    fn take(&mut self) -> Option<Vec<u8>> {
         let completion = self.queue.reap().ok()??;
         let mut seed = alloc::vec![0; completion.written.min(SEED)];
         self.frame.read(0, &mut seed);
         self.frame.fill(0..SEED, 0);
         Some(seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::MmioRegion;
+    use machine::hosted::device::SimulatedDevice;
+    use machine::hosted::models::SimulatedEntropy;
+
+    #[test]
+    fn each_request_is_answered_by_one_seed() {
+        let (simulated, address) = SimulatedDevice::attach(SimulatedEntropy(7));
+        let region = MmioRegion::claim(address, 0x1000).unwrap();
+        let found = VirtioFound::probe(region).unwrap().unwrap();
+        let mut device = EntropyDevice::start(found).unwrap();
+        device.request();
+        assert_eq!(device.take(), Some(alloc::vec![7; SEED]));
+        assert_eq!(simulated.counts().answers, 1, "it was on its way already");
+        assert_eq!(device.take(), None);
+        device.request();
+        assert!(device.take().is_some());
+        assert_eq!(simulated.counts().answers, 2);
     }
 }

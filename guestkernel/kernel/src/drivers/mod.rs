@@ -1,18 +1,15 @@
 //! Drivers of virtio devices, and the search for them.
 
-mod batch;
 pub mod block;
 pub mod block_file;
 pub mod console;
 mod entropy;
 mod interrupt;
-mod random;
-
-pub use batch::Batch;
-pub use random::fill_random;
 
 use crate::command_line::parameter;
 use crate::executor::add_device;
+use crate::random;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use block::{BlockDevice, BlockError};
@@ -116,7 +113,7 @@ fn start(place: Place, vmm: Vmm, devices: &mut Devices) -> Result<(), ProbeError
             add_device(console.clone());
             devices.console = Some(console);
         }
-        Ok(Id::Rng) => random::set_source(EntropyDevice::start(found)?),
+        Ok(Id::Rng) => random::set_source(Box::new(EntropyDevice::start(found)?)),
         _ => log::info!("no driver for virtio device {}", found.device_id()),
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! polls its operation in place. The loop in [`run`] polls devices between tasks; it halts the
 //! CPU only when nothing is ready and polling has found nothing for a while.
 
+mod batch;
 mod devices;
 mod idle;
 mod program;
@@ -13,12 +14,15 @@ mod scheduler;
 mod task;
 mod task_state;
 mod timer;
+mod wait_queue;
 
+pub use batch::{Batch, is_batching};
 pub use devices::{Device, Urgent, add_device, kick_devices, note_request, poll_devices};
 pub use program::{Slice, prepare_program};
 pub use registry::{Listed, Listing, for_each_listed, list, report};
 pub use task::{Scheduled, block_on, spawn, spawn_thread, yield_now};
 pub use timer::{Sleep, sleep_until};
+pub use wait_queue::WaitQueue;
 
 use crate::globals::global;
 use alloc::sync::Arc;

@@ -1,8 +1,8 @@
 //! Where a process stands in the name space: root, working directory, umask.
 
-use super::inode::is_same;
 use super::{FdTable, FileType, Inode, Namespace};
 use crate::error::{Errno, Result};
+use crate::file::is_same;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};

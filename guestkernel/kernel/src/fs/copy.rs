@@ -1,8 +1,8 @@
 //! Copying from file to file: what `sendfile(2)`, `splice(2)` and `copy_file_range(2)` do.
 
-use super::inode::is_same;
 use super::{FileType, OpenFile, OpenFlags};
 use crate::error::{Errno, Result};
+use crate::file::is_same;
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::IoBuffer;
 use alloc::vec::Vec;

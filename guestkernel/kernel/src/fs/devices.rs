@@ -2,10 +2,10 @@
 
 use super::tmpfs::{Tmpfs, TmpfsInode};
 use super::{BoxFuture, DeviceNumber, FileOps, FileType, Mount, Namespace, NewNode};
-use crate::drivers::fill_random;
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io};
 use crate::mm::{AddressSpace, PageSource, SharedMemory};
+use crate::random::fill_random;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::task::{Context, Poll};

@@ -1,9 +1,9 @@
 //! The name space: what is mounted where, and which device a device file opens.
 
-use super::inode::is_same;
 use super::tmpfs::{Tmpfs, TmpfsInode};
 use super::{DeviceNumber, FileOps, FileType, Inode};
 use crate::error::{Errno, Result};
+use crate::file::is_same;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

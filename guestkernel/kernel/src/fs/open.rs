@@ -2,8 +2,9 @@
 
 use super::context::View;
 use super::path::{Last, Parent, Restrictions, Walk};
-use super::{FileOps, FileType, Inode, NewNode, OpenFile, OpenFlags, locks};
+use super::{FileOps, FileType, Inode, NewNode, OpenFile, OpenFlags};
 use crate::error::{Errno, Result};
+use crate::file::locks;
 use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 
@@ -326,8 +327,8 @@ impl View<'_> {
             FileType::CharDevice | FileType::BlockDevice => {
                 self.context.namespace.device(kind, inode.special())?
             }
-            FileType::Fifo => match inode.fifo() {
-                Some(pipe) => pipe.open(how.kept()).await?,
+            FileType::Fifo => match inode.open_fifo(how.kept()) {
+                Some(opened) => opened.await?,
                 // A stream to the outside, reached by the link to its descriptor.
                 None => inode.clone().open().await?,
             },

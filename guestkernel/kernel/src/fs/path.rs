@@ -1,9 +1,9 @@
 //! From a path to a file: `path_resolution(7)`.
 
 use super::context::View;
-use super::inode::is_same;
 use super::{FileType, FsContext, Inode};
 use crate::error::{Errno, Result};
+use crate::file::is_same;
 use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

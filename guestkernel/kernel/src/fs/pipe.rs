@@ -325,8 +325,9 @@ impl View<'_> {
     pub fn pipe(&self, flags: OpenFlags) -> Result<(Arc<OpenFile>, Arc<OpenFile>)> {
         let directory = self.context.namespace.unnamed();
         let inode = directory.unnamed(NewNode::Fifo, 0o600);
-        let inode: Arc<dyn Inode> = inode.map_err(|_| Errno::ENFILE)?;
-        let pipe = inode.fifo().ok_or(Errno::ENFILE)?;
+        let inode = inode.map_err(|_| Errno::ENFILE)?;
+        let pipe = inode.pipe().ok_or(Errno::ENFILE)?;
+        let inode: Arc<dyn Inode> = inode;
         let reader = pipe.end(true, false);
         let writer = pipe.end(false, true);
         let open = |end: Arc<End>, flags| OpenFile::with_inode(end, flags, inode.clone(), None);

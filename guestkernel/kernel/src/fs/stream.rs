@@ -1,8 +1,8 @@
 //! A standard stream that is no terminal: a pipe to the outside.
 
-use super::{BoxFuture, DeviceNumber, FileOps, FileType, Readiness, Stat, Timestamp};
-use crate::drivers::Batch;
+use super::{BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, Timestamp};
 use crate::error::{Errno, Result};
+use crate::executor::Batch;
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::AddressSpace;
 use alloc::boxed::Box;
@@ -12,25 +12,6 @@ use linux_raw_sys::ioctl;
 
 /// Bytes that are copied at a time between a program and the stream.
 const CHUNK: usize = 4096;
-
-/// A stream of bytes to or from the outside, such as a console port.
-pub trait ByteStream: Send + Sync {
-    /// Bytes that have come in, at most as many as `out` holds; 0 at the end, or if `out` is
-    /// empty.
-    fn poll_read(&self, out: &mut [u8], context: &mut Context<'_>) -> Poll<Result<usize>>;
-
-    /// Sends some of `bytes`: how many. `EPIPE` if nobody will take them.
-    fn poll_write(&self, bytes: &[u8], context: &mut Context<'_>) -> Poll<Result<usize>>;
-
-    /// Ready when everything that was written has left.
-    fn poll_flush(&self, context: &mut Context<'_>) -> Poll<()>;
-
-    /// Bytes that can be read without waiting.
-    fn available(&self) -> usize;
-
-    /// What it is ready for, as [`FileOps::poll_ready`] tells it.
-    fn poll_ready(&self, interest: Readiness, context: &mut Context<'_>) -> Readiness;
-}
 
 /// The file that a stream is.
 pub struct StreamFile {

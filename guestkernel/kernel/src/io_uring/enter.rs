@@ -3,8 +3,8 @@
 use super::file::ring_of;
 use super::ready::Attention;
 use super::ring::{Ring, State};
-use crate::drivers::Batch;
 use crate::error::{Errno, Result};
+use crate::executor::Batch;
 use crate::executor::{self, Sleep, sleep_until};
 use crate::fs::OpenFile;
 use crate::process::{Process, SignalSet};

@@ -8,7 +8,7 @@ use super::memory::RingMemory;
 use super::ring::Ring;
 use super::setup::Setup;
 use crate::executor;
-use crate::fs::WaitQueue;
+use crate::executor::WaitQueue;
 use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
 use alloc::vec::Vec;

@@ -1,10 +1,10 @@
 //! System calls about the machine and the kernel: names, memory, random numbers.
 
 use super::Args;
-use crate::drivers::fill_random;
 use crate::error::{Errno, Result};
 use crate::globals::global;
 use crate::process::Thread;
+use crate::random::fill_random;
 use linux_raw_sys::general as raw;
 use machine::PAGE_SIZE;
 use machine::lock::Mutex;

@@ -8,7 +8,7 @@ use super::cache::Cache;
 use super::write_ticket::WriteTicket;
 use crate::drivers::block::{BlockOp, BlockTicket, SECTOR};
 use crate::error::{Errno, Result};
-use crate::fs::WaitQueue;
+use crate::executor::WaitQueue;
 use crate::mm::IoBuffer;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -5,10 +5,9 @@
 //! for while the program gets the one before. Nothing in the cache is newer than the device: all
 //! writes go to the device at once, and when it is done with one, the cache forgets what was there.
 
-use crate::drivers::batch;
 use crate::drivers::block::{BlockDevice, BlockOp, BlockTicket, SECTOR, Sectors};
 use crate::error::{Errno, Result};
-use crate::fs::WaitQueue;
+use crate::executor::{WaitQueue, is_batching};
 use crate::heap;
 use crate::io::{Io, IoFlags};
 use crate::mm::PAGE;
@@ -279,7 +278,7 @@ impl Cache {
             state: Mutex::new(State::Reading(self.device.submit(read))),
             waiters: WaitQueue::new(),
         });
-        if !batch::is_batching() {
+        if !is_batching() {
             self.device.kick();
         }
         runs.insert(run.clone());

@@ -2,7 +2,7 @@
 
 use super::{BlockFile, sectors};
 use crate::error::{Errno, Result};
-use crate::fs::{FileOps, OpenFile};
+use crate::file::{FileOps, OpenFile};
 use crate::mm::AddressSpace;
 use core::any::Any;
 use linux_raw_sys::ioctl as raw;

@@ -1,7 +1,7 @@
 use super::super::block::tests::start;
 use super::*;
 use crate::executor::{add_device, block_on};
-use crate::fs::{OpenFile, OpenFlags};
+use crate::file::{OpenFile, OpenFlags};
 use crate::mm::{MapRequest, UserRange};
 use alloc::vec;
 use alloc::vec::Vec;

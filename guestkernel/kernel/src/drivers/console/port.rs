@@ -1,11 +1,10 @@
 //! A port as the rest of the kernel sees it: a stream to read from, or to write to.
 
-use super::super::batch;
 use super::input::Input;
 use super::output::Output;
 use crate::error::{Errno, Result};
-use crate::executor::note_request;
-use crate::fs::{ByteStream, Readiness, WaitQueue};
+use crate::executor::{WaitQueue, is_batching, note_request};
+use crate::file::{ByteStream, Readiness};
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use core::task::{Context, Poll};
 use machine::QueueBroken;
@@ -216,7 +215,7 @@ impl ByteStream for ConsolePort {
         let result = output.write(bytes);
         note_request();
         let is_full = result == Ok(0);
-        if is_full || !batch::is_batching() {
+        if is_full || !is_batching() {
             output.kick();
         }
         self.is_output_in_flight

@@ -1,7 +1,7 @@
 use super::super::interrupt::Trigger;
 use super::*;
 use crate::error::{Errno, Result};
-use crate::fs::Readiness;
+use crate::file::Readiness;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::task::{Context, Poll, Waker};

@@ -2,13 +2,13 @@
 
 mod text;
 
-use super::inode::is_same;
 use super::{
     Answer, DeviceNumber, DirEntry, FileOps, FileSystemInfo, FileType, FsContext, Inode, Mount,
     Namespace, NewNode, OpenFile, OpenFlags, RenameMode, Stat, Timestamp,
 };
 use crate::error::{Errno, Result};
-use crate::fs::file::DirectorySink;
+use crate::file::DirectorySink;
+use crate::file::is_same;
 use crate::io::{Direction, Io};
 use crate::process::Process;
 use alloc::format;

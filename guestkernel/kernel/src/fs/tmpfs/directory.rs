@@ -2,7 +2,7 @@
 
 use super::TmpfsInode;
 use crate::error::{Errno, Result};
-use crate::fs::{DirEntry, file::DirectorySink};
+use crate::file::{DirEntry, DirectorySink};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

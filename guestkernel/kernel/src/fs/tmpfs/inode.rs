@@ -4,10 +4,10 @@ use super::Tmpfs;
 use super::content::{Content, MAX_SIZE};
 use super::directory::Directory;
 use crate::error::{Errno, Result};
-use crate::fs::file::DirectorySink;
+use crate::file::DirectorySink;
 use crate::fs::{
     Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileSystemInfo, FileType, Inode,
-    NewNode, OpenFile, Pipe, RenameMode, SetTime, Stat, Timestamp,
+    NewNode, OpenFile, OpenFlags, Pipe, RenameMode, SetTime, Stat, Timestamp,
 };
 use crate::heap;
 use crate::io::{Direction, Io};
@@ -77,6 +77,19 @@ impl Body {
 }
 
 impl TmpfsInode {
+    /// The pipe that it stands for, if it is a named pipe.
+    pub(in crate::fs) fn pipe(&self) -> Option<Arc<Pipe>> {
+        let Body::Fifo(pipe) = &self.body else {
+            return None;
+        };
+        let mut pipe = pipe.lock();
+        Some(pipe.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Pipe::default());
+            *pipe = Arc::downgrade(&new);
+            new
+        }))
+    }
+
     pub(super) fn root(fs: Arc<Tmpfs>, mode: u32) -> Arc<Self> {
         Self::new(fs, Body::of(NewNode::Directory, None), mode, 0)
     }
@@ -353,16 +366,9 @@ impl Inode for TmpfsInode {
         })
     }
 
-    fn fifo(&self) -> Option<Arc<Pipe>> {
-        let Body::Fifo(pipe) = &self.body else {
-            return None;
-        };
-        let mut pipe = pipe.lock();
-        Some(pipe.upgrade().unwrap_or_else(|| {
-            let new = Arc::new(Pipe::default());
-            *pipe = Arc::downgrade(&new);
-            new
-        }))
+    fn open_fifo(&self, flags: OpenFlags) -> Option<Answer<'static, Arc<dyn FileOps>>> {
+        let pipe = self.pipe()?;
+        Some(Answer::later(async move { pipe.open(flags).await }))
     }
 
     fn file_system(&self) -> Answer<'_, FileSystemInfo> {

@@ -1,7 +1,6 @@
 //! A file in a file system: its attributes, and, for a directory, its names.
 
-use super::pipe::Pipe;
-use super::{Answer, DeviceNumber, FileOps, FileType, Stat, Timestamp};
+use super::{Answer, DeviceNumber, FileOps, FileType, OpenFlags, Stat, Timestamp};
 use crate::error::{Errno, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -114,8 +113,9 @@ pub trait Inode: Any + Send + Sync {
         Errno::EINVAL.into()
     }
 
-    /// The pipe that a named pipe stands for.
-    fn fifo(&self) -> Option<Arc<Pipe>> {
+    /// Opens the pipe that a named pipe stands for, which may wait for the other end; `None` for
+    /// any other file.
+    fn open_fifo(&self, _flags: OpenFlags) -> Option<Answer<'static, Arc<dyn FileOps>>> {
         None
     }
 

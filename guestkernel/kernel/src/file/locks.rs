@@ -1,8 +1,9 @@
 //! Advisory locks: of whole files (`flock(2)`) and of ranges (`fcntl_locking(2)`). The two kinds
 //! do not see each other.
 
-use super::{OpenFile, WaitQueue};
+use super::OpenFile;
 use crate::error::{Errno, Result};
+use crate::executor::WaitQueue;
 use crate::globals::global;
 use crate::heap;
 use crate::mm::AddressSpace;
@@ -149,7 +150,7 @@ pub(super) fn release_description(file: &OpenFile) {
 }
 
 /// Gives up the process's locks on ranges of the file, of which it closes a descriptor.
-pub(super) fn release_process(file: &OpenFile) {
+pub(crate) fn release_process(file: &OpenFile) {
     let mut locks = LOCKS.lock();
     if locks.ranges.is_empty() {
         return;
@@ -365,7 +366,7 @@ impl RangeLock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{FileOps, OpenFlags};
+    use crate::file::{FileOps, OpenFlags};
 
     struct Nothing(#[expect(dead_code, reason = "so that each has an address of its own")] u8);
     impl FileOps for Nothing {}

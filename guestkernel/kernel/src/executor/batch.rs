@@ -1,6 +1,6 @@
 //! Doorbells put off: a device is told once of all requests of a batch.
 
-use crate::executor::kick_devices;
+use super::kick_devices;
 use crate::globals::global;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use machine::MAX_CPUS;
@@ -19,7 +19,7 @@ fn batches() -> &'static AtomicUsize {
 }
 
 /// Whether requests that this CPU submits now are told to the device later.
-pub(super) fn is_batching() -> bool {
+pub fn is_batching() -> bool {
     batches().load(Ordering::Relaxed) > 0
 }
 

@@ -4,9 +4,22 @@
 //! key, so that what was given out cannot be found from what the memory holds later
 //! (Bernstein, "Fast-key-erasure random-number generators", 2017).
 
-use super::entropy::{EntropyDevice, SEED};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use machine::clock;
 use machine::lock::Mutex;
+
+/// Bytes of a seed.
+pub const SEED: usize = 32;
+
+/// What gives seeds, asked for one at a time: a device of the host.
+pub trait SeedSource: Send {
+    /// Asks for a seed, unless one is on its way.
+    fn request(&mut self);
+
+    /// The bytes that have come, up to [`SEED`] of them; `None` if none have.
+    fn take(&mut self) -> Option<Vec<u8>>;
+}
 
 const KEY_WORDS: usize = SEED / 4;
 const BLOCK: usize = 64;
@@ -18,21 +31,21 @@ const RESEED_INTERVAL: u64 = 60_000_000_000;
 
 struct Generator {
     key: [u32; KEY_WORDS],
-    device: Option<EntropyDevice>,
+    source: Option<Box<dyn SeedSource>>,
     is_seeded: bool,
     next_seed: u64,
 }
 
 static GENERATOR: Mutex<Generator> = Mutex::new(Generator {
     key: [0; KEY_WORDS],
-    device: None,
+    source: None,
     is_seeded: false,
     next_seed: 0,
 });
 
-/// Makes `device` what gives seeds.
-pub(super) fn set_source(device: EntropyDevice) {
-    GENERATOR.lock().device = Some(device);
+/// Makes `source` what gives seeds.
+pub fn set_source(source: Box<dyn SeedSource>) {
+    GENERATOR.lock().source = Some(source);
 }
 
 /// Fills `out` with random bytes that are fit for keys.
@@ -71,11 +84,11 @@ impl Generator {
             self.is_seeded = true;
             self.seed_first(now);
         } else if now >= self.next_seed
-            && let Some(device) = &mut self.device
+            && let Some(source) = &mut self.source
         {
             // It is taken in a later call, whenever it has come.
-            device.request();
-            if let Some(seed) = device.take() {
+            source.request();
+            if let Some(seed) = source.take() {
                 self.mix(&seed);
                 self.next_seed = now + RESEED_INTERVAL;
             }
@@ -88,8 +101,8 @@ impl Generator {
         for _ in 0..SEED / 8 {
             self.mix(&machine::hardware_random().unwrap_or(0).to_le_bytes());
         }
-        while let Some(device) = &mut self.device {
-            if let Some(seed) = device.take() {
+        while let Some(source) = &mut self.source {
+            if let Some(seed) = source.take() {
                 self.mix(&seed);
                 self.next_seed = now + RESEED_INTERVAL;
                 return;
@@ -159,10 +172,8 @@ fn quarter_round(state: &mut [u32; BLOCK / 4], [a, b, c, d]: [usize; 4]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
-    use machine::hosted::device::SimulatedDevice;
-    use machine::hosted::models::SimulatedEntropy;
-    use machine::{MmioRegion, VirtioFound};
+    use alloc::sync::Arc;
+    use core::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn the_block_function_is_that_of_the_standard() {
@@ -179,7 +190,7 @@ mod tests {
     fn generator(seed: &[u8]) -> Generator {
         let mut generator = Generator {
             key: [0; KEY_WORDS],
-            device: None,
+            source: None,
             is_seeded: true,
             next_seed: u64::MAX,
         };
@@ -212,29 +223,50 @@ mod tests {
         assert!((600..1000).contains(&ones), "{ones} of 1600 bits are set");
     }
 
+    /// Gives a seed for each time that it was asked, and counts them.
+    struct Source {
+        asked: bool,
+        given: Arc<AtomicUsize>,
+    }
+
+    impl SeedSource for Source {
+        fn request(&mut self) {
+            self.asked = true;
+        }
+
+        fn take(&mut self) -> Option<Vec<u8>> {
+            core::mem::take(&mut self.asked).then(|| {
+                self.given.fetch_add(1, Ordering::Relaxed);
+                alloc::vec![7; SEED]
+            })
+        }
+    }
+
     #[test]
-    fn the_host_gives_the_first_seed_and_more_later() {
-        let (device, address) = SimulatedDevice::attach(SimulatedEntropy(7));
-        let region = MmioRegion::claim(address, 0x1000).unwrap();
-        let found = VirtioFound::probe(region).unwrap().unwrap();
+    fn the_source_gives_the_first_seed_and_more_later() {
+        let given = Arc::new(AtomicUsize::new(0));
+        let count = || given.load(Ordering::Relaxed);
         let mut generator = generator(&[]);
-        generator.device = Some(EntropyDevice::start(found).unwrap());
+        generator.source = Some(Box::new(Source {
+            asked: true,
+            given: given.clone(),
+        }));
         generator.is_seeded = false;
         generator.fill(&mut [0; 8]);
-        assert_eq!(device.counts().answers, 1);
+        assert_eq!(count(), 1);
         assert!(generator.next_seed > clock::monotonic());
         generator.fill(&mut [0; 8]);
-        assert_eq!(device.counts().answers, 1, "too early for another");
+        assert_eq!(count(), 1, "too early for another");
         generator.next_seed = 0;
         let key = generator.key;
         generator.seed();
-        assert_eq!(device.counts().answers, 2);
+        assert_eq!(count(), 2);
         assert_ne!(generator.key, key);
         assert!(generator.next_seed > clock::monotonic());
     }
 
     #[test]
-    fn without_a_device_the_first_call_does_not_hang() {
+    fn without_a_source_the_first_call_does_not_hang() {
         let mut generator = generator(&[]);
         generator.is_seeded = false;
         generator.fill(&mut [0; 8]);
