@@ -4,7 +4,7 @@
 //! system call awaits it with [`Io::complete`]; an io_uring request holds it in its slot.
 
 use crate::error::{Errno, Result};
-use crate::fs::{BoxFuture, FileOps, OpenFile};
+use crate::file::{BoxFuture, FileOps, OpenFile};
 use crate::mm::IoBuffer;
 use bitflags::bitflags;
 use core::future::poll_fn;

@@ -294,21 +294,25 @@ impl FileOps for BlockFile {
         result
     }
 
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat {
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(Stat {
             mode: FileType::BlockDevice as u32 | 0o600,
             special: self.number,
             block_size: PAGE_SIZE as u32,
             ..Stat::anonymous()
-        })
+        }))
     }
 
     fn is_seekable(&self) -> bool {
         true
     }
 
-    fn size(&self) -> Result<u64> {
-        Ok(self.device.size())
+    fn size(&self) -> Answer<'_, u64> {
+        Answer::ready(Ok(self.device.size()))
+    }
+
+    fn has_size(&self) -> bool {
+        true
     }
 
     fn has_fixed_size(&self) -> bool {

@@ -28,6 +28,17 @@ impl<'a, T> Answer<'a, T> {
         Self::Later(Box::pin(future))
     }
 
+    /// The result, with `then` applied to what went well.
+    pub fn and_then<U>(self, then: impl FnOnce(T) -> Result<U> + Send + 'a) -> Answer<'a, U>
+    where
+        T: 'a,
+    {
+        match self {
+            Self::Ready(result) => Answer::Ready(result.map(|result| result.and_then(then))),
+            Self::Later(future) => Answer::later(async { future.await.and_then(then) }),
+        }
+    }
+
     /// The result, if it is there already.
     pub fn now(self) -> Option<Result<T>> {
         match self {

@@ -186,7 +186,7 @@ impl RangeLock {
     /// # Errors
     ///
     /// `EFAULT`, `EINVAL`, `EOVERFLOW`.
-    pub fn read(space: &AddressSpace, address: u64, file: &OpenFile) -> Result<Self> {
+    pub async fn read(space: &AddressSpace, address: u64, file: &OpenFile) -> Result<Self> {
         let mut raw = [0; SIZE];
         space.read(address, &mut raw)?;
         let short = |at: usize| u32::from(u16::from_ne_bytes([raw[at], raw[at + 1]]));
@@ -204,7 +204,7 @@ impl RangeLock {
         let base = match short(2) {
             raw::SEEK_SET => 0,
             raw::SEEK_CUR => file.position() as i64,
-            raw::SEEK_END => file.ops.size()? as i64,
+            raw::SEEK_END => file.ops.size().await? as i64,
             _ => return Err(Errno::EINVAL),
         };
         let start = base.checked_add(long(8)).ok_or(Errno::EOVERFLOW)?;

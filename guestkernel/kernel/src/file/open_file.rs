@@ -156,9 +156,9 @@ impl OpenFile {
         let base = match whence {
             raw::SEEK_SET => 0,
             raw::SEEK_CUR => self.position() as i64,
-            raw::SEEK_END => self.ops.size()? as i64,
+            raw::SEEK_END => self.ops.size().await? as i64,
             _ => {
-                let size = self.ops.size()?;
+                let size = self.ops.size().await?;
                 let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
                 if from >= size {
                     return Err(Errno::ENXIO);
@@ -170,7 +170,7 @@ impl OpenFile {
         };
         let position = base.checked_add(offset).ok_or(Errno::EINVAL)?;
         let position = u64::try_from(position).map_err(|_| Errno::EINVAL)?;
-        if self.ops.has_fixed_size() && position > self.ops.size()? {
+        if self.ops.has_fixed_size() && position > self.ops.size().await? {
             return Err(Errno::EINVAL);
         }
         self.set_position(position);
@@ -202,7 +202,7 @@ impl OpenFile {
     pub async fn stat(&self) -> Result<Stat> {
         match &self.inode {
             Some(inode) => inode.stat().await,
-            None => self.ops.stat(),
+            None => self.ops.stat().await,
         }
     }
 
@@ -291,7 +291,7 @@ impl OpenFile {
 ///
 /// Those of reading; `EFBIG` if it does not fit in memory.
 pub async fn read_all(file: &OpenFile) -> Result<Vec<u8>> {
-    let size = usize::try_from(file.ops.size()?).map_err(|_| Errno::EFBIG)?;
+    let size = usize::try_from(file.ops.size().await?).map_err(|_| Errno::EFBIG)?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(size).map_err(|_| Errno::EFBIG)?;
     bytes.resize(size, 0);

@@ -41,13 +41,10 @@ pub trait FileOps: Any + Send + Sync {
         Poll::Ready(Err(Errno::EINVAL))
     }
 
-    /// The attributes of a file that was not opened by a path; those that were have an [`Inode`](super::Inode).
-    ///
-    /// # Errors
-    ///
-    /// `EIO` and the like.
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat::anonymous())
+    /// The attributes of a file that was not opened by a path; those that were have an
+    /// [`Inode`](super::Inode).
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(Stat::anonymous()))
     }
 
     /// What it is, in one word, for those that have no path.
@@ -71,13 +68,14 @@ pub trait FileOps: Any + Send + Sync {
         false
     }
 
-    /// The number of bytes in it, where `SEEK_END` counts from.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if it has no size.
-    fn size(&self) -> Result<u64> {
-        Err(Errno::EINVAL)
+    /// The number of bytes in it, where `SEEK_END` counts from. `EINVAL` if it has no size.
+    fn size(&self) -> Answer<'_, u64> {
+        Errno::EINVAL.into()
+    }
+
+    /// Whether it has a [size](Self::size).
+    fn has_size(&self) -> bool {
+        false
     }
 
     /// Whether its size is given once and for all, so that no position lies beyond it.
@@ -88,11 +86,11 @@ pub trait FileOps: Any + Send + Sync {
     /// The first position not before `from` that is in a hole (`SEEK_HOLE`) or not (`SEEK_DATA`).
     /// The default is a file without holes.
     fn seek_hole(&self, from: u64, hole: bool) -> Answer<'_, u64> {
-        Answer::ready(self.size().and_then(|size| match from < size {
+        self.size().and_then(move |size| match from < size {
             false => Err(Errno::ENXIO),
             true if hole => Ok(size),
             true => Ok(from),
-        }))
+        })
     }
 
     /// Makes what was written durable; `data_only` as `fdatasync(2)`. `EINVAL` if there is
@@ -144,12 +142,13 @@ pub trait FileOps: Any + Send + Sync {
     }
 
     /// A file descriptor of it was closed, with others perhaps still open; `close(2)` returns the
-    /// error.
-    ///
-    /// # Errors
-    ///
-    /// Of a write that was put off.
-    fn flush(&self) -> Result<()> {
-        Ok(())
+    /// error: of a write that was put off.
+    fn flush(&self) -> Answer<'_, ()> {
+        Answer::ready(Ok(()))
+    }
+
+    /// Whether [`flush`](Self::flush) may take time.
+    fn flushes(&self) -> bool {
+        false
     }
 }

@@ -72,7 +72,7 @@ impl View<'_> {
     pub async fn stat(&self, at: At<'_>) -> Result<Stat> {
         match self.target(at).await? {
             Target::Inode(inode) => inode.stat().await,
-            Target::Open(file) => file.ops.stat(),
+            Target::Open(file) => file.ops.stat().await,
         }
     }
 
@@ -85,7 +85,7 @@ impl View<'_> {
         let target = self.target(at).await?;
         let (stat, is_mount) = match &target {
             Target::Inode(inode) => (inode.stat().await?, self.is_mount(inode)),
-            Target::Open(file) => (file.ops.stat()?, false),
+            Target::Open(file) => (file.ops.stat().await?, false),
         };
         let mut out = stat.to_statx();
         out.stx_attributes_mask = raw::STATX_ATTR_MOUNT_ROOT.into();

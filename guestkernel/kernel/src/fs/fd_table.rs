@@ -142,12 +142,30 @@ impl FdTable {
     ///
     /// `EBADF`.
     pub fn close(&self, fd: i32) -> Result<Arc<OpenFile>> {
+        let closed = self.close_if(fd, |_| true)?;
+        closed.ok_or(Errno::EBADF)
+    }
+
+    /// As [`close`](Self::close), if `condition` says so of the file.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    pub fn close_if(
+        &self,
+        fd: i32,
+        condition: impl FnOnce(&OpenFile) -> bool,
+    ) -> Result<Option<Arc<OpenFile>>> {
         let mut table = self.0.lock();
         let fd = index(fd)?;
-        let slot = table.slots.get_mut(fd).and_then(Option::take);
-        let slot = slot.ok_or(Errno::EBADF)?;
+        let slot = table.slots.get_mut(fd).ok_or(Errno::EBADF)?;
+        let file = &slot.as_ref().ok_or(Errno::EBADF)?.file;
+        if !condition(file) {
+            return Ok(None);
+        }
+        let closed = slot.take();
         table.lowest = table.lowest.min(fd);
-        Ok(slot.file)
+        Ok(closed.map(|slot| slot.file))
     }
 
     /// Whether `fd` is closed by `execve(2)`.

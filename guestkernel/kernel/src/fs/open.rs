@@ -214,9 +214,20 @@ impl View<'_> {
     /// # Errors
     ///
     /// `EBADF`, and those of writes that were put off; it is closed all the same.
-    pub fn close(&self, fd: i32) -> Result<()> {
+    pub async fn close(&self, fd: i32) -> Result<()> {
         let file = self.files.close(fd)?;
-        self.finish_close(&file)
+        self.finish_close(&file).await
+    }
+
+    /// As [`close`](Self::close), if that takes no time: `None` if it may.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    #[inline]
+    pub fn close_now(&self, fd: i32) -> Result<Option<()>> {
+        let closed = self.files.close_if(fd, |file| !file.ops.flushes())?;
+        Ok(closed.map(|file| locks::release_process(&file)))
     }
 
     /// What follows when a descriptor of `file` was taken out of the table.
@@ -224,9 +235,9 @@ impl View<'_> {
     /// # Errors
     ///
     /// Those of writes that were put off.
-    pub fn finish_close(&self, file: &OpenFile) -> Result<()> {
+    pub async fn finish_close(&self, file: &OpenFile) -> Result<()> {
         locks::release_process(file);
-        file.ops.flush()
+        file.ops.flush().await
     }
 
     async fn find(&self, mut walk: Walk<'_>, mut parent: Parent, how: OpenHow) -> Result<Found> {

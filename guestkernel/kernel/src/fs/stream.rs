@@ -1,6 +1,8 @@
 //! A standard stream that is no terminal: a pipe to the outside.
 
-use super::{BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, Timestamp};
+use super::{
+    Answer, BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, Timestamp,
+};
 use crate::error::{Errno, Result};
 use crate::executor::Batch;
 use crate::io::{Direction, Io, IoFlags};
@@ -88,8 +90,8 @@ impl FileOps for StreamFile {
         }
     }
 
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat {
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(Stat {
             device: DeviceNumber::new(0, 14),
             inode: self.number,
             mode: FileType::Fifo as u32 | 0o600,
@@ -99,7 +101,7 @@ impl FileOps for StreamFile {
             modified: self.opened,
             changed: self.opened,
             ..Stat::default()
-        })
+        }))
     }
 
     fn ioctl<'a>(

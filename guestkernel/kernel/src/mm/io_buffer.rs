@@ -4,7 +4,7 @@ use super::address_space::AddressSpace;
 use super::user_range::{UserRange, UserRanges};
 use super::vma::PAGE;
 use crate::error::{Errno, Result};
-use crate::fs::BoxFuture;
+use crate::file::BoxFuture;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

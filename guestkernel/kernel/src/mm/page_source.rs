@@ -3,7 +3,7 @@
 use super::address_space::AddressSpace;
 use super::fault::take;
 use crate::error::Result;
-use crate::fs::Answer;
+use crate::file::Answer;
 use crate::heap;
 use alloc::collections::BTreeMap;
 use alloc::sync::Weak;

@@ -5,7 +5,7 @@ mod kernel_access;
 
 use super::*;
 use crate::error::{Errno, Result};
-use crate::fs::Answer;
+use crate::file::Answer;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;

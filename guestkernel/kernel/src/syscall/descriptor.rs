@@ -1,7 +1,7 @@
 //! System calls about file descriptors: opening, closing, duplicating, controlling.
 
-use super::Args;
 use super::path::{read_path, view};
+use super::{Args, Dispatched};
 use crate::drivers::block_file;
 use crate::error::{Errno, Result};
 use crate::fs::{self, OpenFile, OpenFlags, OpenHow};
@@ -73,12 +73,20 @@ fn read_how(thread: &Thread, address: u64, size: usize) -> Result<OpenHow> {
     OpenHow::strict(field(0), field(1), field(2))
 }
 
-pub(super) fn close(thread: &mut Thread, args: Args) -> Result<u64> {
-    view(thread).close(args.int(0))?;
+#[inline]
+pub(super) fn close_now(thread: &mut Thread, args: Args) -> Dispatched {
+    match view(thread).close_now(args.int(0)).transpose() {
+        Some(result) => Dispatched::Done(result.map(|()| 0)),
+        None => Dispatched::Waits,
+    }
+}
+
+pub(super) async fn close(thread: &mut Thread, args: Args) -> Result<u64> {
+    view(thread).close(args.int(0)).await?;
     Ok(0)
 }
 
-pub(super) fn close_range(thread: &mut Thread, args: Args) -> Result<u64> {
+pub(super) async fn close_range(thread: &mut Thread, args: Args) -> Result<u64> {
     let (first, last, flags) = (args.uint(0), args.uint(1), args.uint(2));
     let known = CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC;
     if flags & !known != 0 || first > last {
@@ -88,7 +96,7 @@ pub(super) fn close_range(thread: &mut Thread, args: Args) -> Result<u64> {
         // The table is shared with the process's other threads: some may be closed meanwhile, and
         // errors of flushing have nobody to go to.
         let _ = match flags & CLOSE_RANGE_CLOEXEC {
-            0 => view(thread).close(fd),
+            0 => view(thread).close(fd).await,
             _ => thread.process.files.set_close_on_exec(fd, true),
         };
     }
@@ -100,28 +108,28 @@ pub(super) fn dup(thread: &mut Thread, args: Args) -> Result<u64> {
     insert(thread, file, false)
 }
 
-pub(super) fn dup2(thread: &mut Thread, args: Args) -> Result<u64> {
+pub(super) async fn dup2(thread: &mut Thread, args: Args) -> Result<u64> {
     if args.int(0) == args.int(1) {
         thread.process.files.get_any(args.int(0))?;
         return Ok(args.int(1) as u64);
     }
-    duplicate(thread, args.int(0), args.int(1), false)
+    duplicate(thread, args.int(0), args.int(1), false).await
 }
 
-pub(super) fn dup3(thread: &mut Thread, args: Args) -> Result<u64> {
+pub(super) async fn dup3(thread: &mut Thread, args: Args) -> Result<u64> {
     let flags = args.uint(2);
     if flags & !raw::O_CLOEXEC != 0 || args.int(0) == args.int(1) {
         return Err(Errno::EINVAL);
     }
-    duplicate(thread, args.int(0), args.int(1), flags != 0)
+    duplicate(thread, args.int(0), args.int(1), flags != 0).await
 }
 
-fn duplicate(thread: &Thread, from: i32, to: i32, close_on_exec: bool) -> Result<u64> {
+async fn duplicate(thread: &Thread, from: i32, to: i32, close_on_exec: bool) -> Result<u64> {
     let files = &thread.process.files;
     let file = files.get_any(from)?;
     if let Some(old) = files.replace(file, close_on_exec, to)? {
         // As Linux does it: nobody hears of an error.
-        let _ = view(thread).finish_close(&old);
+        let _ = view(thread).finish_close(&old).await;
     }
     Ok(to as u64)
 }
@@ -180,7 +188,7 @@ pub(super) async fn fcntl(thread: &mut Thread, args: Args) -> Result<u64> {
 
 async fn lock_range(thread: &Thread, file: &Arc<OpenFile>, command: u32, at: u64) -> Result<u64> {
     let space = &thread.process.space;
-    let mut lock = fs::RangeLock::read(space, at, file)?;
+    let mut lock = fs::RangeLock::read(space, at, file).await?;
     let is_ofd = command >= raw::F_OFD_GETLK;
     if is_ofd && lock.pid != 0 {
         return Err(Errno::EINVAL);
@@ -237,7 +245,7 @@ pub(super) async fn ioctl(thread: &mut Thread, args: Args) -> Result<u64> {
             file.set_flags(flags);
         }
         request::FIONREAD if file.is_regular() => {
-            let left = file.ops.size()?.saturating_sub(file.position());
+            let left = file.ops.size().await?.saturating_sub(file.position());
             process.space.write_value(argument, &(left as i32))?;
         }
         request if block_file::needs_writable(&file, request) => return Err(Errno::EBADF),

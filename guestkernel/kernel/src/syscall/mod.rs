@@ -81,11 +81,7 @@ macro_rules! system_calls {
 system_calls! {
     // `fn(&mut Thread, Args) -> Result<u64>`
     now {
-        __NR_close => descriptor::close,
-        __NR_close_range => descriptor::close_range,
         __NR_dup => descriptor::dup,
-        __NR_dup2 => descriptor::dup2,
-        __NR_dup3 => descriptor::dup3,
         __NR_pipe => descriptor::pipe,
         __NR_pipe2 => descriptor::pipe2,
         __NR_eventfd => descriptor::eventfd,
@@ -196,6 +192,7 @@ system_calls! {
     }
     // `fn(&mut Thread, Args) -> Dispatched`: what often need not wait, and is to cost little then.
     first {
+        __NR_close => descriptor::close_now,
         __NR_futex => futex::futex_now,
         __NR_io_uring_enter => io_uring::io_uring_enter_now,
     }
@@ -224,6 +221,10 @@ system_calls! {
         __NR_openat => descriptor::openat,
         __NR_openat2 => descriptor::openat2,
         __NR_creat => descriptor::creat,
+        __NR_close => descriptor::close,
+        __NR_close_range => descriptor::close_range,
+        __NR_dup2 => descriptor::dup2,
+        __NR_dup3 => descriptor::dup3,
         __NR_fcntl => descriptor::fcntl,
         __NR_flock => descriptor::flock,
         __NR_ioctl => descriptor::ioctl,

@@ -182,7 +182,7 @@ pub(super) async fn sendfile(thread: &mut Thread, args: Args) -> Result<u64> {
         check_seekable(&from)?;
     }
     let to = file(thread, args.int(0), Direction::Write)?;
-    let is_file = from.ops.is_seekable() && from.ops.size().is_ok();
+    let is_file = from.ops.is_seekable() && from.ops.has_size();
     if !is_file || to.flags().contains(OpenFlags::APPEND) {
         return Err(Errno::EINVAL);
     }
@@ -325,7 +325,7 @@ pub(super) fn fadvise64(thread: &mut Thread, args: Args) -> Result<u64> {
 
 pub(super) fn readahead(thread: &mut Thread, args: Args) -> Result<u64> {
     let file = file(thread, args.int(0), Direction::Read)?;
-    match file.ops.is_seekable() && file.ops.size().is_ok() {
+    match file.ops.is_seekable() && file.ops.has_size() {
         true => Ok(0),
         false => Err(Errno::EINVAL),
     }

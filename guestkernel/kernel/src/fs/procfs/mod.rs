@@ -529,28 +529,37 @@ impl FileOps for TextFile {
         true
     }
 
-    fn size(&self) -> Result<u64> {
-        Ok(self.0.len() as u64)
+    fn size(&self) -> Answer<'_, u64> {
+        Answer::ready(Ok(self.0.len() as u64))
+    }
+
+    fn has_size(&self) -> bool {
+        true
     }
 }
 
 /// An open object that is in no file system, reached by the link to its descriptor.
 struct Object(Arc<dyn FileOps>);
 
+impl Object {
+    /// Its attributes: what is in no file system has them at hand.
+    fn attributes(&self) -> Stat {
+        let stat = self.0.stat().now().and_then(Result::ok);
+        stat.unwrap_or_else(Stat::anonymous)
+    }
+}
+
 impl Inode for Object {
     fn file_type(&self) -> FileType {
-        let mode = self.0.stat().map_or(0, |stat| stat.mode);
-        FileType::of_mode(mode).unwrap_or(FileType::Regular)
+        FileType::of_mode(self.attributes().mode).unwrap_or(FileType::Regular)
     }
 
     fn special(&self) -> DeviceNumber {
-        self.0
-            .stat()
-            .map_or(DeviceNumber::default(), |stat| stat.special)
+        self.attributes().special
     }
 
     fn stat(&self) -> Answer<'_, Stat> {
-        Answer::ready(self.0.stat())
+        self.0.stat()
     }
 
     fn open(self: Arc<Self>) -> Answer<'static, Arc<dyn FileOps>> {

@@ -132,9 +132,12 @@ fn space_is_allocated_and_given_back() {
     assert_eq!(data[..10], [7; 10]);
     assert_eq!(allocate(&file, punch, 100, 10), Ok(()));
     assert_eq!(allocate(&file, keep, 0, 8 * PAGE as i64), Ok(()));
-    assert_eq!((file.ops.size(), blocks(&file)), (Ok(4 * PAGE), 64));
+    assert_eq!(
+        (block_on(file.ops.size()), blocks(&file)),
+        (Ok(4 * PAGE), 64)
+    );
     assert_eq!(allocate(&file, 0, 0, 9 * PAGE as i64 - 1), Ok(()));
-    assert_eq!(file.ops.size(), Ok(9 * PAGE - 1));
+    assert_eq!(block_on(file.ops.size()), Ok(9 * PAGE - 1));
     for (mode, offset, length, error) in [
         (raw::FALLOC_FL_ZERO_RANGE, 0, 4096, Errno::EOPNOTSUPP),
         (raw::FALLOC_FL_PUNCH_HOLE, 0, 4096, Errno::EOPNOTSUPP),
@@ -284,7 +287,7 @@ fn files_are_copied_and_ranges_checked() {
         range((&file, Some(0)), (&other, Some(5)), 200_000),
         Ok(100_000)
     );
-    assert_eq!(other.ops.size(), Ok(100_005));
+    assert_eq!(block_on(other.ops.size()), Ok(100_005));
     assert_eq!(range((&file, None), (&other, None), 10), Ok(10));
     assert_eq!((file.position(), other.position()), (10, 10));
     assert_eq!(

@@ -460,8 +460,8 @@ impl FileOps for TmpfsInode {
         })
     }
 
-    fn stat(&self) -> Result<Stat> {
-        Ok(self.stat_now())
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(self.stat_now()))
     }
 
     fn is_seekable(&self) -> bool {
@@ -472,8 +472,12 @@ impl FileOps for TmpfsInode {
         false
     }
 
-    fn size(&self) -> Result<u64> {
-        self.content().map(Content::size)
+    fn size(&self) -> Answer<'_, u64> {
+        Answer::ready(self.content().map(Content::size))
+    }
+
+    fn has_size(&self) -> bool {
+        self.content().is_ok()
     }
 
     fn seek_hole(&self, from: u64, hole: bool) -> Answer<'_, u64> {

@@ -2,7 +2,9 @@
 
 mod line;
 
-use super::{BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, WaitQueue};
+use super::{
+    Answer, BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, WaitQueue,
+};
 use crate::error::{Errno, Result};
 use crate::executor::{Sleep, Urgent, sleep_until};
 use crate::io::{Direction, Io, IoFlags};
@@ -434,13 +436,13 @@ impl FileOps for TtyFile {
         }
     }
 
-    fn stat(&self) -> Result<Stat> {
-        Ok(Stat {
+    fn stat(&self) -> Answer<'_, Stat> {
+        Answer::ready(Ok(Stat {
             mode: FileType::CharDevice as u32 | 0o620,
             special: CONSOLE,
             block_size: 1024,
             ..Stat::anonymous()
-        })
+        }))
     }
 
     fn kind(&self) -> &'static str {
