@@ -19,6 +19,9 @@ pub struct Interrupt {
     status: AtomicU32,
     generation: AtomicU32,
     failed: AtomicBool,
+    /// It was said that the device failed; a driver that resets it, to make it fail again, does not
+    /// have it said again.
+    told: AtomicBool,
 }
 
 impl Interrupt {
@@ -34,6 +37,7 @@ impl Interrupt {
             status: AtomicU32::new(0),
             generation: AtomicU32::new(0),
             failed: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         })
     }
 
@@ -60,10 +64,19 @@ impl Interrupt {
         self.raise(CONFIG_CHANGE);
     }
 
-    /// Marks the device failed (DEVICE_NEEDS_RESET); `why` is logged the first time only.
+    /// Marks the device failed (DEVICE_NEEDS_RESET); `why` is a warning the first time, and after that
+    /// for those who want to know it all.
     pub fn fail(&self, why: &dyn Display) {
         if !self.failed.swap(true, Ordering::AcqRel) {
-            log::warn!("{}: device stopped, it needs a reset: {why}", self.name);
+            let level = match self.told.swap(true, Ordering::AcqRel) {
+                false => log::Level::Warn,
+                true => log::Level::Debug,
+            };
+            log::log!(
+                level,
+                "{}: device stopped, it needs a reset: {why}",
+                self.name
+            );
             self.raise(CONFIG_CHANGE);
         }
     }

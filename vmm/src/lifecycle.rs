@@ -55,6 +55,9 @@ pub trait VirtualMachine {
     /// [`RunError`].
     fn run(&mut self, outside: Outside) -> Result<Outcome, RunError>;
 
+    /// Whether output was lost that the program believes written.
+    fn has_lost_output(&self) -> bool;
+
     /// What the program asked for and the guest kernel does not have.
     fn missing(&self) -> Vec<Missing>;
 }

@@ -16,7 +16,7 @@ use ringlet_vmm::doctor::{Diagnosis, DoctorArgs};
 use ringlet_vmm::images::{self, NoImage};
 use ringlet_vmm::lifecycle::{GRACE, Outside, RunError, VirtualMachine};
 use ringlet_vmm::missing::{self, Missing};
-use ringlet_vmm::outcome::{STATUS_ERROR, single_line};
+use ringlet_vmm::outcome::{STATUS_ERROR, STATUS_LOST_OUTPUT, single_line};
 use ringlet_vmm::report::{CannotWrite, JsonFile, Report};
 use ringlet_vmm::signals::{self, Signals};
 use ringlet_vmm::terminal::{self, RawMode};
@@ -73,9 +73,16 @@ fn run(args: &RunArgs, start: Instant) -> u8 {
     };
     let ended = run_vm(args, &config, &timeline, &mut accel);
     let (status, error, outcome, missing) = match ended {
-        Ok(Ended { outcome, missing }) => {
+        Ok(ended) => {
+            let Ended {
+                outcome, missing, ..
+            } = ended;
             let message = outcome.message(&config);
-            (outcome.status(), message, Some(outcome), missing)
+            let status = match outcome.status() {
+                0 if ended.has_lost_output => STATUS_LOST_OUTPUT,
+                status => status,
+            };
+            (status, message, Some(outcome), missing)
         }
         Err(error) => {
             let message = single_line(&error.to_string());
@@ -110,6 +117,8 @@ fn run(args: &RunArgs, start: Instant) -> u8 {
 struct Ended {
     outcome: Outcome,
     missing: Vec<Missing>,
+    /// A program that was told so would have failed.
+    has_lost_output: bool,
 }
 
 /// What is written down when the VM has ended.
@@ -175,6 +184,7 @@ fn run_vm(
     Ok(Ended {
         outcome: outcome?,
         missing: vm.missing(),
+        has_lost_output: vm.has_lost_output(),
     })
 }
 

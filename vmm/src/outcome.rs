@@ -11,6 +11,9 @@ use crate::config::Config;
 
 /// Exit status for any error of Ringlet itself.
 pub const STATUS_ERROR: u8 = 125;
+/// In place of success, where what the program wrote did not arrive and it did not hear of that: what
+/// most programs exit with when a write fails.
+pub const STATUS_LOST_OUTPUT: u8 = 1;
 /// As timeout(1) has it.
 const STATUS_TIMEOUT: u8 = 124;
 const STATUS_NOT_EXECUTABLE: u8 = 126;

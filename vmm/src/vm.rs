@@ -130,6 +130,10 @@ impl VirtualMachine for Vm {
         Ok(life.finish(outcome))
     }
 
+    fn has_lost_output(&self) -> bool {
+        self.devices.console.has_lost_output()
+    }
+
     fn missing(&self) -> Vec<Missing> {
         self.machine.missing.read(&self.machine.memory)
     }

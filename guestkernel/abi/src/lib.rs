@@ -222,6 +222,26 @@ pub mod console {
     /// Bytes of such a message.
     pub const SIZE_MESSAGE: usize = 4;
 
+    /// In place of the columns of a [`SIZE_PORT`]'s message: standard input cannot be read any further,
+    /// and what stands for the rows is the errno.
+    pub const INPUT_FAILED: u16 = u16::MAX;
+
+    /// Feature bit (of the range 50..127 that the standard leaves to device types): a chain of output
+    /// may end with [`STATUS_SIZE`] writable bytes, which the device fills in when it gives the chain
+    /// back: the errno of the write, 0 if it succeeded, and how many bytes were written, both `u32`
+    /// little-endian. And the device says with [`EVENT_INPUT_FAILED`] why input ends, and with
+    /// [`CONFIG_REFUSING`] which ports may refuse output.
+    pub const FEATURE_STATUS: u64 = 63;
+    /// See [`FEATURE_STATUS`].
+    pub const STATUS_SIZE: usize = 8;
+    /// The event of a control message: the port's input cannot be read any further; the value is the
+    /// errno.
+    pub const EVENT_INPUT_FAILED: u16 = 0x100;
+    /// Offset in the configuration space of a `u32`, behind what the standard has there: bit N says that
+    /// what is written to port N is a file, which may refuse it, and not a pipe or terminal. A program
+    /// is to hear of that from its write.
+    pub const CONFIG_REFUSING: u64 = 12;
+
     /// On the command line, without a control page: another VMM's device has such ports too, and
     /// this is what their numbers are counted from. Without it port 0 serves all three streams.
     ///
@@ -250,6 +270,11 @@ pub mod block {
     /// Request status: the host's file system or quota is full (`ENOSPC`, `EDQUOT`). The request
     /// may have been carried out in part.
     pub const STATUS_NOSPC: u8 = 3;
+    /// Feature bit: the driver understands [`STATUS_FBIG`]. Without it such a request fails with
+    /// `VIRTIO_BLK_S_IOERR`.
+    pub const FEATURE_FBIG: u64 = 62;
+    /// Request status: the host's limit of a file's size is reached (`EFBIG`).
+    pub const STATUS_FBIG: u8 = 4;
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the program asked for and this kernel does not have, counted for the VMM
 //! ([`ringlet_abi::missing`]).
 
-use crate::fs::{FileType, OpenFile};
+use crate::file::{FileType, OpenFile};
 use crate::globals::global;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::ioctl::TCGETS;
@@ -54,8 +54,7 @@ pub(crate) fn note(kind: Kind, number: u32) {
 /// not the question whether that is a terminal.
 #[cold]
 pub(crate) fn note_ioctl(file: &OpenFile, request: u32) {
-    let kind = file.ops.stat().ok();
-    let kind = kind.and_then(|stat| FileType::of_mode(stat.mode));
+    let kind = file.file_type();
     let is_device = matches!(kind, Some(FileType::CharDevice | FileType::BlockDevice));
     if is_device && request != TCGETS {
         note(Kind::Ioctl, request);

@@ -19,12 +19,13 @@ use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use event_manager::EventManager;
 use ringlet_abi::TerminalSize;
-use ringlet_abi::block::FEATURE_NOSPC;
-use ringlet_abi::console::SIZE_MESSAGE;
+use ringlet_abi::block::{FEATURE_FBIG, FEATURE_NOSPC};
+use ringlet_abi::console::{INPUT_FAILED, SIZE_MESSAGE};
 use ringlet_devices::block::{Block, EngineKind};
 use ringlet_devices::{Memory, Stop, ThreadKind, Threads, VhostUser, Worker};
 use vmm_sys_util::eventfd::EventFd;
@@ -63,6 +64,8 @@ pub struct QemuVm {
     events: Option<Monitor>,
     inspector: Arc<Inspector>,
     missing: Arc<MissingTable>,
+    /// Output was lost that the program believes written.
+    has_lost_output: Arc<AtomicBool>,
     threads: Threads,
     /// What serves the disks.
     _disks: Vec<Worker>,
@@ -98,8 +101,13 @@ pub fn build(
         launch.add_disk(theirs);
         let name = builder::disk_name(index);
         let block = Block::new(&name, disk, EngineKind::Auto, &threads)?;
-        // QEMU passes on the features that it knows, and not this one.
-        let served = VhostUser::serve(block, 1 << FEATURE_NOSPC, ours, &threads);
+        // QEMU passes on the features that it knows, and not these.
+        let served = VhostUser::serve(
+            block,
+            1 << FEATURE_NOSPC | 1 << FEATURE_FBIG,
+            ours,
+            &threads,
+        );
         workers.push(served?);
     }
     if let Some(server) = &server {
@@ -120,6 +128,7 @@ pub fn build(
         events: Some(events),
         inspector: Arc::new(inspector),
         missing: Arc::default(),
+        has_lost_output: Arc::default(),
         threads,
         _disks: workers,
     })
@@ -147,6 +156,10 @@ impl VirtualMachine for QemuVm {
 
     fn missing(&self) -> Vec<Missing> {
         self.missing.read(self.inspector.memory())
+    }
+
+    fn has_lost_output(&self) -> bool {
+        self.has_lost_output.load(Ordering::Acquire)
     }
 
     fn run(&mut self, outside: Outside) -> Result<Outcome, RunError> {
@@ -210,7 +223,12 @@ impl QemuVm {
         let [input, output, error] = &self.ports;
         let port = input.try_clone()?;
         let stdin = own(io::stdin())?;
-        let feed = move |stop: Arc<Stop>| pump::feed(&stdin, &port, &stop);
+        let errors = self.sizes.try_clone()?;
+        let feed = move |stop: Arc<Stop>| {
+            pump::feed(&stdin, &port, &stop, |error| {
+                tell_input_error(&errors, error)
+            });
+        };
         let input = Worker::spawn(&self.threads, ThreadKind::Input, "stdin", feed)?;
         let mut workers = vec![input];
         for (name, port, stream) in [
@@ -218,15 +236,35 @@ impl QemuVm {
             ("stderr", error, own(io::stderr())?),
         ] {
             let port = port.try_clone()?;
+            let lost = Arc::clone(&self.has_lost_output);
             let guard = drained.stream();
             let drain = move |stop: Arc<Stop>| {
-                pump::drain(&port, (name, &stream), &stop);
+                pump::drain(&port, (name, &stream), &stop, || {
+                    lost.store(true, Ordering::Release);
+                });
                 drop(guard);
             };
             let output = Worker::spawn(&self.threads, ThreadKind::Output, name, drain)?;
             workers.push(output);
         }
         Ok(workers)
+    }
+}
+
+/// Tells the guest that standard input cannot be read any further.
+fn tell_input_error(sizes: &UnixStream, error: &io::Error) {
+    let errno = error.raw_os_error().unwrap_or(libc::EIO) as u16;
+    tell(sizes, INPUT_FAILED, errno);
+}
+
+/// Sends a message about the terminal, or about standard input.
+fn tell(mut sizes: &UnixStream, columns: u16, rows: u16) {
+    let mut message = [0; SIZE_MESSAGE];
+    message[..2].copy_from_slice(&columns.to_le_bytes());
+    message[2..].copy_from_slice(&rows.to_le_bytes());
+    // A socket takes small messages whole or not at all.
+    if let Err(error) = sizes.write_all(&message) {
+        log::debug!("a message to the guest: {error}");
     }
 }
 
@@ -265,13 +303,7 @@ impl Guest for Running {
     }
 
     fn resize(&self, size: TerminalSize) {
-        let mut message = [0; SIZE_MESSAGE];
-        message[..2].copy_from_slice(&size.columns.to_le_bytes());
-        message[2..].copy_from_slice(&size.rows.to_le_bytes());
-        // A socket takes small messages whole or not at all.
-        if let Err(error) = (&self.sizes).write_all(&message) {
-            log::debug!("the terminal's size: {error}");
-        }
+        tell(&self.sizes, size.columns, size.rows);
     }
 
     fn report(&self) -> Box<dyn FnOnce() -> String + Send> {
