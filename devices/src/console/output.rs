@@ -59,7 +59,9 @@ fn copy(
                     // The driver hears of it before it gets the buffer back.
                     if !wants_status || errno == libc::EPIPE {
                         host::report_loss(name, &error);
-                        at_end.take().into_iter().for_each(|at_end| at_end(error));
+                        if let Some(at_end) = at_end.take() {
+                            at_end(error);
+                        }
                     }
                 }
             }
