@@ -30,7 +30,7 @@ use crate::debug::{Image, Server, port};
 use crate::kernel_image::{self, KernelError};
 use crate::lifecycle::EventLoop;
 use crate::lost_memory;
-use crate::memory::{self, MemoryError};
+use crate::memory::{self, MemoryError, Ram};
 use crate::missing::MissingTable;
 use crate::outcome::Ending;
 use crate::serial::SerialPort;
@@ -155,14 +155,6 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         count: 0,
     };
     let missing = Arc::<MissingTable>::default();
-    let page = ControlPage::new(
-        Arc::clone(&ending),
-        Arc::clone(timeline),
-        Arc::clone(&missing),
-    );
-    board
-        .bus
-        .insert(CONTROL_BASE, VIRTIO_SIZE, Box::new(page))?;
     let mut events = EventManager::new()?;
     let threads = Threads::unconfined();
     let console = add_console(&mut board, config, &mut events, &threads)?;
@@ -171,11 +163,18 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         let block = Block::new(&disk_name(index), disk, EngineKind::Auto, &threads)?;
         board.add(block, |_| Ok(()))?;
     }
-    let Board { bus, count, .. } = board;
+    let Board { mut bus, count, .. } = board;
 
     let kernel = load_kernel(config, &memory)?;
-    let start_info = boot::write(&memory, config, &kernel, count as usize)
+    let written = boot::write(&memory, config, &kernel, count as usize)
         .map_err(|cause| name_rootfs(config, cause))?;
+    let page = ControlPage::new(
+        Arc::clone(&ending),
+        Arc::clone(timeline),
+        Arc::clone(&missing),
+        Ram::new(Arc::clone(&memory), written.image),
+    );
+    bus.insert(CONTROL_BASE, VIRTIO_SIZE, Box::new(page))?;
 
     let entry = kernel.entry;
     let machine = Machine {
@@ -211,7 +210,7 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
     }
     if let Some(first) = vcpus.first() {
         first
-            .enter_at(entry, start_info.0)
+            .enter_at(entry, written.start_info.0)
             .step("set the registers")?;
     }
     timeline.reach(Stage::VmCreated);

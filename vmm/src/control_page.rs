@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringlet_abi::control::{self, Mark, ModeChoice};
 
 use crate::bus::MmioDevice;
+use crate::memory::Ram;
 use crate::missing::MissingTable;
 use crate::outcome::{Ending, Outcome};
 use crate::timeline::Timeline;
@@ -14,15 +15,22 @@ pub struct ControlPage {
     ending: Arc<Ending>,
     timeline: Arc<Timeline>,
     missing: Arc<MissingTable>,
+    ram: Ram,
 }
 
 impl ControlPage {
-    /// A page that reports to `ending`, `timeline` and `missing`.
-    pub fn new(ending: Arc<Ending>, timeline: Arc<Timeline>, missing: Arc<MissingTable>) -> Self {
+    /// A page that reports to `ending`, `timeline` and `missing`, and gives back memory of `ram`.
+    pub fn new(
+        ending: Arc<Ending>,
+        timeline: Arc<Timeline>,
+        missing: Arc<MissingTable>,
+        ram: Ram,
+    ) -> Self {
         Self {
             ending,
             timeline,
             missing,
+            ram,
         }
     }
 }
@@ -43,6 +51,7 @@ impl MmioDevice for ControlPage {
                     self.timeline.reach(mark.into());
                 }
             }
+            control::RELEASE => self.ram.release(value),
             control::MISSING => self.missing.announce(value),
             control::MODE => self.timeline.note_mode(ModeChoice::decode(value)),
             _ => (),

@@ -88,6 +88,12 @@ pub mod control {
     /// see [`missing`](super::missing).
     pub const MISSING: u64 = 0x18;
 
+    /// Gives a block of guest memory back to the host: one of [`RELEASE_SIZE`] bytes, by number. From
+    /// the end of the write on it holds zeros.
+    pub const RELEASE: u64 = 0x20;
+    /// Bytes of a block.
+    pub const RELEASE_SIZE: u64 = 2 << 20;
+
     /// Starts the line on the serial port by which a kernel without a control page ends the VM:
     /// an encoded [`Exit`] in hexadecimal with `0x` follows.
     pub const SERIAL_EXIT: &str = "ringlet-control: exit ";
