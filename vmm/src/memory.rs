@@ -14,8 +14,8 @@ use ringlet_abi::{HIGH_RAM_BASE, LOW_RAM_END};
 use ringlet_devices::Memory;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
-    Address, Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap,
+    Address, Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap,
+    GuestMemoryRegion, GuestRegionMmap,
 };
 
 /// Less does not hold the kernel and a root file system.
@@ -247,7 +247,9 @@ impl Ram {
             // As promised, at least. The range is in guest memory, so it succeeds.
             let zeros = [0; PAGE as usize];
             for offset in (0..RELEASE_SIZE).step_by(zeros.len()) {
-                let _ = self.memory.write_slice(&zeros, GuestAddress(start + offset));
+                let _ = self
+                    .memory
+                    .write_slice(&zeros, GuestAddress(start + offset));
             }
         }
     }
@@ -355,7 +357,9 @@ mod tests {
             ram.release(block);
         }
         let mut bytes = vec![1; 4 << 20];
-        memory.read_slice(&mut bytes, GuestAddress(6 << 20)).unwrap();
+        memory
+            .read_slice(&mut bytes, GuestAddress(6 << 20))
+            .unwrap();
         assert!(bytes.iter().all(|byte| *byte == 0));
         assert_eq!(memory.read_obj::<u8>(GuestAddress(10 << 20)).unwrap(), 9);
     }

@@ -545,13 +545,20 @@ mod tests {
         }
         let after = memory_use();
         assert_eq!(after.total, before.total);
-        assert!(after.free.abs_diff(before.free) < 8 * BLOCK as usize, "{before:?} {after:?}");
+        assert!(
+            after.free.abs_diff(before.free) < 8 * BLOCK as usize,
+            "{before:?} {after:?}"
+        );
         // All that there is, the released blocks among them.
         let mut frames = Vec::new();
         while frames.len() < 30 * BLOCK as usize {
             frames.push(Frame::zeroed().unwrap());
         }
-        assert!(frames.iter().all(|frame| frame.read_array::<8>(2048) == [0; 8]));
+        assert!(
+            frames
+                .iter()
+                .all(|frame| frame.read_array::<8>(2048) == [0; 8])
+        );
     }
 
     #[test]

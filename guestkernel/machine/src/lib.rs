@@ -48,8 +48,8 @@ pub const MAX_CPUS: usize = 64;
 pub use boot_info::{BootInfo, BootModule};
 pub use dma::{DmaSegments, Segment};
 pub use frame::{
-    Frame, MemoryUse, OutOfMemory, has_free_blocks, idle_blocks, memory_use, release_block, take_free_blocks,
-    watch_free_blocks,
+    Frame, MemoryUse, OutOfMemory, has_free_blocks, idle_blocks, memory_use, release_block,
+    take_free_blocks, watch_free_blocks,
 };
 pub use heap_use::HeapUse;
 pub use mmio::{MmioError, MmioRegion};

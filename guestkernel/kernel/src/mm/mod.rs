@@ -18,7 +18,7 @@ pub use change::{Advice, Remap};
 pub use fault::FaultError;
 pub use io_buffer::IoBuffer;
 pub use machine::{Access, Segment};
-pub(crate) use release::give_back;
 pub use page_source::{Mappers, PageSource, SharedMemory};
+pub(crate) use release::give_back;
 pub use user_range::{MAX_COUNT, UserRange, UserRanges, read_iovecs};
 pub use vma::{Backing, MapRequest, PAGE, Placement};

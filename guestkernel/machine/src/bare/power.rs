@@ -6,7 +6,10 @@ use crate::{Frame, PAGE_SIZE, PhysAddr};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 use ringlet_abi::CONTROL_BASE;
-use ringlet_abi::control::{EXIT, Exit, MARK, MISSING, MODE, Mark, ModeChoice, RELEASE, SERIAL_EXIT, SERIAL_MARK, SERIAL_MISSING, SERIAL_MODE};
+use ringlet_abi::control::{
+    EXIT, Exit, MARK, MISSING, MODE, Mark, ModeChoice, RELEASE, SERIAL_EXIT, SERIAL_MARK,
+    SERIAL_MISSING, SERIAL_MODE,
+};
 
 static HAS_CONTROL_PAGE: AtomicBool = AtomicBool::new(true);
 
