@@ -15,6 +15,8 @@ use std::thread::{self, JoinHandle};
 pub enum ThreadKind {
     /// The event loop: signals, the console's control queues, entropy.
     Main,
+    /// Writes Ringlet's own messages, and finds out what the vCPUs are doing.
+    Messages,
     /// A virtual CPU with the registers of the devices.
     Vcpu,
     /// The GDB stub.
@@ -31,8 +33,6 @@ pub enum ThreadKind {
     VhostUser,
     /// Reads what QEMU says: the guest's serial port, and the monitor.
     Qemu,
-    /// Writes messages to standard error, and finds out what is in some of them.
-    Messages,
     /// The process outside of the jail.
     Front,
 }

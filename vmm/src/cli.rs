@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU64;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -14,6 +15,8 @@ use ringlet_devices::block::{Access, Limits};
 
 use crate::config::DiskConfig;
 use crate::debug::Address;
+use crate::doctor::DoctorArgs;
+use crate::messages::Format;
 
 /// Ringlet runs an unmodified Linux program in a microVM with a guest kernel of its own.
 #[derive(Debug, Parser)]
@@ -29,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a program in a new microVM
     Run(Box<RunArgs>),
+    /// Say whether 'ringlet run' works on this machine, and if not, what to do
+    Doctor(DoctorArgs),
     /// Print shell completions
     Completions {
         /// bash, zsh or fish
@@ -40,7 +45,8 @@ pub enum Command {
 const RUN_AFTER_HELP: &str = "\
 Exit status:
   the program's own; 128+N if signal N ended it (or ringlet); 127 if PROGRAM is not in the
-  root file system; 126 if it cannot be executed; 125 for any error of ringlet itself
+  root file system; 126 if it cannot be executed; 124 if the time of --timeout was over; 125 for
+  any error of ringlet itself
 
 Timeline (--timeline, to stderr, one line for each stage that was reached):
   timeline: MILLISECONDS ms STAGE
@@ -119,6 +125,25 @@ pub struct RunArgs {
     /// who can connect can do anything with the VM
     #[arg(long, requires = "gdb")]
     pub gdb_insecure: bool,
+
+    /// End the VM after so long, with status 124: seconds, or with a suffix ms, s, m, h or d; 0 is
+    /// never
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+
+    /// Write a report on the run to this file, as one object of JSON: status, timeline, mode, times,
+    /// memory, and what the program asked for in vain
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Write to this file, as JSON, which system calls, ioctls and io_uring opcodes the program asked
+    /// for that the guest kernel does not have
+    #[arg(long, value_name = "FILE")]
+    pub missing: Option<PathBuf>,
+
+    /// How ringlet's own messages and the guest kernel's log are written to stderr
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub log_format: Format,
 
     /// The program, looked up in the root file system, and its arguments
     #[arg(
@@ -237,6 +262,25 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .ok()
         .and_then(|number| number.checked_mul(1 << shift))
         .ok_or_else(|| "give a size as in 512M or 2G".to_owned())
+}
+
+/// A time as in `10`, `0.5s`, `1.5m`, `2h`, `1d` or `250ms`.
+fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    const EXAMPLE: &str = "give a time as in 10, 0.5s, 250ms, 2m, 1h or 1d";
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let unit = match suffix {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err(EXAMPLE),
+    };
+    let seconds = number.parse::<f64>().map_err(|_| EXAMPLE)? * unit;
+    Duration::try_from_secs_f64(seconds).map_err(|_| EXAMPLE)
 }
 
 fn parse_cpus(text: &str) -> Result<u32, &'static str> {
@@ -405,6 +449,36 @@ mod tests {
             ("-1", Err(())),
         ] {
             assert_eq!(parse_size(text).map_err(|_| ()), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, milliseconds) in [
+            ("10", 10_000),
+            ("0.5s", 500),
+            ("250ms", 250),
+            ("1.5m", 90_000),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+            ("0", 0),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(milliseconds))
+            );
+        }
+        for text in [
+            "",
+            "s",
+            "-1",
+            "1x",
+            "1e3",
+            "1.2.3",
+            "inf",
+            "99999999999999999999d",
+        ] {
+            assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{CpuId, kvm_debug_exit_arch, kvm_regs, kvm_segment};
-use kvm_ioctls::{VcpuExit, VmFd};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use ringlet_devices::{Memory, Stop};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
@@ -13,8 +13,13 @@ use crate::crash::{self, Cause};
 use crate::debug::Image;
 use crate::debug::port::Dock;
 use crate::debug::trap::{Cpu, Tracer, TrapError};
+use crate::missing::MissingTable;
 use crate::outcome::{Ending, Outcome};
 use crate::serial::SerialPort;
+
+/// Where KVM puts a TSS of its own on Intel processors without unrestricted guests: three pages
+/// below the BIOS, in no RAM and no device.
+pub(crate) const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// CR0: protected mode, and ET, which is always set. Caching is on, unlike after reset.
 const CR0: u64 = 1 | 1 << 4;
@@ -38,6 +43,8 @@ pub struct Machine {
     pub ending: Arc<Ending>,
     /// Guest RAM.
     pub memory: Memory,
+    /// What the program asked for in vain.
+    pub missing: Arc<MissingTable>,
     /// The kernel.
     pub image: Arc<Image>,
 }
@@ -104,27 +111,7 @@ impl Vcpu {
     ///
     /// Those of `KVM_SET_SREGS` and `KVM_SET_REGS`.
     pub fn enter_at(&self, entry: u64, start_info: u64) -> Result<(), kvm_ioctls::Error> {
-        let mut sregs = self.cpu.fd.get_sregs()?;
-        sregs.cs = flat(CODE);
-        sregs.ds = flat(DATA);
-        sregs.es = sregs.ds;
-        sregs.ss = sregs.ds;
-        sregs.fs = sregs.ds;
-        sregs.gs = sregs.ds;
-        sregs.tr = kvm_segment {
-            limit: 0x67,
-            type_: TSS,
-            present: 1,
-            ..Default::default()
-        };
-        sregs.cr0 = CR0;
-        self.cpu.fd.set_sregs(&sregs)?;
-        self.cpu.fd.set_regs(&kvm_regs {
-            rip: entry,
-            rbx: start_info,
-            rflags: RFLAGS_RESERVED,
-            ..Default::default()
-        })
+        enter_at(&self.cpu.fd, entry, start_info)
     }
 
     /// Runs the guest until the VM ends or `stop` says so.
@@ -239,6 +226,31 @@ impl Vcpu {
         }
         Ok(Left::Access)
     }
+}
+
+/// See [`Vcpu::enter_at`].
+pub(crate) fn enter_at(fd: &VcpuFd, entry: u64, start_info: u64) -> Result<(), kvm_ioctls::Error> {
+    let mut sregs = fd.get_sregs()?;
+    sregs.cs = flat(CODE);
+    sregs.ds = flat(DATA);
+    sregs.es = sregs.ds;
+    sregs.ss = sregs.ds;
+    sregs.fs = sregs.ds;
+    sregs.gs = sregs.ds;
+    sregs.tr = kvm_segment {
+        limit: 0x67,
+        type_: TSS,
+        present: 1,
+        ..Default::default()
+    };
+    sregs.cr0 = CR0;
+    fd.set_sregs(&sregs)?;
+    fd.set_regs(&kvm_regs {
+        rip: entry,
+        rbx: start_info,
+        rflags: RFLAGS_RESERVED,
+        ..Default::default()
+    })
 }
 
 fn debug_cause(error: TrapError) -> Cause {

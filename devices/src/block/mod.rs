@@ -115,7 +115,8 @@ impl VirtioDevice for Block {
         let always = 1 << VIRTIO_BLK_F_SEG_MAX
             | 1 << VIRTIO_BLK_F_BLK_SIZE
             | 1 << VIRTIO_BLK_F_FLUSH
-            | 1 << ringlet_abi::block::FEATURE_NOSPC;
+            | 1 << ringlet_abi::block::FEATURE_NOSPC
+            | 1 << ringlet_abi::block::FEATURE_FBIG;
         match self.access {
             Access::ReadOnly => always | 1 << VIRTIO_BLK_F_RO,
             Access::ReadWrite => {
@@ -136,6 +137,7 @@ impl VirtioDevice for Block {
         let features = worker::Features {
             flush: activation.has_feature(VIRTIO_BLK_F_FLUSH),
             no_space: activation.has_feature(ringlet_abi::block::FEATURE_NOSPC as u32),
+            too_big: activation.has_feature(ringlet_abi::block::FEATURE_FBIG as u32),
         };
         let Some(queue) = activation.queues.into_iter().flatten().next() else {
             return Ok(());

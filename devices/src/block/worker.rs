@@ -42,6 +42,8 @@ pub(super) struct Features {
     pub(super) flush: bool,
     /// The driver understands [`ringlet_abi::block::STATUS_NOSPC`].
     pub(super) no_space: bool,
+    /// The driver understands [`ringlet_abi::block::STATUS_FBIG`].
+    pub(super) too_big: bool,
 }
 
 /// What a slot's operation is, and so what follows it.
@@ -455,6 +457,9 @@ impl<'a, E: Engine> Server<'a, E> {
             }
             (libc::ENOSPC | libc::EDQUOT, _) if self.features.no_space => {
                 Recovery::Fail(ringlet_abi::block::STATUS_NOSPC)
+            }
+            (libc::EFBIG, _) if self.features.too_big => {
+                Recovery::Fail(ringlet_abi::block::STATUS_FBIG)
             }
             _ => {
                 let error = io::Error::from_raw_os_error(errno);

@@ -10,6 +10,7 @@ use crate::fs::initramfs::{self, Problem};
 use crate::fs::procfs::{self, ProcessFacts};
 use crate::fs::{DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View};
 use crate::log;
+use crate::mm;
 use crate::process::{self, ExitStatus, Process, Thread};
 use crate::provoke::provoke;
 use crate::standard_streams::StandardStreams;
@@ -108,6 +109,7 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     let opened = streams.open(&files);
     opened.map_err(|_| Exit::OutOfMemory)?;
     start_watchdog(&command_line);
+    executor::spawn("free memory", mm::give_back());
     let process = start(files, FsContext::new(namespace), spec, &streams)?;
     let status = executor::block_on(process.ended());
     debug!("{status:?}");

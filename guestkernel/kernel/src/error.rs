@@ -43,6 +43,13 @@ impl Errno {
     /// that a program takes for an error.
     pub(crate) const ABSENT: Self = Self(4096);
 
+    /// The error that the host has with this number; `None` for 0 and for what is no errno.
+    pub(crate) fn of_host(number: u16) -> Option<Self> {
+        (1..Self::ABSENT.0)
+            .contains(&number)
+            .then_some(Self(number))
+    }
+
     /// What a system call returns, or a CQE's `res` holds: the negated number.
     pub fn as_result(self) -> i32 {
         -i32::from(self.0)

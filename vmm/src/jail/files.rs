@@ -29,7 +29,12 @@ pub struct Share {
 pub(super) fn restrict(shares: &[Share], needs_network: bool) -> io::Result<()> {
     let rules: io::Result<Vec<_>> = shares
         .iter()
-        .map(|share| Ok(PathBeneath::new(share.directory.try_clone()?, access(share))))
+        .map(|share| {
+            Ok(PathBeneath::new(
+                share.directory.try_clone()?,
+                access(share),
+            ))
+        })
         .collect();
     enforce(rules?, needs_network)
 }

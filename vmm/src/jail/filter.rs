@@ -43,7 +43,10 @@ pub(super) fn compile(kind: ThreadKind) -> Result<Vec<BpfProgram>, BackendError>
     let calls: Vec<&Call> = groups.flat_map(|group| group.iter()).collect();
     for call in &calls {
         let rules = rules.entry(call.number).or_default();
-        if !calls.iter().any(|other| other.number == call.number && other.when.is_empty()) {
+        if !calls
+            .iter()
+            .any(|other| other.number == call.number && other.when.is_empty())
+        {
             let conditions = call.when.iter().map(condition);
             rules.push(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?);
         }

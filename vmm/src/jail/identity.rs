@@ -36,7 +36,11 @@ impl User {
     ///
     /// What to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number != u32::MAX);
+        let number = |text: &str| {
+            text.parse::<u32>()
+                .ok()
+                .filter(|number| *number != u32::MAX)
+        };
         if let Some((uid, gid)) = text.split_once(':') {
             return match (number(uid), number(gid)) {
                 (Some(uid), Some(gid)) => Ok(Self { uid, gid }),

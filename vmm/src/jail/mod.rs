@@ -341,11 +341,7 @@ impl Jail {
 }
 
 /// Confines the calling thread.
-fn confine(
-    kind: ThreadKind,
-    is_strict: bool,
-    has_file_capabilities: bool,
-) -> io::Result<()> {
+fn confine(kind: ThreadKind, is_strict: bool, has_file_capabilities: bool) -> io::Result<()> {
     violation::note_kind(kind);
     if has_file_capabilities && !calls::keeps_file_capabilities(kind) {
         // Those of this thread alone.

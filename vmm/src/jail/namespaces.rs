@@ -75,7 +75,10 @@ pub(super) fn isolate(needs_network: bool) -> Vec<(Part, io::Result<()>)> {
             false => (part, unshare(flag)),
         })
         .collect();
-    if results.iter().any(|(part, result)| *part == Part::UtsNamespace && result.is_ok()) {
+    if results
+        .iter()
+        .any(|(part, result)| *part == Part::UtsNamespace && result.is_ok())
+    {
         // That of the host is copied. It fails only for who may not, and then it is no secret either.
         let _ = rustix::system::sethostname(b"ringlet");
     }

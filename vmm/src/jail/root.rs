@@ -33,7 +33,11 @@ fn new_tmpfs(attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     fsconfig_create(&context)?;
     let attributes =
         attributes | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 /// Makes `root` the root directory, with what `fill` mounts in the working directory, and unmounts all
@@ -123,7 +127,13 @@ fn show(path: &Path) -> io::Result<()> {
     let Ok(metadata) = original.symlink_metadata() else {
         return Ok(());
     };
-    for parent in path.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+    for parent in path
+        .ancestors()
+        .skip(1)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+    {
         if !parent.as_os_str().is_empty() && !parent.exists() {
             mkdirat(CWD, parent, Mode::from_raw_mode(0o755))?;
         }

@@ -87,11 +87,7 @@ pub(super) fn watch(wake: Option<&EventFd>) -> io::Result<()> {
 }
 
 /// Async-signal-safe.
-extern "C" fn on_violation(
-    _: libc::c_int,
-    info: *mut libc::siginfo_t,
-    _: *mut libc::c_void,
-) {
+extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let kind = KIND.get();
     let violation = Violation {
         kind: kind.map_or(u32::MAX - 1, |kind| kind as u32),
@@ -172,6 +168,9 @@ mod tests {
         assert_eq!(Violation::decode(violation.encode()), Some(violation));
         assert_eq!(Violation::decode(0), None);
         let text = violation.to_string();
-        assert!(text.contains("(execve)") && text.contains("'disk'"), "{text}");
+        assert!(
+            text.contains("(execve)") && text.contains("'disk'"),
+            "{text}"
+        );
     }
 }

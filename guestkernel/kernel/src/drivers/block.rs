@@ -119,7 +119,8 @@ impl BlockDevice {
             | blk::F::FLUSH
             | blk::F::DISCARD
             | blk::F::WRITE_ZEROES;
-        let wanted = wanted.bits().to_ne() as u64 | 1 << ringlet::FEATURE_NOSPC;
+        let wanted =
+            wanted.bits().to_ne() as u64 | 1 << ringlet::FEATURE_NOSPC | 1 << ringlet::FEATURE_FBIG;
         let mut setup = found.negotiate(wanted)?;
         let features = setup.features();
         let has = |feature: blk::F| features & feature.bits().to_ne() as u64 != 0;

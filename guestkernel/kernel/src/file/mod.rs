@@ -15,7 +15,7 @@ mod readiness;
 mod stat;
 
 pub use answer::{Answer, BoxFuture};
-pub use byte_stream::ByteStream;
+pub use byte_stream::{ByteStream, Refusal};
 pub(crate) use inode::is_same;
 pub use inode::{AttributeChange, FileSystemInfo, Inode, NewNode, RenameMode, SetTime};
 pub use locks::{LockMode, LockOwner, RangeLock, lock_file, lock_file_waiting};

@@ -105,7 +105,7 @@ impl OpenFile {
         self.has_locks.store(true, Ordering::Relaxed);
     }
 
-    fn file_type(&self) -> Option<FileType> {
+    pub(crate) fn file_type(&self) -> Option<FileType> {
         self.inode.as_ref().map(|inode| inode.file_type())
     }
 

@@ -1,6 +1,5 @@
 //! Processes and threads: what they have, how they start, run and end.
 
-mod call_names;
 mod call_sites;
 mod credentials;
 mod elf;
@@ -22,12 +21,12 @@ mod thread;
 mod thread_state;
 mod wait_table;
 
-pub(crate) use call_names::name as call_name;
 pub use credentials::{Credentials, Ids};
 pub(crate) use exec::{find, load};
 pub use interval_timer::{IntervalTimer, TimerSetting};
 pub use limits::{Limit, Limits};
 pub use process::{ExitStatus, Process};
+pub(crate) use ringlet_abi::names::system_call as call_name;
 pub use signals::{Action, Signal, SignalSet, Signals, ThreadSignals};
 pub use thread::{NewThread, Thread, ThreadMain};
 pub use thread_state::ThreadState;

@@ -1,11 +1,11 @@
 //! What others see of a thread: its number, its name, the CPU time that it has used.
 
-use super::call_names::name;
 use crate::executor::{Scheduled, Slice, all_cpus};
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use machine::clock;
 use machine::lock::Mutex;
+use ringlet_abi::names::system_call as name;
 
 /// The part of a thread that is not its own alone.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use super::{Args, Dispatched, actor};
 use crate::drivers::block_file;
 use crate::error::{Errno, Result};
 use crate::fs::{self, OpenFile, OpenFlags, OpenHow};
+use crate::missing;
 use crate::operation::Close;
 use crate::process::Thread;
 use alloc::sync::Arc;
@@ -251,7 +252,11 @@ pub(super) async fn ioctl(thread: &mut Thread, args: Args) -> Result<u64> {
         request if block_file::needs_writable(&file, request) => return Err(Errno::EBADF),
         request => {
             let control = file.ops.ioctl(request, argument, &process.space);
-            return thread.until_signal(control).await?;
+            let result = thread.until_signal(control).await?;
+            if result == Err(Errno::ENOTTY) {
+                missing::note_ioctl(&file, request);
+            }
+            return result;
         }
     }
     Ok(0)
