@@ -103,10 +103,10 @@ pub struct Written {
 pub fn write(
     memory: &GuestMemoryMmap,
     config: &Config,
-    kernel: &LoadedKernel,
+    (kernel, rootfs): (&LoadedKernel, &Rootfs),
     devices: usize,
 ) -> Result<Written, BootError> {
-    let modules = write_modules(memory, config, kernel)?;
+    let modules = write_modules(memory, config, (kernel, rootfs))?;
     let cmdline = cmdline(config, devices)?
         .as_cstring()
         .map_err(BootError::Cmdline)?;
@@ -186,12 +186,16 @@ fn memory_map(size: u64) -> Vec<hvm_memmap_table_entry> {
 fn write_modules(
     memory: &GuestMemoryMmap,
     config: &Config,
-    kernel: &LoadedKernel,
+    (kernel, rootfs): (&LoadedKernel, &Rootfs),
 ) -> Result<Vec<hvm_modlist_entry>, BootError> {
     let process = config.process.encode()?;
-    let (image, image_size) = open_image(&config.rootfs)?;
+    let Rootfs {
+        file: image,
+        size: image_size,
+    } = rootfs;
+    let image_size = *image_size;
     let (initramfs, spec) = place_modules(config, kernel, image_size, process.len() as u64)?;
-    memory::map_file(memory, GuestAddress(initramfs), &image, image_size as usize)?;
+    memory::map_file(memory, GuestAddress(initramfs), image, image_size as usize)?;
     memory.write_slice(&process, GuestAddress(spec))?;
 
     let mut at = MODULE_CMDLINES;
@@ -237,8 +241,17 @@ pub(crate) fn place_modules(
         })
 }
 
-/// Opens the root file system image and looks at its first bytes; gives its size too.
-pub(crate) fn open_image(path: &Path) -> Result<(File, u64), BootError> {
+/// A root file system image.
+#[derive(Debug)]
+pub struct Rootfs {
+    /// Its file.
+    pub file: File,
+    /// Bytes of it.
+    pub size: u64,
+}
+
+/// Opens the root file system image and looks at its first bytes.
+pub(crate) fn open_image(path: &Path) -> Result<Rootfs, BootError> {
     let file = crate::kernel_image::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -246,7 +259,10 @@ pub(crate) fn open_image(path: &Path) -> Result<(File, u64), BootError> {
     }
     let mut magic = [0; CPIO_MAGICS[0].len()];
     match file.read_exact_at(&mut magic, 0) {
-        Ok(()) if CPIO_MAGICS.contains(&magic) => Ok((file, metadata.len())),
+        Ok(()) if CPIO_MAGICS.contains(&magic) => Ok(Rootfs {
+            file,
+            size: metadata.len(),
+        }),
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
         _ => Err(BootError::NotCpio),
     }

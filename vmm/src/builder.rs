@@ -1,5 +1,6 @@
 //! The steps that make a KVM VM, in order. Nothing of the guest runs before the last one is done.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use ringlet_devices::{Memory, MmioTransport, NOTIFY_OFFSET, Threads, VirtioDevic
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::boot::{self, BootError};
+use crate::boot::{self, BootError, Rootfs};
 use crate::bus::{Bus, RangeTaken};
 use crate::config::Config;
 use crate::control_page::ControlPage;
@@ -26,11 +27,14 @@ use crate::cpuid;
 use crate::debug::server::BindError;
 use crate::debug::session::{self, Session};
 use crate::debug::trap::Tracer;
-use crate::debug::{Image, Server, port};
+use crate::debug::{Address, Image, Server, port};
+use crate::front::{Link, Made};
+use crate::jail::{Jail, JailError, Needs};
 use crate::kernel_image::{self, KernelError};
 use crate::lifecycle::EventLoop;
 use crate::lost_memory;
 use crate::memory::{self, MemoryError, Ram};
+use crate::messages;
 use crate::missing::MissingTable;
 use crate::outcome::Ending;
 use crate::serial::SerialPort;
@@ -105,6 +109,9 @@ pub enum BuildError {
     /// What the kernel is told.
     #[error(transparent)]
     Boot(BootError),
+    /// The jail.
+    #[error(transparent)]
+    Jail(#[from] JailError),
     /// The debugger's address.
     #[error("--gdb: {0}")]
     Gdb(#[from] BindError),
@@ -130,15 +137,62 @@ impl<T> Step<T> for Result<T, kvm_ioctls::Error> {
     }
 }
 
+/// What a VM is made in.
+pub struct Surroundings<'a> {
+    /// Where the VMM is to be confined.
+    pub jail: &'a mut Jail,
+    /// The process that the user sees.
+    pub front: &'a Link,
+}
+
+/// What a VM needs of the host's files, open.
+pub(crate) struct Opened {
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) server: Option<Server>,
+    pub(crate) kernel: File,
+    pub(crate) rootfs: Rootfs,
+}
+
+impl Opened {
+    /// Opens, checks and locks what `config` names.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`].
+    pub(crate) fn new(config: &Config, front: &Link) -> Result<Self, BuildError> {
+        Ok(Self {
+            disks: open_disks(config)?,
+            server: bind_debugger(config, front)?,
+            kernel: open_kernel(config)?,
+            rootfs: boot::open_image(&config.rootfs).map_err(|cause| name_rootfs(config, cause))?,
+        })
+    }
+}
+
 /// Makes the VM that `config` describes, with `kvm`. Its console is on this process's standard streams.
+///
+/// This process must have one thread only, and is in the jail afterwards.
 ///
 /// # Errors
 ///
 /// [`BuildError`].
-pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm, BuildError> {
-    let disks = open_disks(config)?;
-    let server = bind_debugger(config)?;
+pub fn build(
+    config: &Config,
+    kvm: &Kvm,
+    timeline: &Arc<Timeline>,
+    surroundings: Surroundings<'_>,
+) -> Result<Vm, BuildError> {
+    let Surroundings { jail, front } = surroundings;
+    let opened = Opened::new(config, front)?;
     check_cpus(kvm, config.cpus)?;
+    let mut needs = Needs::default();
+    jail.isolate(&needs)?;
+    jail.close(&mut needs)?;
+    front.end_with_front()?;
+    let ending = Arc::new(Ending::new()?);
+    let threads = jail.threads(&ending)?;
+    messages::start_writer(&threads)?;
+
     let memory = Memory::new(memory::map(config.memory)?);
     lost_memory::watch(&memory)?;
     let vm = kvm.create_vm().step("create the VM")?;
@@ -147,7 +201,6 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
     memory::register(&vm, &memory)?;
     create_interrupt_controllers(&vm)?;
 
-    let ending = Arc::new(Ending::new()?);
     let mut board = Board {
         vm: &vm,
         memory: &memory,
@@ -156,18 +209,17 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
     };
     let missing = Arc::<MissingTable>::default();
     let mut events = EventManager::new()?;
-    let threads = Threads::unconfined();
     let console = add_console(&mut board, config, &mut events, &threads)?;
     add_entropy(&mut board, &mut events)?;
-    for (index, (disk, disk_config)) in disks.into_iter().zip(&config.disks).enumerate() {
+    for (index, (disk, disk_config)) in opened.disks.into_iter().zip(&config.disks).enumerate() {
         let engine = (EngineKind::Auto, disk_config.limits);
         let block = Block::new(&disk_name(index), disk, engine, &threads)?;
         board.add(block, |_| Ok(()))?;
     }
     let Board { mut bus, count, .. } = board;
 
-    let kernel = load_kernel(config, &memory)?;
-    let written = boot::write(&memory, config, &kernel, count as usize)
+    let kernel = load_kernel(config, opened.kernel, &memory)?;
+    let written = boot::write(&memory, config, (&kernel, &opened.rootfs), count as usize)
         .map_err(|cause| name_rootfs(config, cause))?;
     let page = ControlPage::new(
         Arc::clone(&ending),
@@ -186,7 +238,8 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         missing,
         image: Arc::new(Image::new(kernel)),
     };
-    let debugger = server
+    let debugger = opened
+        .server
         .map(|server| debugger(server, &machine))
         .transpose()?;
     let cpuid = cpuid::supported(kvm).step("supported CPUID")?;
@@ -242,10 +295,15 @@ fn debugger(server: Server, machine: &Machine) -> Result<Debugger, BuildError> {
 /// # Errors
 ///
 /// [`BuildError::Gdb`].
-pub(crate) fn bind_debugger(config: &Config) -> Result<Option<Server>, BuildError> {
-    let address = config.gdb.as_ref();
-    let server = address.map(|address| Server::bind(address, config.gdb_insecure));
-    Ok(server.transpose()?)
+fn bind_debugger(config: &Config, front: &Link) -> Result<Option<Server>, BuildError> {
+    let Some(address) = &config.gdb else {
+        return Ok(None);
+    };
+    let server = Server::bind(address, config.gdb_insecure)?;
+    if let Address::Unix(path) = address {
+        front.note_made(&Made::File(path.clone()));
+    }
+    Ok(Some(server))
 }
 
 /// Opens, checks and locks the disks.
@@ -403,6 +461,13 @@ fn subscribe(events: &mut EventLoop, subscriber: impl MutEventSubscriber + 'stat
     events.add_subscriber(Box::new(subscriber));
 }
 
+fn open_kernel(config: &Config) -> Result<File, BuildError> {
+    kernel_image::open(&config.kernel).map_err(|cause| BuildError::Kernel {
+        path: config.kernel.clone(),
+        cause: cause.into(),
+    })
+}
+
 /// Checks the kernel and loads it.
 ///
 /// # Errors
@@ -410,10 +475,11 @@ fn subscribe(events: &mut EventLoop, subscriber: impl MutEventSubscriber + 'stat
 /// [`BuildError::Kernel`].
 pub(crate) fn load_kernel(
     config: &Config,
+    file: File,
     memory: &GuestMemoryMmap,
 ) -> Result<kernel_image::LoadedKernel, BuildError> {
     let ram_end = config.memory.min(ringlet_abi::LOW_RAM_END);
-    kernel_image::load(&config.kernel, memory, ram_end).map_err(|cause| BuildError::Kernel {
+    kernel_image::load(file, memory, ram_end).map_err(|cause| BuildError::Kernel {
         path: config.kernel.clone(),
         cause,
     })

@@ -16,6 +16,7 @@ use ringlet_devices::block::{Access, Limits};
 use crate::config::DiskConfig;
 use crate::debug::Address;
 use crate::doctor::DoctorArgs;
+use crate::jail::User;
 use crate::messages::Format;
 
 /// Ringlet runs an unmodified Linux program in a microVM with a guest kernel of its own.
@@ -126,6 +127,20 @@ pub struct RunArgs {
     #[arg(long, requires = "gdb")]
     pub gdb_insecure: bool,
 
+    /// Confine ringlet itself to what the VM needs: as far as the host allows it, or entirely or not at
+    /// all
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = JailMode::Auto)]
+    pub jail: JailMode,
+
+    /// Do not confine ringlet: a guest that takes it over can do what you can
+    #[arg(long, conflicts_with_all = ["jail", "jail_user"])]
+    pub no_jail: bool,
+
+    /// Who ringlet is in the jail, if root starts it: a name, UID or UID:GID. By default each VM has a
+    /// user of its own
+    #[arg(long, value_name = "USER", value_parser = User::parse)]
+    pub jail_user: Option<User>,
+
     /// End the VM after so long, with status 124: seconds, or with a suffix ms, s, m, h or d; 0 is
     /// never
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -176,6 +191,15 @@ pub enum Mode {
     Ring0,
     /// Both at CPL 3 in one protection domain
     Shared,
+}
+
+/// `--jail`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum JailMode {
+    /// What the host allows ('ringlet doctor' says what that is)
+    Auto,
+    /// Everything, or an error
+    Strict,
 }
 
 /// `--kernel-log`.

@@ -88,17 +88,16 @@ pub struct LoadedKernel {
     pub segments: Vec<Segment>,
 }
 
-/// Loads the kernel at `path`, all of it below `ram_end`.
+/// Loads the kernel in `file`, all of it below `ram_end`.
 ///
 /// # Errors
 ///
 /// [`KernelError`].
 pub fn load(
-    path: &Path,
+    mut file: File,
     memory: &GuestMemoryMmap,
     ram_end: u64,
 ) -> Result<LoadedKernel, KernelError> {
-    let mut file = open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(KernelError::NotAFile);

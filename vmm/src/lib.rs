@@ -15,6 +15,7 @@ pub mod cpuid;
 pub mod crash;
 pub mod debug;
 pub mod doctor;
+pub mod front;
 pub mod images;
 pub mod jail;
 pub mod kernel_image;

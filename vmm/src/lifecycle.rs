@@ -16,11 +16,12 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
+use crate::front::Link;
+use crate::jail::violation;
 use crate::messages;
 use crate::missing::Missing;
 use crate::outcome::{Ending, Outcome};
-use crate::signals::{Request, Signals};
-use crate::terminal::{self, RawMode};
+use crate::signals::Request;
 
 /// A timeout of the event loop: none.
 const FOREVER: i32 = -1;
@@ -64,10 +65,8 @@ pub trait VirtualMachine {
 
 /// What a VM has to do with outside of it, other than by its devices.
 pub struct Outside {
-    /// Signals to Ringlet.
-    pub signals: Signals,
-    /// The terminal, if there is one.
-    pub raw: Option<RawMode>,
+    /// Who has the signals to Ringlet, and the terminal.
+    pub front: Link,
     /// When the VM is ended, if it has not ended by itself.
     pub deadline: Option<Instant>,
 }
@@ -97,6 +96,7 @@ struct Flags {
     drained: Cell<bool>,
     signal: Cell<Option<u8>>,
     is_late: Cell<bool>,
+    is_violated: Cell<bool>,
 }
 
 /// The life of a guest, in an event loop.
@@ -123,8 +123,7 @@ impl<'a> Lifecycle<'a> {
         let subscriber = events.add_subscriber(Box::new(Subscriber {
             guest,
             ending: Arc::clone(ending),
-            signals: outside.signals,
-            raw: outside.raw,
+            front: outside.front,
             timer: outside.deadline.map(timer_until).transpose()?,
             flags: Rc::clone(&flags),
         }));
@@ -175,9 +174,12 @@ impl<'a> Lifecycle<'a> {
         Ok(())
     }
 
-    /// Whether a signal has come that ends Ringlet, or the time is over.
+    /// Whether a signal has come that ends Ringlet, the time is over, or a thread has violated its limits:
+    /// nobody waits for it then.
     pub fn is_interrupted(&self) -> bool {
-        self.flags.signal.get().is_some() || self.flags.is_late.get()
+        self.flags.signal.get().is_some()
+            || self.flags.is_late.get()
+            || self.flags.is_violated.get()
     }
 
     /// Waits for events, for so many milliseconds at most, and serves them.
@@ -207,8 +209,7 @@ impl<'a> Lifecycle<'a> {
 struct Subscriber<G> {
     guest: G,
     ending: Arc<Ending>,
-    signals: Signals,
-    raw: Option<RawMode>,
+    front: Link,
     timer: Option<TimerFd>,
     flags: Rc<Flags>,
 }
@@ -228,7 +229,7 @@ fn timer_until(deadline: Instant) -> io::Result<TimerFd> {
 impl<G: Guest> Subscriber<G> {
     fn handle_signals(&self) {
         loop {
-            match self.signals.next() {
+            match self.front.next() {
                 Ok(Some(request)) => self.handle_signal(request),
                 Ok(None) => return,
                 Err(error) => return log::error!("signals: {error}"),
@@ -245,29 +246,12 @@ impl<G: Guest> Subscriber<G> {
             Request::Report => {
                 messages::print_answer(self.guest.report());
             }
-            Request::Suspend => self.suspend(),
-            Request::Resume => self.resume(),
-            Request::Resize => self.guest.resize(terminal::size()),
-        }
-    }
-
-    /// Stops the process as SIGTSTP does where nobody handles it.
-    fn suspend(&self) {
-        self.guest.pause();
-        if let Some(raw) = &self.raw {
-            raw.suspend();
-        }
-        // SAFETY: raise has no memory arguments. It returns when the process is continued.
-        unsafe { libc::raise(libc::SIGSTOP) };
-        self.guest.resume();
-    }
-
-    /// Takes the terminal, perhaps as a job that came to the foreground.
-    fn resume(&self) {
-        if let Some(raw) = &self.raw
-            && let Err(error) = raw.resume()
-        {
-            log::warn!("terminal: {error}");
+            Request::Suspend => {
+                self.guest.pause();
+                self.front.accept_stop();
+            }
+            Request::Resume => self.guest.resume(),
+            Request::Resize(size) => self.guest.resize(size),
         }
     }
 }
@@ -276,6 +260,10 @@ impl<G: Guest> MutEventSubscriber for Subscriber<G> {
     fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
         // EAGAIN says that an event has not come.
         let _ = self.ending.event().read();
+        if let Some(violation) = violation::seen() {
+            self.flags.is_violated.set(true);
+            self.ending.end(Outcome::Crash(violation.to_string()));
+        }
         if self.guest.drained().read().is_ok() {
             self.flags.drained.set(true);
         }
@@ -294,7 +282,7 @@ impl<G: Guest> MutEventSubscriber for Subscriber<G> {
         for events in [
             Events::new(self.ending.event(), EventSet::IN),
             Events::new(self.guest.drained(), EventSet::IN),
-            Events::new(&self.signals, EventSet::IN),
+            Events::new(&self.front, EventSet::IN),
         ]
         .into_iter()
         .chain(

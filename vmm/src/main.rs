@@ -1,6 +1,5 @@
 //! The `ringlet` command.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
@@ -11,16 +10,20 @@ use std::time::Instant;
 use clap::{CommandFactory, Parser};
 use ringlet_abi::ProcessSpec;
 use ringlet_vmm::accel::{Accelerator, NoAccelerator};
+use ringlet_vmm::builder::Surroundings;
 use ringlet_vmm::cli::{self, Cli, Command, RunArgs};
-use ringlet_vmm::doctor::{Diagnosis, DoctorArgs};
+use ringlet_vmm::debug::Address;
+use ringlet_vmm::doctor::{Diagnosis, DoctorArgs, JailPart};
+use ringlet_vmm::front::{self, Link, Made, SplitError};
 use ringlet_vmm::images::{self, NoImage};
+use ringlet_vmm::jail::{self, Jail, JailError, Policy};
 use ringlet_vmm::lifecycle::{GRACE, Outside, RunError, VirtualMachine};
 use ringlet_vmm::missing::{self, Missing};
 use ringlet_vmm::outcome::{STATUS_ERROR, STATUS_LOST_OUTPUT, single_line};
 use ringlet_vmm::report::{CannotWrite, JsonFile, Report};
-use ringlet_vmm::signals::{self, Signals};
-use ringlet_vmm::terminal::{self, RawMode};
-use ringlet_vmm::{BuildError, Config, Outcome, Timeline, logger, messages, qemu};
+use ringlet_vmm::{
+    BuildError, Config, Outcome, Timeline, logger, messages, qemu, signals, terminal,
+};
 
 /// Any error of Ringlet itself, as the user sees it.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,10 @@ enum Error {
     Image(#[from] NoImage),
     #[error(transparent)]
     Accelerator(#[from] NoAccelerator),
+    #[error(transparent)]
+    Jail(#[from] JailError),
+    #[error(transparent)]
+    Split(#[from] SplitError),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
@@ -61,6 +68,10 @@ fn main() {
 /// Runs a VM, and says and writes down how it ended; gives the exit status.
 fn run(args: &RunArgs, start: Instant) -> u8 {
     messages::set_format(args.log_format);
+    let (mut jail, front) = match split(args) {
+        Ok(both) => both,
+        Err(error) => return fail(&error),
+    };
     let timeline = Arc::new(Timeline::new(start));
     let mut accel = None;
     let result = Files::create(args).map_err(Error::from).and_then(|files| {
@@ -71,7 +82,11 @@ fn run(args: &RunArgs, start: Instant) -> u8 {
         Ok(both) => both,
         Err(error) => return fail(&error),
     };
-    let ended = run_vm(args, &config, &timeline, &mut accel);
+    let surroundings = Surroundings {
+        jail: &mut jail,
+        front: &front,
+    };
+    let ended = run_vm(args, &config, (&timeline, &mut accel), surroundings);
     let (status, error, outcome, missing) = match ended {
         Ok(ended) => {
             let Ended {
@@ -112,6 +127,29 @@ fn run(args: &RunArgs, start: Instant) -> u8 {
     messages::flush(is_forced.then_some(GRACE));
     status
 }
+
+/// Becomes the VMM, with its jail and the way to the front, which the user sees.
+fn split(args: &RunArgs) -> Result<(Jail, Link), Error> {
+    let policy = match (args.no_jail, args.jail) {
+        (true, _) => Policy::Off,
+        (false, cli::JailMode::Auto) => Policy::Auto,
+        (false, cli::JailMode::Strict) => Policy::Strict,
+    };
+    if policy == Policy::Off {
+        messages::note(NO_JAIL);
+    }
+    let mut jail = Jail::new(policy, args.jail_user)?;
+    let mut removable = Vec::new();
+    if let Some(Address::Unix(path)) = &args.gdb {
+        removable.push(Made::File(path.clone()));
+    }
+    let front = front::split(&mut jail, removable)?;
+    Ok((jail, front))
+}
+
+/// What is said where there is no jail.
+const NO_JAIL: &str = "--no-jail: a guest that takes ringlet over can do what you can: read and write your \
+    files, use the network, and start programs";
 
 /// How a VM ended.
 struct Ended {
@@ -157,27 +195,25 @@ impl Files {
 fn run_vm(
     args: &RunArgs,
     config: &Config,
-    timeline: &Arc<Timeline>,
-    accel: &mut Option<&'static str>,
+    (timeline, accel): (&Arc<Timeline>, &mut Option<&'static str>),
+    surroundings: Surroundings<'_>,
 ) -> Result<Ended, Error> {
-    let signals = Signals::block()?;
-    messages::start_writer()?;
+    let front = surroundings.front.clone();
     // The process ends right after the VM, and gives its parts back faster than destructors do.
-    let mut vm = ManuallyDrop::new(build(args, config, timeline, accel)?);
+    let mut vm = ManuallyDrop::new(build(args, config, (timeline, accel), surroundings)?);
     if let Some(address) = vm.debugger_address() {
         messages::note(&format!(
             "waiting for a debugger: gdb -ex 'target remote {address}'"
         ));
     }
-    let raw = RawMode::enter()?;
+    front.make_raw();
     let timeout = args.timeout.filter(|timeout| !timeout.is_zero());
     let outcome = vm.run(Outside {
-        signals,
-        raw,
+        front: front.clone(),
         // One that is too far away to be told never comes.
         deadline: timeout.and_then(|timeout| timeline.start().checked_add(timeout)),
     });
-    terminal::restore();
+    front.make_cooked();
     if args.timeline {
         messages::print(&timeline.to_string());
     }
@@ -192,16 +228,21 @@ fn run_vm(
 fn build(
     args: &RunArgs,
     config: &Config,
-    timeline: &Arc<Timeline>,
-    accel: &mut Option<&'static str>,
+    (timeline, accel): (&Arc<Timeline>, &mut Option<&'static str>),
+    surroundings: Surroundings<'_>,
 ) -> Result<Box<dyn VirtualMachine>, Error> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let accelerator = Accelerator::choose(args.accel, &path)?;
     *accel = Some(accelerator.name());
     match accelerator {
-        Accelerator::Kvm(kvm) => Ok(Box::new(ringlet_vmm::build(config, &kvm, timeline)?)),
+        Accelerator::Kvm(kvm) => Ok(Box::new(ringlet_vmm::build(
+            config,
+            &kvm,
+            timeline,
+            surroundings,
+        )?)),
         Accelerator::Tcg { qemu, instead_of } => {
-            let vm = qemu::build(config, qemu, timeline)?;
+            let vm = qemu::build(config, qemu, timeline, surroundings)?;
             if let Some(cause) = instead_of {
                 messages::note(&format!(
                     "{cause}; QEMU emulates the processor, which is slower"
@@ -214,7 +255,11 @@ fn build(
 
 /// Says whether `ringlet run` works here; gives the exit status.
 fn doctor(args: DoctorArgs) -> u8 {
-    let diagnosis = Diagnosis::make(BTreeMap::new());
+    let parts = jail::survey().into_iter().map(|finding| {
+        let (works, reason) = (finding.works, finding.reason);
+        (finding.part.name(), JailPart { works, reason })
+    });
+    let diagnosis = Diagnosis::make(parts.collect());
     let text = match args.json {
         true => serde_json::to_string(&diagnosis).map(|line| line + "\n"),
         false => Ok(diagnosis.to_string()),

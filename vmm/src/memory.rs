@@ -137,12 +137,22 @@ fn map_regions(size: u64, file: Option<&File>) -> Result<GuestMemoryMmap, Memory
             let error = io::Error::last_os_error();
             log::debug!("no huge pages for guest memory: {error}");
         }
+        hide_from_cores(mapping.as_ptr(), len as usize);
         regions.push(
             GuestRegionMmap::new(mapping, GuestAddress(base))
                 .ok_or_else(|| failed(&"the address range is too large"))?,
         );
     }
     GuestMemoryMmap::from_regions(regions).map_err(|error| failed(&error))
+}
+
+/// Leaves all of `memory` out of cores: it is the guest's. What is mapped over it later is to be left out,
+/// too.
+fn hide_from_cores(address: *mut u8, len: usize) {
+    // SAFETY: the range is a mapping of guest RAM; the advice changes no content.
+    if unsafe { libc::madvise(address.cast(), len, libc::MADV_DONTDUMP) } != 0 {
+        log::debug!("guest memory in cores: {}", io::Error::last_os_error());
+    }
 }
 
 /// Gives the regions of `memory` to the VM.
@@ -200,10 +210,11 @@ pub fn map_file(
             0,
         )
     };
-    match mapped {
-        libc::MAP_FAILED => Err(io::Error::last_os_error()),
-        _ => Ok(()),
+    if mapped == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
     }
+    hide_from_cores(start, pages);
+    Ok(())
 }
 
 /// Guest RAM as a guest gives it back.

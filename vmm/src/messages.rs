@@ -6,13 +6,12 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ringlet_devices::{ThreadKind, Threads};
 use serde_json::json;
 
-use crate::outcome::{Ending, Outcome};
 use crate::terminal;
 
 /// Bytes that may wait for a slow reader.
@@ -160,25 +159,11 @@ pub fn serve_queue() {
 /// # Errors
 ///
 /// The host denies the thread.
-pub fn start_writer() -> io::Result<()> {
-    let thread = std::thread::Builder::new().name("messages".to_owned());
-    thread.spawn(serve_queue)?;
+pub fn start_writer(threads: &Threads) -> io::Result<()> {
+    threads.spawn(ThreadKind::Messages, "messages", serve_queue)?;
     // From here on nothing is written past the queue, which may come to be served a moment later.
     QUEUED.store(true, Ordering::Release);
     Ok(())
-}
-
-/// Confines the thread that writes, in front of what comes from now on. If it cannot be, the VM ends.
-pub fn confine_writer(threads: &Threads, ending: &Arc<Ending>) {
-    let (threads, ending) = (threads.clone(), Arc::clone(ending));
-    print_answer(move || {
-        if let Err(error) = threads.confine(ThreadKind::Messages) {
-            ending.end(Outcome::Crash(format!(
-                "a thread cannot be confined: {error}"
-            )));
-        }
-        String::new()
-    });
 }
 
 /// Waits until everything is written, for `limit` at most if there is one; whether it is.
@@ -226,6 +211,15 @@ pub fn say(message: &str) {
         true => write(&line(Source::Ringlet, "error", None, message)),
         false => write(format!("ringlet: {message}\n").as_bytes()),
     }
+}
+
+/// As [`say`], at once, and not at all if standard error is full: where nothing is queued.
+pub(crate) fn say_at_once(message: &str) {
+    let bytes = match is_json() {
+        true => line(Source::Ringlet, "error", None, message),
+        false => format!("ringlet: {message}\n").into_bytes(),
+    };
+    terminal::write_if_ready(&bytes);
 }
 
 /// A note for the user that is no error.

@@ -19,7 +19,7 @@ const STATUS_TIMEOUT: u8 = 124;
 const STATUS_NOT_EXECUTABLE: u8 = 126;
 const STATUS_NOT_FOUND: u8 = 127;
 /// Added to the number of the signal that ended the program or Ringlet.
-const STATUS_SIGNAL: u8 = 128;
+pub(crate) const STATUS_SIGNAL: u8 = 128;
 
 /// Why a VM ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,12 @@
 //! Signals to Ringlet, read from a descriptor in the event loop.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use ringlet_abi::TerminalSize;
 use vmm_sys_util::signal::create_sigset;
+
+use crate::terminal;
 
 /// What a signal means to a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,23 +20,37 @@ pub enum Request {
     /// Say what the vCPUs are doing.
     Report,
     /// The terminal has another size.
-    Resize,
+    Resize(TerminalSize),
 }
 
-const SIGNALS: [(libc::c_int, Request); 7] = [
-    (libc::SIGINT, Request::End(libc::SIGINT as u8)),
-    (libc::SIGTERM, Request::End(libc::SIGTERM as u8)),
-    (libc::SIGHUP, Request::End(libc::SIGHUP as u8)),
-    (libc::SIGQUIT, Request::Report),
-    (libc::SIGTSTP, Request::Suspend),
-    (libc::SIGCONT, Request::Resume),
-    (libc::SIGWINCH, Request::Resize),
+const SIGNALS: [libc::c_int; 7] = [
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGTSTP,
+    libc::SIGCONT,
+    libc::SIGWINCH,
 ];
+
+/// What a signal means, if it is one of those above.
+fn request(signal: libc::c_int) -> Option<Request> {
+    Some(match signal {
+        libc::SIGINT | libc::SIGTERM | libc::SIGHUP => Request::End(signal as u8),
+        libc::SIGQUIT => Request::Report,
+        libc::SIGTSTP => Request::Suspend,
+        libc::SIGCONT => Request::Resume,
+        libc::SIGWINCH => Request::Resize(terminal::size()),
+        _ => return None,
+    })
+}
 
 /// The signals that Ringlet handles; blocked while this lives.
 pub struct Signals {
     fd: OwnedFd,
     set: libc::sigset_t,
+    /// The end of this unblocks them.
+    unblocks: bool,
 }
 
 impl Signals {
@@ -45,7 +62,7 @@ impl Signals {
     /// Those of sigaction(2), pthread_sigmask(3) and signalfd(2).
     pub fn block() -> io::Result<Self> {
         let mut numbers = Vec::new();
-        for (signal, _) in SIGNALS {
+        for signal in SIGNALS {
             if !is_ignored(signal)? {
                 numbers.push(signal);
             }
@@ -66,7 +83,11 @@ impl Signals {
         }
         // SAFETY: the descriptor is new and nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd, set })
+        Ok(Self {
+            fd,
+            set,
+            unblocks: true,
+        })
     }
 
     /// The next signal that has come, if any.
@@ -87,23 +108,31 @@ impl Signals {
                 _ => Err(error),
             };
         }
-        let request = |number: u32| {
-            SIGNALS
-                .into_iter()
-                .find(|(signal, _)| *signal as u32 == number)
-                .map(|(_, request)| request)
-        };
-        Ok(request(info.ssi_signo))
+        Ok(request(info.ssi_signo as libc::c_int))
+    }
+
+    /// Closes the descriptor, and leaves the signals blocked: another process handles them.
+    pub fn leave_blocked(mut self) {
+        self.unblocks = false;
     }
 }
 
 impl Drop for Signals {
     /// Unblocks the signals in this thread: they do what they did before.
     fn drop(&mut self) {
+        if !self.unblocks {
+            return;
+        }
         // SAFETY: the set is initialized; no old set is asked for.
         unsafe {
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const self.set, std::ptr::null_mut())
         };
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

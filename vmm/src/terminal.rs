@@ -4,7 +4,7 @@
 //! but it still turns Ctrl-C, Ctrl-\ and Ctrl-Z into signals to Ringlet.
 
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +19,43 @@ const FATAL: [libc::c_int; 4] = [libc::SIGABRT, libc::SIGFPE, libc::SIGILL, libc
 /// can read it.
 static SAVED: OnceLock<(RawFd, libc::termios)> = OnceLock::new();
 static RAW: AtomicBool = AtomicBool::new(false);
+/// In place of that, once there are two processes that are to know it.
+static SHARED_RAW: OnceLock<&AtomicBool> = OnceLock::new();
+/// Whether standard error is a terminal, which a process in the jail cannot find out.
+static IS_STDERR: OnceLock<bool> = OnceLock::new();
+
+/// Whether the terminal is raw now.
+fn raw_flag() -> &'static AtomicBool {
+    SHARED_RAW.get().copied().unwrap_or(&RAW)
+}
+
+/// Has this process and its children from now on know whether one of them has made the terminal raw.
+///
+/// # Errors
+///
+/// Those of mmap(2).
+pub fn share() -> io::Result<()> {
+    // SAFETY: a new mapping, which is never unmapped.
+    let page = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            size_of::<AtomicBool>(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping holds zeros, which is a valid AtomicBool, and lives as long as the process.
+    let flag = unsafe { &*page.cast::<AtomicBool>() };
+    // A second call leaves one page mapped that nobody uses.
+    SHARED_RAW.get_or_init(|| flag);
+    IS_STDERR.get_or_init(|| io::stderr().is_terminal());
+    Ok(())
+}
 
 /// Which standard streams are terminals.
 pub fn streams() -> StreamSet {
@@ -104,7 +141,7 @@ impl RawMode {
         unsafe { libc::cfmakeraw(&raw mut raw) };
         raw.c_lflag |= libc::ISIG;
         // From here on a handler may restore: the other order could lose that.
-        RAW.store(true, Ordering::Release);
+        raw_flag().store(true, Ordering::Release);
         set_attributes(*fd, &raw)
     }
 }
@@ -117,8 +154,8 @@ impl Drop for RawMode {
 
 /// Makes the terminal what it was before [`RawMode`], if it is raw. Async-signal-safe.
 pub fn restore() {
-    if RAW.swap(false, Ordering::AcqRel)
-        && let Some((fd, saved)) = SAVED.get()
+    if let Some((fd, saved)) = SAVED.get()
+        && raw_flag().swap(false, Ordering::AcqRel)
     {
         // Nobody is left to tell of an error.
         let _ = set_attributes(*fd, saved);
@@ -165,10 +202,9 @@ fn set_attributes(fd: RawFd, attributes: &libc::termios) -> io::Result<()> {
 /// with CR NL where the terminal does not add the CR.
 pub(crate) fn write_stderr(bytes: &[u8]) {
     let mut stderr = io::stderr().lock();
-    let raw = RAW.load(Ordering::Acquire)
-        && SAVED
-            .get()
-            .is_some_and(|(fd, _)| same_terminal(*fd, stderr.as_raw_fd()));
+    // Two terminals at once are as good as one here.
+    let is_terminal = IS_STDERR.get_or_init(|| io::stderr().is_terminal());
+    let raw = raw_flag().load(Ordering::Acquire) && *is_terminal;
     // Nobody is left to tell of an error.
     let _ = match raw {
         true => stderr.write_all(&with_carriage_returns(bytes)),
@@ -190,12 +226,6 @@ pub(crate) fn write_if_ready(line: &[u8]) {
             libc::write(fd.fd, line.as_ptr().cast(), line.len());
         }
     }
-}
-
-/// Whether `fd` is a terminal, as the raw one is. (Two at once are as good as one here.)
-fn same_terminal(raw: RawFd, fd: RawFd) -> bool {
-    // SAFETY: isatty has no memory arguments.
-    raw == fd || unsafe { libc::isatty(fd) } == 1
 }
 
 fn with_carriage_returns(bytes: &[u8]) -> Vec<u8> {

@@ -16,7 +16,6 @@ use crate::debug::session::{Event, Session};
 use crate::debug::trap::Cpu;
 use crate::debug::{Server, report};
 use crate::lifecycle::{EventLoop, GRACE, Guest, Lifecycle, Outside, RunError, VirtualMachine};
-use crate::messages;
 use crate::missing::Missing;
 use crate::outcome::Outcome;
 use crate::vcpu::{Machine, Vcpu};
@@ -91,7 +90,6 @@ impl VirtualMachine for Vm {
         let ending = &self.machine.ending;
         let mut life = Lifecycle::start(&mut self.events, running, ending, outside)?;
         let threads = &self.devices.threads;
-        messages::confine_writer(threads, ending);
         let mut workers = Vec::new();
         // The guest starts when every thread is confined, this one last: it starts the others.
         let gate = Arc::new(RwLock::new(()));

@@ -64,13 +64,6 @@ pub(super) unsafe fn read_vectored(
     stop: &Stop,
 ) -> io::Result<Option<u32>> {
     loop {
-        if is_background(fd) {
-            poll::readable_within([poll::borrow(stop.event())], FOREGROUND_INTERVAL)?;
-            if stop.requested() {
-                return Ok(None);
-            }
-            continue;
-        }
         // Not to sit in readv when the device is reset: it may take what comes later.
         let ready = poll::readable([fd, poll::borrow(stop.event())]);
         if stop.requested() {
@@ -86,11 +79,21 @@ pub(super) unsafe fn read_vectored(
             return Ok(Some(count));
         }
         let error = io::Error::last_os_error();
-        match error.kind() {
-            io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => (),
+        match error.raw_os_error() {
+            Some(libc::EINTR | libc::EAGAIN) => (),
+            Some(libc::EIO) if is_terminal(fd) => {
+                poll::readable_within([poll::borrow(stop.event())], FOREGROUND_INTERVAL)?;
+            }
             _ => return Err(error),
         }
     }
+}
+
+/// Whether `fd` is a terminal. One that gives EIO is that of a background job, which is not stopped for
+/// a read only because this process ignores SIGTTIN: its program may want no input yet.
+fn is_terminal(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: isatty has no memory arguments.
+    unsafe { libc::isatty(fd.as_raw_fd()) == 1 }
 }
 
 /// Whether `fd` is a file that may refuse what is written to it for want of space or by a limit: not a
@@ -98,23 +101,15 @@ pub(super) unsafe fn read_vectored(
 pub(super) fn may_refuse(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: all-zero bytes are a valid stat: it is integers only.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: fstat writes a stat; isatty has no memory arguments.
+    // SAFETY: fstat writes a stat.
     unsafe {
         libc::fstat(fd.as_raw_fd(), &raw mut status) == 0
             && match status.st_mode & libc::S_IFMT {
                 libc::S_IFREG | libc::S_IFBLK => true,
-                libc::S_IFCHR => libc::isatty(fd.as_raw_fd()) == 0,
+                libc::S_IFCHR => !is_terminal(fd),
                 _ => false,
             }
     }
-}
-
-/// Whether `fd` is the controlling terminal of a background job: a read would stop the job, also
-/// when its program wants no input.
-fn is_background(fd: BorrowedFd<'_>) -> bool {
-    // SAFETY: neither has memory arguments.
-    let (foreground, own) = unsafe { (libc::tcgetpgrp(fd.as_raw_fd()), libc::getpgrp()) };
-    foreground != -1 && foreground != own
 }
 
 /// Writes all that `iovecs` point at.

@@ -46,7 +46,7 @@ fn hint(cause: &io::Error) -> &'static str {
 
 enum Listener {
     Tcp(TcpListener),
-    /// The socket's file is removed at the end.
+    /// With the path of the socket's file.
     Unix(UnixListener, PathBuf),
 }
 
@@ -162,15 +162,6 @@ fn resolve(host: &str, port: u16, others_will_do: bool) -> io::Result<Vec<Socket
             "other machines could connect and do anything with the VM; give a loopback address, or \
              --gdb-insecure if that is meant",
         )),
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Listener::Unix(_, path) = &self.listener {
-            // Somebody may have removed it already.
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 

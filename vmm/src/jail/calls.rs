@@ -126,6 +126,7 @@ const EVENTS: &[Call] = &[
     call(libc::SYS_read),
     call(libc::SYS_write),
     call_if(libc::SYS_fcntl, &[Is(1, libc::F_DUPFD_CLOEXEC as u32)]),
+    call_if(libc::SYS_fcntl, &[Is(1, libc::F_GETFD as u32)]),
 ];
 
 /// The signal that has a thread of this process leave the guest or a system call.
@@ -227,7 +228,13 @@ const NEW_THREADS: &[Call] = &[
     call(libc::SYS_sched_getaffinity),
 ];
 
-const STREAMS: &[Call] = &[call(libc::SYS_readv), call(libc::SYS_writev)];
+/// A standard stream, and what kind of file it is.
+const STREAMS: &[Call] = &[
+    call(libc::SYS_readv),
+    call(libc::SYS_writev),
+    call(libc::SYS_fstat),
+    ioctl(&[Is(1, libc::TCGETS as u32)]),
+];
 
 /// Guest memory comes as files, which are mapped; and QEMU's requests with descriptors.
 const VHOST_USER: &[Call] = &[
@@ -251,6 +258,7 @@ const QEMU: &[Call] = &[
 
 /// The process that the user sees: it passes signals on, sets the terminal, and waits for the VMM.
 const FRONT: &[Call] = &[
+    call(libc::SYS_ppoll),
     call(libc::SYS_sendto),
     call(libc::SYS_recvfrom),
     call(libc::SYS_waitid),

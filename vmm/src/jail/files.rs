@@ -21,12 +21,21 @@ pub struct Share {
     pub is_writable: bool,
 }
 
-/// Opens nothing more but what `shares` has. With `needs_network` sockets are left alone.
+/// What a set of rules leaves alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Exceptions {
+    /// Sockets.
+    pub(super) network: bool,
+    /// Signals to processes that are not confined by the same rules.
+    pub(super) signals: bool,
+}
+
+/// Opens nothing more but what `shares` has.
 ///
 /// # Errors
 ///
 /// The host's kernel has no landlock, or refuses.
-pub(super) fn restrict(shares: &[Share], needs_network: bool) -> io::Result<()> {
+pub(super) fn restrict(shares: &[Share], exceptions: Exceptions) -> io::Result<()> {
     let rules: io::Result<Vec<_>> = shares
         .iter()
         .map(|share| {
@@ -36,20 +45,24 @@ pub(super) fn restrict(shares: &[Share], needs_network: bool) -> io::Result<()> 
             ))
         })
         .collect();
-    enforce(rules?, needs_network)
+    enforce(rules?, exceptions)
 }
 
 fn enforce(
     rules: impl IntoIterator<Item = PathBeneath<OwnedFd>>,
-    needs_network: bool,
+    exceptions: Exceptions,
 ) -> io::Result<()> {
+    let mut scope = Scope::from_all(NEWEST);
+    if exceptions.signals {
+        scope.remove(Scope::Signal);
+    }
     let ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))
-        .and_then(|ruleset| match needs_network {
+        .and_then(|ruleset| match exceptions.network {
             true => Ok(ruleset),
             false => ruleset.handle_access(AccessNet::from_all(NEWEST)),
         })
-        .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
+        .and_then(|ruleset| ruleset.scope(scope))
         .and_then(Ruleset::create);
     let rules = rules.into_iter().map(Ok::<_, RulesetError>);
     let enforced = ruleset
@@ -74,7 +87,7 @@ fn enforce(
 pub(super) fn restrict_program() -> io::Result<()> {
     let root = OwnedFd::from(std::fs::File::open("/")?);
     let access = make_bitflags!(AccessFs::{ReadFile | ReadDir | Execute});
-    enforce([PathBeneath::new(root, access)], false)
+    enforce([PathBeneath::new(root, access)], Exceptions::default())
 }
 
 fn access(share: &Share) -> BitFlags<AccessFs> {

@@ -63,10 +63,9 @@ impl User {
         }
     }
 
-    /// Those that a VMM of root may become, in order, where nobody says which.
-    pub(super) fn of_its_own() -> [Self; 2] {
-        let own = FIRST_OWN + std::process::id();
-        [own, NOBODY].map(|id| Self { uid: id, gid: id })
+    /// Those that the VMM of root's process `number` may become, in order, where nobody says which.
+    pub(super) fn of_process(number: u32) -> [Self; 2] {
+        [FIRST_OWN + number, NOBODY].map(|id| Self { uid: id, gid: id })
     }
 
     /// Becomes this user, with all capabilities that this process has.
@@ -156,6 +155,7 @@ pub(super) fn drop_capabilities(kept: CapabilitySet) -> io::Result<()> {
     let has = capabilities(None)?.permitted;
     // Only who has this one may shrink the bounding set; nobody else can get anything by it.
     if has.contains(CapabilitySet::SETPCAP) {
+        use_capabilities()?;
         set_capabilities_secure_bits(
             CapabilitiesSecureBits::NO_ROOT
                 | CapabilitiesSecureBits::NO_ROOT_LOCKED
@@ -201,8 +201,11 @@ mod tests {
 
     #[test]
     fn users_of_their_own_differ_by_process() {
-        let [own, nobody] = User::of_its_own();
-        assert_eq!(own.uid - FIRST_OWN, std::process::id());
+        let [[one, nobody], [other, _]] = [1, 2].map(User::of_process);
+        assert_ne!(one, other);
         assert_eq!(nobody.uid, NOBODY);
+        // The largest number of a process, and the last user that is nobody's.
+        let [last, _] = User::of_process(1 << 22);
+        assert!(last.uid < 1 << 31);
     }
 }

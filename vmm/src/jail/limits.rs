@@ -1,6 +1,8 @@
 //! Limits on what the VMM may have of the host, and what of it may be looked at.
 
+use std::fs;
 use std::io;
+use std::os::fd::RawFd;
 
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
@@ -48,6 +50,32 @@ fn lower(resource: Resource, limit: u64) -> io::Result<()> {
             maximum: limit,
         },
     )?)
+}
+
+/// Closes what this process was given and is none of the standard streams: all that is not closed when a
+/// program is executed, which nothing is that was opened here.
+///
+/// # Errors
+///
+/// Those of opendir(3) in /proc.
+pub(super) fn close_inherited() -> io::Result<()> {
+    let mut inherited = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
+            continue;
+        };
+        // SAFETY: fcntl has no memory arguments with this command.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        if number > libc::STDERR_FILENO && flags != -1 && flags & libc::FD_CLOEXEC == 0 {
+            inherited.push(number);
+        }
+    }
+    for number in inherited {
+        // SAFETY: nothing in this process knows the descriptor: what does sets FD_CLOEXEC.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
 }
 
 /// Neither a core nor ptrace(2) shows this process's memory to others of the same user.

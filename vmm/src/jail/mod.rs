@@ -93,6 +93,8 @@ pub struct Needs {
     pub network: bool,
     /// Directories in which files are opened later.
     pub shares: Vec<Share>,
+    /// Signals to a program that it has started.
+    pub program: bool,
     /// Root's rights over the files in them.
     pub file_capabilities: bool,
 }
@@ -108,11 +110,13 @@ const FILE_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETGID);
 
 /// A jail, as far as this process is in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Jail {
     policy: Policy,
     user: Option<User>,
     is_root: bool,
+    /// The number of the process that the user has started, which no other has.
+    process: u32,
     /// Parts that did not work.
     failed: Vec<Part>,
     /// This process is in a user namespace of its own.
@@ -138,6 +142,7 @@ impl Jail {
             policy,
             user,
             is_root,
+            process: std::process::id(),
             failed: Vec::new(),
             has_users: false,
             has_file_capabilities: false,
@@ -189,6 +194,7 @@ impl Jail {
             return Ok(());
         }
         violation::note_kind(ThreadKind::Front);
+        self.attempt(Part::Descriptors, limits::close_inherited)?;
         self.attempt(Part::NotDumpable, limits::hide_memory)?;
         self.attempt(Part::NoNewPrivileges, || Ok(set_no_new_privs(true)?))?;
         // The VMM of root has another user, and is ended by a signal.
@@ -212,6 +218,7 @@ impl Jail {
         if !self.is_on() {
             return Ok(());
         }
+        self.attempt(Part::Descriptors, limits::close_inherited)?;
         if self.is_root && !needs.file_capabilities {
             self.take_own_user()?;
             // Users of a namespace are no users of the files that are shared with root's rights.
@@ -231,9 +238,9 @@ impl Jail {
         match self.user {
             Some(user) => user.assume().map_err(JailError::User),
             None => {
-                self.is_alone = self.attempt(Part::OwnUser, || {
-                    parts::assume_any(&User::of_its_own()).map(drop)
-                })?;
+                let users = User::of_process(self.process);
+                self.is_alone =
+                    self.attempt(Part::OwnUser, || parts::assume_any(&users).map(drop))?;
                 Ok(())
             }
         }
@@ -261,7 +268,11 @@ impl Jail {
         self.attempt(Part::Limits, || limits::set(is_alone))?;
         self.attempt(Part::NoNewPrivileges, || Ok(set_no_new_privs(true)?))?;
         self.attempt(Part::Landlock, || {
-            files::restrict(&needs.shares, needs.network)
+            let exceptions = files::Exceptions {
+                network: needs.network,
+                signals: needs.program,
+            };
+            files::restrict(&needs.shares, exceptions)
         })?;
         self.has_file_capabilities = needs.file_capabilities && self.is_root;
         let kept = match self.has_file_capabilities {

@@ -40,6 +40,8 @@ pub enum Part {
     Capabilities,
     /// An io_uring does disk I/O and nothing else.
     RingRestrictions,
+    /// Descriptors that it was given and that are none of the standard streams are closed.
+    Descriptors,
     /// Others do not see its memory.
     NotDumpable,
     /// Limits on what it takes.
@@ -48,7 +50,7 @@ pub enum Part {
 
 impl Part {
     /// All there are.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Seccomp,
         Self::Landlock,
         Self::NoNewPrivileges,
@@ -62,6 +64,7 @@ impl Part {
         Self::OwnUser,
         Self::Capabilities,
         Self::RingRestrictions,
+        Self::Descriptors,
         Self::NotDumpable,
         Self::Limits,
     ];
@@ -82,6 +85,7 @@ impl Part {
             Self::OwnUser => "own_user",
             Self::Capabilities => "capabilities",
             Self::RingRestrictions => "io_uring_restrictions",
+            Self::Descriptors => "descriptors",
             Self::NotDumpable => "not_dumpable",
             Self::Limits => "rlimits",
         }
@@ -97,7 +101,7 @@ impl Part {
             }
             Self::Landlock => {
                 set_no_new_privs(true)?;
-                files::restrict(&[], false)
+                files::restrict(&[], files::Exceptions::default())
             }
             Self::NoNewPrivileges => Ok(set_no_new_privs(true)?),
             Self::UserNamespace => namespaces::new_users(),
@@ -115,7 +119,7 @@ impl Part {
                 namespaces::enter(Self::MountNamespace)?;
                 root::enter_empty()
             }
-            Self::OwnUser if is_root => assume_any(&User::of_its_own()).map(drop),
+            Self::OwnUser if is_root => assume_any(&User::of_process(std::process::id())).map(drop),
             Self::OwnUser => Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "only root can take another user: the VMM keeps that of who started it",
@@ -128,6 +132,7 @@ impl Part {
                     "the host has no io_uring that can be restricted (Linux 5.10)",
                 )),
             },
+            Self::Descriptors => limits::close_inherited(),
             Self::NotDumpable => limits::hide_memory(),
             Self::Limits => limits::set(false),
         }

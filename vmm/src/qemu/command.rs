@@ -14,6 +14,7 @@ use ringlet_devices::block;
 
 use super::process::Process;
 use crate::config::Config;
+use crate::jail::Jail;
 
 /// With the second I/O APIC, which there is with ACPI only, there are more places for devices. Then
 /// QEMU does not announce them on the kernel's command line, which is all that it knows.
@@ -28,6 +29,11 @@ const FIRST_PLACE: u32 = 1;
 /// QEMU reserves port 0 for a console of the kind that serves all streams.
 const FIRST: u32 = 1;
 
+/// QEMU's name for the descriptor of the serial port.
+const SERIAL_SET: u32 = 1;
+/// System calls that QEMU has no use for here: its own filter.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
 /// QEMU as it will be started.
 pub(super) struct Launch {
     arguments: Vec<OsString>,
@@ -38,8 +44,8 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// A machine with CPUs, kernel, `initrd` and `memory`, and no devices yet.
-    pub(super) fn new(config: &Config, initrd: File, memory: File) -> Self {
+    /// A machine with CPUs, `kernel`, `initrd` and `memory`, and no devices yet.
+    pub(super) fn new(config: &Config, kernel: File, initrd: File, memory: File) -> Self {
         let mut launch = Self {
             arguments: Vec::new(),
             passed: Vec::new(),
@@ -52,6 +58,7 @@ impl Launch {
         for flag in ["-nodefaults", "-no-user-config"] {
             launch.arguments.push(flag.into());
         }
+        let kernel = launch.pass(kernel.into());
         let initrd = launch.pass(initrd.into());
         let memory = launch.pass(memory.into());
         for (option, value) in [
@@ -71,11 +78,12 @@ impl Launch {
             // A guest that resets itself stays as it is, to be looked at.
             ("-action", "reboot=shutdown,shutdown=pause".to_owned()),
             ("-global", "virtio-mmio.force-legacy=false".to_owned()),
+            ("-kernel", kernel),
             ("-initrd", initrd),
+            ("-sandbox", SANDBOX.to_owned()),
         ] {
             launch.option(option, value);
         }
-        launch.option("-kernel", &config.kernel);
         launch
     }
 
@@ -87,8 +95,12 @@ impl Launch {
     pub(super) fn add_serial_port(&mut self) -> io::Result<PipeReader> {
         // Not a socket: that would be full after some hundred writes of one byte.
         let (reader, writer) = io::pipe()?;
-        let path = self.pass(writer.into());
-        self.option("-chardev", format!("file,id=serial,path={path}"));
+        // A pipe cannot be opened again by another user, nor truncated.
+        let fd = writer.as_raw_fd();
+        self.passed.push(writer.into());
+        self.option("-add-fd", format!("fd={fd},set={SERIAL_SET}"));
+        let path = format!("/dev/fdset/{SERIAL_SET}");
+        self.option("-chardev", format!("file,id=serial,path={path},append=on"));
         self.option("-serial", "chardev:serial");
         Ok(reader)
     }
@@ -185,19 +197,21 @@ impl Launch {
         Ok(())
     }
 
-    /// Starts QEMU, once.
+    /// Starts QEMU, once, within `jail`.
     ///
     /// # Errors
     ///
     /// Those of [`Process::start`].
-    pub(super) fn start(&mut self, qemu: &Path) -> io::Result<Process> {
+    pub(super) fn start(&mut self, qemu: &Path, jail: &Jail) -> io::Result<Process> {
         let mut command = Command::new(qemu);
         command.args(self.arguments.drain(..));
         command.args(["-append", &self.command_line]);
         log::debug!("{command:?}");
         // The copies here close with that: who reads the other ends sees the end of QEMU.
         let passed: Vec<_> = self.passed.drain(..).collect();
-        Process::start(&mut command, &passed)
+        let (mut jail, qemu) = (jail.clone(), qemu.to_owned());
+        let confine = move || jail.enter_program(&qemu).map_err(io::Error::other);
+        Process::start(&mut command, &passed, confine)
     }
 
     /// Adds a virtio device in the next place.

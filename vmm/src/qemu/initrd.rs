@@ -23,6 +23,19 @@ pub(super) fn make(image: &File, size: u64, process: &[u8]) -> io::Result<File> 
     Ok(file)
 }
 
+/// A file in memory with what `file` holds: one that QEMU can open whoever it is.
+///
+/// # Errors
+///
+/// Those of memfd_create(2), read(2) and write(2).
+pub(super) fn copy(file: &File) -> io::Result<File> {
+    let mut copy = memory_file(c"ringlet-kernel")?;
+    let mut file = file;
+    file.rewind()?;
+    io::copy(&mut file, &mut copy)?;
+    Ok(copy)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,12 +28,14 @@ use ringlet_abi::block::{FEATURE_FBIG, FEATURE_NOSPC};
 use ringlet_abi::console::{INPUT_FAILED, SIZE_MESSAGE};
 use ringlet_devices::block::{Block, EngineKind};
 use ringlet_devices::{Memory, Stop, ThreadKind, Threads, VhostUser, Worker};
+use rustix::process::Signal;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::boot;
-use crate::builder::{self, BuildError};
+use crate::boot::{self, Rootfs};
+use crate::builder::{self, BuildError, Opened, Surroundings};
 use crate::config::Config;
 use crate::debug::{Image, Server};
+use crate::jail::Needs;
 use crate::kernel_image::LoadedKernel;
 use crate::lifecycle::{Guest, Lifecycle, Outside, RunError, VirtualMachine};
 use crate::memory;
@@ -47,10 +49,10 @@ use monitor::Monitor;
 use process::Process;
 use pump::Drained;
 
-/// A guest that QEMU is about to run.
+/// A guest that QEMU runs, or is about to.
 pub struct QemuVm {
-    qemu: PathBuf,
-    launch: Launch,
+    process: Arc<Process>,
+    ending: Arc<Ending>,
     /// Our ends of the standard streams' ports: input, output, error.
     ports: [UnixStream; 3],
     /// Where the terminal's size is told.
@@ -80,25 +82,53 @@ pub fn build(
     config: &Config,
     qemu: PathBuf,
     timeline: &Arc<Timeline>,
+    surroundings: Surroundings<'_>,
 ) -> Result<QemuVm, BuildError> {
-    let disks = builder::open_disks(config)?;
-    let server = builder::bind_debugger(config)?;
+    let Surroundings { jail, front } = surroundings;
+    let Opened {
+        disks,
+        server,
+        kernel,
+        rootfs,
+    } = Opened::new(config, front)?;
     builder::check_cpus_of_kernel(config.cpus)?;
-    let (initrd, kernel) = check_images(config)?;
+    let (initrd, kernel) = check_images(config, kernel, &rootfs)?;
 
     let (memory, ram) = memory::map_shared(config.memory)?;
-    let mut launch = Launch::new(config, initrd, ram);
+    let image = initrd::copy(&kernel.file)?;
+    let mut launch = Launch::new(config, image, initrd, ram);
     let serial = launch.add_serial_port()?;
     let requests = launch.add_request_port()?;
     let [input, output, error, sizes] = launch.add_console()?;
     // What the guest does not take is not waited for.
     sizes.set_nonblocking(true)?;
     launch.add_entropy();
-    let threads = Threads::unconfined();
-    let mut workers = Vec::new();
-    for (index, (disk, disk_config)) in disks.into_iter().zip(&config.disks).enumerate() {
+    let mut sockets = Vec::new();
+    for _ in &disks {
         let (ours, theirs) = UnixStream::pair()?;
         launch.add_disk(theirs);
+        sockets.push(ours);
+    }
+    if let Some(server) = &server {
+        launch.add_debugger(server.as_fd())?;
+    }
+    let events = Monitor::new(launch.add_monitor("events")?);
+    let commands = Monitor::new(launch.add_monitor("commands")?);
+
+    let mut needs = Needs {
+        program: true,
+        ..Needs::default()
+    };
+    jail.isolate(&needs)?;
+    let process = launch.start(&qemu, jail)?;
+    jail.close(&mut needs)?;
+    front.end_with_front()?;
+    let ending = Arc::new(Ending::new()?);
+    let threads = jail.threads(&ending)?;
+    messages::start_writer(&threads)?;
+    let mut workers = Vec::new();
+    let disks = disks.into_iter().zip(&config.disks).zip(sockets);
+    for (index, ((disk, disk_config), ours)) in disks.enumerate() {
         let name = builder::disk_name(index);
         let engine = (EngineKind::Auto, disk_config.limits);
         let block = Block::new(&name, disk, engine, &threads)?;
@@ -111,15 +141,10 @@ pub fn build(
         );
         workers.push(served?);
     }
-    if let Some(server) = &server {
-        launch.add_debugger(server.as_fd())?;
-    }
-    let events = Monitor::new(launch.add_monitor("events")?);
-    let commands = Monitor::new(launch.add_monitor("commands")?);
     let inspector = Inspector::new(commands, Memory::new(memory), Image::new(kernel));
     Ok(QemuVm {
-        qemu,
-        launch,
+        process: Arc::new(process),
+        ending,
         ports: [input, output, error],
         sizes,
         serial: Some(serial),
@@ -137,17 +162,20 @@ pub fn build(
 
 /// Checks size of memory, kernel and root file system image, by loading them as for KVM: QEMU's own
 /// messages do not say what to do. Gives what QEMU is to load beside the kernel, and that.
-fn check_images(config: &Config) -> Result<(File, LoadedKernel), BuildError> {
+fn check_images(
+    config: &Config,
+    kernel: File,
+    rootfs: &Rootfs,
+) -> Result<(File, LoadedKernel), BuildError> {
     let memory = memory::map(config.memory)?;
-    let kernel = builder::load_kernel(config, &memory)?;
+    let kernel = builder::load_kernel(config, kernel, &memory)?;
     let process = config
         .process
         .encode()
         .map_err(|error| BuildError::Boot(error.into()))?;
     let named = |cause| builder::name_rootfs(config, cause);
-    let (image, size) = boot::open_image(&config.rootfs).map_err(named)?;
-    boot::place_modules(config, &kernel, size, process.len() as u64).map_err(named)?;
-    Ok((initrd::make(&image, size, &process)?, kernel))
+    boot::place_modules(config, &kernel, rootfs.size, process.len() as u64).map_err(named)?;
+    Ok((initrd::make(&rootfs.file, rootfs.size, &process)?, kernel))
 }
 
 impl VirtualMachine for QemuVm {
@@ -164,9 +192,9 @@ impl VirtualMachine for QemuVm {
     }
 
     fn run(&mut self, outside: Outside) -> Result<Outcome, RunError> {
-        let ending = Arc::new(Ending::new()?);
+        let ending = Arc::clone(&self.ending);
+        let process = Arc::clone(&self.process);
         let mut events = EventManager::new()?;
-        let process = Arc::new(self.launch.start(&self.qemu)?);
         self.timeline.reach(Stage::VmCreated);
 
         let drained = Arc::new(Drained::new()?);
@@ -187,7 +215,6 @@ impl VirtualMachine for QemuVm {
             })?;
         }
         let mut life = Lifecycle::start(&mut events, guest, &ending, outside)?;
-        messages::confine_writer(&self.threads, &ending);
         if let Some(port) = self.serial.take() {
             let mut listener = serial::Listener::new(&ending, &self.timeline, &self.missing);
             let process = Arc::clone(&process);
@@ -210,8 +237,6 @@ impl VirtualMachine for QemuVm {
         let outcome = life.await_end()?;
         // All that the program wrote has left QEMU by then, which would take a while to end.
         process.kill();
-        // With that the socket's file goes.
-        self.server = None;
         life.await_drained()?;
         drop(workers);
         Ok(life.finish(outcome))
@@ -285,7 +310,7 @@ fn watch(mut events: Monitor, process: &Process, inspector: &Inspector, crash: &
         let report = inspector.triple_fault();
         // It is set once.
         let _ = crash.set(report.unwrap_or_else(|error| error.to_string()));
-        process.signal(libc::SIGKILL);
+        process.signal(Signal::KILL);
     }
 }
 
@@ -318,10 +343,10 @@ impl Guest for Running {
     }
 
     fn pause(&self) {
-        self.process.signal(libc::SIGSTOP);
+        self.process.signal(Signal::STOP);
     }
 
     fn resume(&self) {
-        self.process.signal(libc::SIGCONT);
+        self.process.signal(Signal::CONT);
     }
 }

@@ -45,8 +45,12 @@ fn options() {
             &["--gdb", "no.such.host.invalid:1"],
         ),
         (
-            &["--gdb", "192.0.2.1:1"],
+            &["--gdb", "192.0.2.1:1", "--gdb-insecure"],
             &["--gdb", "192.0.2.1:1", "assign"],
+        ),
+        (
+            &["--gdb", "0.0.0.0:0"],
+            &["--gdb", "0.0.0.0:0", "--gdb-insecure"],
         ),
         (
             &["--gdb", "/does/not/exist"],
