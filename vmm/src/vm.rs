@@ -91,7 +91,7 @@ impl VirtualMachine for Vm {
         let mut life = Lifecycle::start(&mut self.events, running, ending, outside)?;
         let threads = &self.devices.threads;
         let mut workers = Vec::new();
-        // The guest starts when every thread is confined, this one last: it starts the others.
+        // The guest starts when every thread is confined, also this one, which has started the others.
         let gate = Arc::new(RwLock::new(()));
         let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
         for (index, vcpu) in self.vcpus.drain(..).enumerate() {
@@ -113,8 +113,8 @@ impl VirtualMachine for Vm {
             )?),
             None => None,
         };
-        threads.await_confined()?;
         threads.confine(ThreadKind::Main)?;
+        threads.await_confined()?;
         drop(closed);
         let outcome = life.await_end()?;
         if let Some(stub) = stub {

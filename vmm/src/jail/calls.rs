@@ -15,15 +15,16 @@ pub(super) struct Call {
     pub(super) when: &'static [When],
 }
 
-/// A condition on an argument of a system call, counted from 0.
+/// A condition on the lower 32 bits of an argument of a system call, counted from 0: flags, requests and
+/// descriptors have no more.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum When {
-    /// Its lower 32 bits are these.
+    /// It is this.
     Is(u8, u32),
     /// It has all of these bits.
-    Has(u8, u64),
+    Has(u8, u32),
     /// It has none of these bits.
-    Lacks(u8, u64),
+    Lacks(u8, u32),
     /// It is the number of this process.
     Own(u8),
 }
@@ -96,11 +97,11 @@ pub(super) const ALWAYS: &[Call] = &[
     call_if(
         libc::SYS_mmap,
         &[
-            Lacks(2, libc::PROT_EXEC as u64),
-            Has(3, libc::MAP_ANONYMOUS as u64),
+            Lacks(2, libc::PROT_EXEC as u32),
+            Has(3, libc::MAP_ANONYMOUS as u32),
         ],
     ),
-    call_if(libc::SYS_mprotect, &[Lacks(2, libc::PROT_EXEC as u64)]),
+    call_if(libc::SYS_mprotect, &[Lacks(2, libc::PROT_EXEC as u32)]),
     call(libc::SYS_munmap),
     call(libc::SYS_mremap),
     call(libc::SYS_madvise),
@@ -139,8 +140,8 @@ const KICK: u32 = 34;
 const SYMBOLS: &[Call] = &[
     call(libc::SYS_pread64),
     call(libc::SYS_lseek),
-    call_if(libc::SYS_statx, &[Has(2, libc::AT_EMPTY_PATH as u64)]),
-    call_if(libc::SYS_newfstatat, &[Has(3, libc::AT_EMPTY_PATH as u64)]),
+    call_if(libc::SYS_statx, &[Has(2, libc::AT_EMPTY_PATH as u32)]),
+    call_if(libc::SYS_newfstatat, &[Has(3, libc::AT_EMPTY_PATH as u32)]),
     call(libc::SYS_fstat),
 ];
 
@@ -220,7 +221,7 @@ const NEW_THREADS: &[Call] = &[
     call(libc::SYS_clone3),
     call_if(
         libc::SYS_clone,
-        &[Has(0, (libc::CLONE_THREAD | libc::CLONE_VM) as u64)],
+        &[Has(0, (libc::CLONE_THREAD | libc::CLONE_VM) as u32)],
     ),
     call(libc::SYS_set_robust_list),
     call(libc::SYS_rseq),
@@ -241,12 +242,12 @@ const VHOST_USER: &[Call] = &[
     call_if(
         libc::SYS_mmap,
         &[
-            Lacks(2, libc::PROT_EXEC as u64),
-            Has(3, libc::MAP_SHARED as u64),
+            Lacks(2, libc::PROT_EXEC as u32),
+            Has(3, libc::MAP_SHARED as u32),
         ],
     ),
     call(libc::SYS_lseek),
-    call_if(libc::SYS_statx, &[Has(2, libc::AT_EMPTY_PATH as u64)]),
+    call_if(libc::SYS_statx, &[Has(2, libc::AT_EMPTY_PATH as u32)]),
     call(libc::SYS_fstat),
 ];
 

@@ -9,7 +9,7 @@
 //! - an empty [`root`] directory, [`limits`], no_new_privs, no capabilities, and by landlock no
 //!   [`files`] but those in directories that are shared;
 //! - for each thread a seccomp [`filter`] with what its kind still has to do ([`calls`]), when it has
-//!   what it needs. The one that starts the others comes last, and then the guest may run. A thread
+//!   what it needs, and when all have, the guest may run. A thread
 //!   that makes another call ends the VM ([`violation`]). Rings are made before, and restricted to
 //!   their opcodes (`ringlet_devices`).
 //!

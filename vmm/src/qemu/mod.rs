@@ -231,8 +231,8 @@ impl VirtualMachine for QemuVm {
         }
         let workers = self.pump(&drained)?;
         drained.seal();
-        self.threads.await_confined()?;
         self.threads.confine(ThreadKind::Main)?;
+        self.threads.await_confined()?;
 
         let outcome = life.await_end()?;
         // All that the program wrote has left QEMU by then, which would take a while to end.
