@@ -144,8 +144,12 @@ fn spinning() -> (Running, i32) {
         .args(["--", "/bin/sh", "-c", "echo ready; while :; do :; done"])
         .start();
     vm.stdout.wait_for(b"ready\n");
-    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", vm.pid()));
-    let qemu = children.unwrap().trim().parse().unwrap();
+    // The only child of the VMM, which is the only child of what the user sees.
+    let child = |parent: i32| -> i32 {
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        children.unwrap().trim().parse().unwrap()
+    };
+    let qemu = child(child(vm.pid() as i32));
     (vm, qemu)
 }
 

@@ -169,6 +169,8 @@ const MAIN: &[Call] = &[
     call(libc::SYS_timerfd_settime),
     call(libc::SYS_sendto),
     call(libc::SYS_recvfrom),
+    // For the report on the VM.
+    call(libc::SYS_getrusage),
     // QEMU, by the descriptor of its process.
     call(libc::SYS_pidfd_send_signal),
     call(libc::SYS_waitid),

@@ -52,6 +52,13 @@ fn lower(resource: Resource, limit: u64) -> io::Result<()> {
     )?)
 }
 
+/// Has the C library's allocator serve all threads from one place. Otherwise a new thread may have it look
+/// in /sys how many CPUs there are, which a confined one cannot; and each place takes memory.
+pub(super) fn use_one_heap() {
+    // SAFETY: the call has no memory arguments.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 /// Closes what this process was given and is none of the standard streams: all that is not closed when a
 /// program is executed, which nothing is that was opened here.
 ///

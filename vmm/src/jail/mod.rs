@@ -218,6 +218,7 @@ impl Jail {
         if !self.is_on() {
             return Ok(());
         }
+        limits::use_one_heap();
         self.attempt(Part::Descriptors, limits::close_inherited)?;
         if self.is_root && !needs.file_capabilities {
             self.take_own_user()?;

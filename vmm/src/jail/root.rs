@@ -95,7 +95,7 @@ const SYSTEM: [&str; 9] = [
 /// Devices that a program may expect.
 const DEVICES: [&str; 3] = ["dev/null", "dev/zero", "dev/urandom"];
 
-/// Leaves `program`, which is a file, and what the distribution's programs need, all of it for reading
+/// Leaves `program`, which is the absolute path of a file without links in it, and what the distribution's programs need, all of it for reading
 /// only, and the processes of this process's namespace. This process must have a mount namespace of
 /// its own.
 ///
@@ -103,9 +103,13 @@ const DEVICES: [&str; 3] = ["dev/null", "dev/zero", "dev/urandom"];
 ///
 /// Those of fsopen(2), open_tree(2), mount_setattr(2), move_mount(2), pivot_root(2) and umount(2).
 pub(super) fn enter_system(program: &Path) -> io::Result<()> {
-    let program = fs::canonicalize(program)?;
-    // One that is installed elsewhere has its files beside the directory that it is in.
-    let place = program.parent().and_then(Path::parent);
+    // One that is installed elsewhere has its files beside the directory that it is in, if that is called
+    // as such are, else in it.
+    let directory = program.parent();
+    let place = match directory.is_some_and(|directory| directory.ends_with("bin")) {
+        true => directory.and_then(Path::parent),
+        false => directory,
+    };
     let place = place.and_then(|place| place.strip_prefix("/").ok());
     let elsewhere = place.filter(|place| {
         !place.as_os_str().is_empty() && !SYSTEM.iter().any(|known| place.starts_with(known))

@@ -88,16 +88,17 @@ pub(super) fn watch(wake: Option<&EventFd>) -> io::Result<()> {
 
 /// Async-signal-safe.
 extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    let kind = KIND.get();
+    // Those that were started when their starter was confined already are that one's kind.
+    let kind = KIND.get().unwrap_or(ThreadKind::DiskPool);
     let violation = Violation {
-        kind: kind.map_or(u32::MAX - 1, |kind| kind as u32),
+        kind: kind as u32,
         call: call_of(info),
     };
     let first = FIRST.compare_exchange(0, violation.encode(), Ordering::AcqRel, Ordering::Acquire);
     let one = 1_u64;
     // SAFETY: the pointer is to eight bytes. All filters allow a write to an event or have none to make.
     unsafe { libc::write(WAKE.load(Ordering::Acquire), (&raw const one).cast(), 8) };
-    if kind != Some(ThreadKind::Main) || first.is_err() {
+    if kind != ThreadKind::Main || first.is_err() {
         // SAFETY: no descriptors are passed.
         unsafe { libc::poll(std::ptr::null_mut(), 0, PATIENCE_MILLISECONDS) };
     }

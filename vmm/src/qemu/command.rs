@@ -1,10 +1,11 @@
 //! QEMU's command line, and the descriptors that go with it.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, PipeReader};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -203,14 +204,17 @@ impl Launch {
     ///
     /// Those of [`Process::start`].
     pub(super) fn start(&mut self, qemu: &Path, jail: &Jail) -> io::Result<Process> {
-        let mut command = Command::new(qemu);
+        // A link to it may be where the jail has nothing.
+        let program = fs::canonicalize(qemu)?;
+        let mut command = Command::new(&program);
+        command.arg0(qemu);
         command.args(self.arguments.drain(..));
         command.args(["-append", &self.command_line]);
         log::debug!("{command:?}");
         // The copies here close with that: who reads the other ends sees the end of QEMU.
         let passed: Vec<_> = self.passed.drain(..).collect();
-        let (mut jail, qemu) = (jail.clone(), qemu.to_owned());
-        let confine = move || jail.enter_program(&qemu).map_err(io::Error::other);
+        let mut jail = jail.clone();
+        let confine = move || jail.enter_program(&program).map_err(io::Error::other);
         Process::start(&mut command, &passed, confine)
     }
 
