@@ -9,7 +9,7 @@ use vm_memory::Bytes;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::{Activation, Buffers, QueueError, VirtioDevice, Virtqueue};
+use crate::{Activation, Buffers, QueueError, Statistics, VirtioDevice, Virtqueue};
 
 const QUEUE_SIZES: [u16; 1] = [64];
 
@@ -20,6 +20,7 @@ const REQUEST_MAX: usize = 1 << 12;
 #[derive(Default)]
 pub struct Entropy {
     queue: Arc<Mutex<Option<Virtqueue>>>,
+    statistics: Arc<Statistics>,
 }
 
 impl Entropy {
@@ -32,7 +33,13 @@ impl Entropy {
         Ok(EntropyQueue {
             queue: Arc::clone(&self.queue),
             doorbell: doorbell.try_clone()?,
+            statistics: Arc::clone(&self.statistics),
         })
+    }
+
+    /// What the device has done.
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.statistics
     }
 }
 
@@ -40,6 +47,7 @@ impl Entropy {
 pub struct EntropyQueue {
     queue: Arc<Mutex<Option<Virtqueue>>>,
     doorbell: EventFd,
+    statistics: Arc<Statistics>,
 }
 
 fn lock(queue: &Mutex<Option<Virtqueue>>) -> MutexGuard<'_, Option<Virtqueue>> {
@@ -47,21 +55,23 @@ fn lock(queue: &Mutex<Option<Virtqueue>>) -> MutexGuard<'_, Option<Virtqueue>> {
 }
 
 /// Serves what is available, no more in one go than the queue holds.
-fn serve(active: &mut Option<Virtqueue>) {
+fn serve(active: &mut Option<Virtqueue>, statistics: &Statistics) {
     let Some(queue) = active else { return };
-    if let Err(error) = fill_buffers(queue) {
+    if let Err(error) = fill_buffers(queue, statistics) {
         queue.interrupt().fail(&error);
         *active = None;
     }
 }
 
-fn fill_buffers(queue: &mut Virtqueue) -> Result<(), QueueError> {
+fn fill_buffers(queue: &mut Virtqueue, statistics: &Statistics) -> Result<(), QueueError> {
     let mut buffers = Buffers::default();
     for _ in 0..queue.size() {
         if !queue.pop_or_arm(&mut buffers)? {
             return queue.announce();
         }
         let written = fill(queue, &buffers)?;
+        statistics.reads.add(1);
+        statistics.read_bytes.add(written.into());
         queue.push_used(buffers.head, written)?;
     }
     // Others in the event loop come first; then this goes on.
@@ -130,7 +140,7 @@ impl VirtioDevice for Entropy {
         let mut active = lock(&self.queue);
         *active = activation.queues.into_iter().flatten().next();
         // A notification that came before is in the queue now.
-        serve(&mut active);
+        serve(&mut active, &self.statistics);
         Ok(())
     }
 
@@ -143,7 +153,7 @@ impl MutEventSubscriber for EntropyQueue {
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
         // EAGAIN says that a notification was taken already.
         let _ = self.doorbell.read();
-        serve(&mut lock(&self.queue));
+        serve(&mut lock(&self.queue), &self.statistics);
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {

@@ -17,6 +17,8 @@ pub enum ThreadKind {
     Main,
     /// Writes Ringlet's own messages, and finds out what the vCPUs are doing.
     Messages,
+    /// Answers those who ask for metrics.
+    Metrics,
     /// A virtual CPU with the registers of the devices.
     Vcpu,
     /// The GDB stub.

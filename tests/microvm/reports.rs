@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringlet_tests::{Output, Ringlet};
+use ringlet_tests::{Disk, Output, Ringlet};
 use serde_json::Value;
 
 /// Runs a program with `--report` and `--missing`; gives both files too.
@@ -155,10 +155,80 @@ fn the_time_ends_a_vm() {
 
 #[test]
 fn files_that_cannot_be_written_are_refused_before_anything_runs() {
-    for option in ["--report", "--missing"] {
+    for option in ["--report", "--missing", "--metrics"] {
         let output = Ringlet::run([option, "/none/file"], ["/bin/echo", "no"]).output();
         output.expect_refusal(125, "/none/file");
     }
+}
+
+/// The value of a metric in Prometheus' text format.
+fn metric(text: &str, name: &str) -> f64 {
+    let line = text.lines().find(|line| line.starts_with(name));
+    let line = line.unwrap_or_else(|| panic!("{name} is not in\n{text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn metrics_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("metrics");
+    let disk = Disk::patterned(1 << 20);
+    let options = [
+        "--metrics",
+        file.to_str().unwrap(),
+        "--disk",
+        &disk.option(true),
+    ];
+    let program = ["/bin/dd", "if=/dev/vda", "of=/dev/null", "bs=4096"];
+    Ringlet::run(options, program).output().expect_code(0);
+    let text = std::fs::read_to_string(file).unwrap();
+    let of_disk = |name: &str| {
+        metric(
+            &text,
+            &format!("{name}{{device=\"ringlet-disk0\",kind=\"read\"}}"),
+        )
+    };
+    let requests = of_disk("ringlet_device_requests_total");
+    assert!(requests >= 1.0);
+    assert_eq!(of_disk("ringlet_device_bytes_total"), 1_048_576.0);
+    let latencies = "ringlet_device_latency_seconds_count{device=\"ringlet-disk0\"}";
+    assert!(metric(&text, latencies) >= requests);
+    assert_eq!(
+        metric(&text, "ringlet_guest_memory_bytes"),
+        f64::from(512 << 20)
+    );
+    assert!(metric(&text, "ringlet_resident_memory_bytes") > 1e6);
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn metrics_by_a_socket() {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("metrics.sock");
+    let options = ["--metrics", socket.to_str().unwrap()];
+    let mut running = Ringlet::run(options, ["/bin/sh", "-c", "echo ready; read x"]).start();
+    running.stdout.wait_for(b"ready\n");
+    let ask = |request: &[u8]| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(request).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    for request in [&b""[..], b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let text = ask(request);
+        assert_eq!(text.starts_with("HTTP/1.0 200 OK\r\n"), !request.is_empty());
+        let out = "ringlet_device_bytes_total{device=\"stdout\",kind=\"write\"}";
+        if text.contains("device=\"stdout\"") {
+            assert_eq!(metric(&text, out), 6.0);
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+    running.write(b"\n");
+    running.wait().expect_success();
+    assert!(!socket.exists());
 }
 
 #[test]

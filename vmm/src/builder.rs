@@ -31,6 +31,7 @@ use crate::kernel_image::{self, KernelError};
 use crate::lifecycle::EventLoop;
 use crate::lost_memory;
 use crate::memory::{self, MemoryError, Ram};
+use crate::metrics::Metrics;
 use crate::missing::MissingTable;
 use crate::outcome::Ending;
 use crate::serial::SerialPort;
@@ -155,12 +156,18 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         count: 0,
     };
     let missing = Arc::<MissingTable>::default();
+    let metrics = Arc::<Metrics>::default();
+    metrics.set_guest_memory(config.memory);
     let mut events = EventManager::new()?;
     let threads = Threads::unconfined();
     let console = add_console(&mut board, config, &mut events, &threads)?;
-    add_entropy(&mut board, &mut events)?;
+    for (name, statistics) in console.statistics() {
+        metrics.add_device(name, &statistics);
+    }
+    add_entropy(&mut board, &mut events, &metrics)?;
     for (index, disk) in disks.into_iter().enumerate() {
         let block = Block::new(&disk_name(index), disk, EngineKind::Auto, &threads)?;
+        metrics.add_device(&disk_name(index), block.statistics());
         board.add(block, |_| Ok(()))?;
     }
     let Board { mut bus, count, .. } = board;
@@ -172,7 +179,7 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         Arc::clone(&ending),
         Arc::clone(timeline),
         Arc::clone(&missing),
-        Ram::new(Arc::clone(&memory), written.image),
+        Ram::new(Arc::clone(&memory), written.image, Arc::clone(&metrics)),
     );
     bus.insert(CONTROL_BASE, VIRTIO_SIZE, Box::new(page))?;
 
@@ -182,6 +189,7 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         serial: Arc::new(Mutex::new(SerialPort::new(Arc::clone(&ending)))),
         ending,
         memory,
+        metrics,
         missing,
         image: Arc::new(Image::new(kernel)),
     };
@@ -378,8 +386,14 @@ fn add_console(
     Ok(handle)
 }
 
-fn add_entropy(board: &mut Board<'_>, events: &mut EventLoop) -> Result<(), BuildError> {
-    board.add(Entropy::default(), |transport| {
+fn add_entropy(
+    board: &mut Board<'_>,
+    events: &mut EventLoop,
+    metrics: &Metrics,
+) -> Result<(), BuildError> {
+    let entropy = Entropy::default();
+    metrics.add_device(entropy.name(), entropy.statistics());
+    board.add(entropy, |transport| {
         for doorbell in transport.doorbells() {
             subscribe(events, transport.device().subscriber(doorbell)?);
         }

@@ -134,6 +134,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub missing: Option<PathBuf>,
 
+    /// Count exits, requests, latencies and memory, in Prometheus' text format: in a file, written every
+    /// second, or for who connects to a Unix socket ('unix:PATH' or 'PATH.sock')
+    #[arg(long, value_name = "FILE|SOCKET")]
+    pub metrics: Option<PathBuf>,
+
     /// How ringlet's own messages and the guest kernel's log are written to stderr
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub log_format: Format,

@@ -22,6 +22,7 @@ pub mod logger;
 pub mod lost_memory;
 pub mod memory;
 pub mod messages;
+pub mod metrics;
 pub mod missing;
 pub mod outcome;
 pub mod qemu;

@@ -17,6 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
 use crate::messages;
+use crate::metrics::server::Place;
 use crate::missing::Missing;
 use crate::outcome::{Ending, Outcome};
 use crate::signals::{Request, Signals};
@@ -68,6 +69,8 @@ pub struct Outside {
     pub signals: Signals,
     /// The terminal, if there is one.
     pub raw: Option<RawMode>,
+    /// Where metrics go, if anybody wants them.
+    pub metrics: Option<Place>,
     /// When the VM is ended, if it has not ended by itself.
     pub deadline: Option<Instant>,
 }

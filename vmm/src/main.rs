@@ -15,6 +15,7 @@ use ringlet_vmm::cli::{self, Cli, Command, RunArgs};
 use ringlet_vmm::doctor::{Diagnosis, DoctorArgs};
 use ringlet_vmm::images::{self, NoImage};
 use ringlet_vmm::lifecycle::{GRACE, Outside, RunError, VirtualMachine};
+use ringlet_vmm::metrics::server::Place;
 use ringlet_vmm::missing::{self, Missing};
 use ringlet_vmm::outcome::{STATUS_ERROR, STATUS_LOST_OUTPUT, single_line};
 use ringlet_vmm::report::{CannotWrite, JsonFile, Report};
@@ -67,11 +68,11 @@ fn run(args: &RunArgs, start: Instant) -> u8 {
         let config = config(args)?;
         Ok((files, config))
     });
-    let (files, config) = match result {
+    let (mut files, config) = match result {
         Ok(both) => both,
         Err(error) => return fail(&error),
     };
-    let ended = run_vm(args, &config, &timeline, &mut accel);
+    let ended = run_vm(args, &config, &timeline, (&mut accel, files.metrics.take()));
     let (status, error, outcome, missing) = match ended {
         Ok(ended) => {
             let Ended {
@@ -125,6 +126,7 @@ struct Ended {
 struct Files {
     report: Option<JsonFile>,
     missing: Option<JsonFile>,
+    metrics: Option<Place>,
 }
 
 impl Files {
@@ -136,6 +138,13 @@ impl Files {
         Ok(Self {
             report: create("--report", &args.report)?,
             missing: create("--missing", &args.missing)?,
+            metrics: args
+                .metrics
+                .as_deref()
+                .map(|path| {
+                    Place::open(path).map_err(|cause| CannotWrite::new("--metrics", path, cause))
+                })
+                .transpose()?,
         })
     }
 
@@ -158,7 +167,7 @@ fn run_vm(
     args: &RunArgs,
     config: &Config,
     timeline: &Arc<Timeline>,
-    accel: &mut Option<&'static str>,
+    (accel, metrics): (&mut Option<&'static str>, Option<Place>),
 ) -> Result<Ended, Error> {
     let signals = Signals::block()?;
     messages::start_writer()?;
@@ -174,6 +183,7 @@ fn run_vm(
     let outcome = vm.run(Outside {
         signals,
         raw,
+        metrics,
         // One that is too far away to be told never comes.
         deadline: timeout.and_then(|timeout| timeline.start().checked_add(timeout)),
     });

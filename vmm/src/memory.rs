@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
@@ -17,6 +18,8 @@ use vm_memory::{
     Address, Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap,
     GuestMemoryRegion, GuestRegionMmap,
 };
+
+use crate::metrics::Metrics;
 
 /// Less does not hold the kernel and a root file system.
 const MIN: u64 = 32 << 20;
@@ -211,12 +214,17 @@ pub struct Ram {
     memory: Memory,
     /// Where a file is mapped over it.
     file: Range<u64>,
+    metrics: Arc<Metrics>,
 }
 
 impl Ram {
-    /// All of `memory`, which holds a file at the addresses `file`.
-    pub fn new(memory: Memory, file: Range<u64>) -> Self {
-        Self { memory, file }
+    /// All of `memory`, which holds a file at the addresses `file`. What is given back is counted.
+    pub fn new(memory: Memory, file: Range<u64>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            memory,
+            file,
+            metrics,
+        }
     }
 
     /// Gives a block ([`RELEASE_SIZE`]) back to the host: it holds zeros afterwards, however that is
@@ -242,6 +250,7 @@ impl Ram {
                 _ => Err(io::Error::last_os_error()),
             },
         };
+        self.metrics.released_bytes.add(RELEASE_SIZE);
         if let Err(error) = result {
             log::debug!("block {block:#x} is not released: {error}");
             // As promised, at least. The range is in guest memory, so it succeeds.
@@ -352,7 +361,7 @@ mod tests {
         for at in [6 << 20, image, 8 << 20, 10 << 20] {
             memory.write_obj(9_u8, GuestAddress(at)).unwrap();
         }
-        let ram = Ram::new(Memory::clone(&memory), image..image + 8192);
+        let ram = Ram::new(Memory::clone(&memory), image..image + 8192, Arc::default());
         for block in [3, 4, 16, u32::MAX] {
             ram.release(block);
         }

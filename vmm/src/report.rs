@@ -20,6 +20,17 @@ pub struct CannotWrite {
     cause: io::Error,
 }
 
+impl CannotWrite {
+    /// `option` names `path`.
+    pub fn new(option: &'static str, path: &Path, cause: io::Error) -> Self {
+        Self {
+            option,
+            path: path.to_owned(),
+            cause,
+        }
+    }
+}
+
 /// A file for one JSON value, opened before the VM runs and written when it has ended.
 pub struct JsonFile {
     option: &'static str,
@@ -40,11 +51,7 @@ impl JsonFile {
                 path: path.to_owned(),
                 file,
             }),
-            Err(cause) => Err(CannotWrite {
-                option,
-                path: path.to_owned(),
-                cause,
-            }),
+            Err(cause) => Err(CannotWrite::new(option, path, cause)),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::crash::{self, Cause};
 use crate::debug::Image;
 use crate::debug::port::Dock;
 use crate::debug::trap::{Cpu, Tracer, TrapError};
+use crate::metrics::{Exit, Metrics};
 use crate::missing::MissingTable;
 use crate::outcome::{Ending, Outcome};
 use crate::serial::SerialPort;
@@ -43,6 +44,8 @@ pub struct Machine {
     pub ending: Arc<Ending>,
     /// Guest RAM.
     pub memory: Memory,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// What the program asked for in vain.
     pub missing: Arc<MissingTable>,
     /// The kernel.
@@ -127,6 +130,7 @@ impl Vcpu {
             let Err(cause) = self.step() else {
                 continue;
             };
+            self.machine.metrics.count_exit(Exit::Other);
             let (memory, image) = (&self.machine.memory, &self.machine.image);
             let report = crash::report(&mut self.cpu.fd, self.index, memory, image, &cause);
             if self.cpu.tracer.as_mut().is_some_and(Tracer::on_crash) {
@@ -207,18 +211,37 @@ impl Vcpu {
             {
                 return Err(Cause::LostMemory(Some(addr)));
             }
-            Ok(VcpuExit::MmioWrite(addr, data)) => machine.bus.write(addr, data),
-            Ok(VcpuExit::MmioRead(addr, data)) => machine.bus.read(addr, data),
-            Ok(VcpuExit::IoOut(port, data)) => machine.lock_serial().write(port, data),
-            Ok(VcpuExit::IoIn(port, data)) => machine.lock_serial().read(port, data),
-            Ok(VcpuExit::Intr) => return Ok(Left::Interrupted),
-            Ok(VcpuExit::Debug(exit)) => return Ok(Left::Debug(exit)),
+            Ok(VcpuExit::MmioWrite(addr, data)) => {
+                machine.metrics.count_exit(Exit::MmioWrite);
+                machine.bus.write(addr, data);
+            }
+            Ok(VcpuExit::MmioRead(addr, data)) => {
+                machine.metrics.count_exit(Exit::MmioRead);
+                machine.bus.read(addr, data);
+            }
+            Ok(VcpuExit::IoOut(port, data)) => {
+                machine.metrics.count_exit(Exit::IoOut);
+                machine.lock_serial().write(port, data);
+            }
+            Ok(VcpuExit::IoIn(port, data)) => {
+                machine.metrics.count_exit(Exit::IoIn);
+                machine.lock_serial().read(port, data);
+            }
+            Ok(VcpuExit::Intr) => {
+                machine.metrics.count_exit(Exit::Interrupted);
+                return Ok(Left::Interrupted);
+            }
+            Ok(VcpuExit::Debug(exit)) => {
+                machine.metrics.count_exit(Exit::Debug);
+                return Ok(Left::Debug(exit));
+            }
             Ok(VcpuExit::Hlt) => return Err(Cause::Halted),
             Ok(VcpuExit::Shutdown) => return Err(Cause::TripleFault),
             Ok(VcpuExit::InternalError) => return Err(Cause::InternalError),
             Ok(VcpuExit::FailEntry(reason, _)) => return Err(Cause::FailedEntry(reason)),
             Ok(exit) => return Err(Cause::Unexpected(format!("{exit:?}"))),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                machine.metrics.count_exit(Exit::Interrupted);
                 return Ok(Left::Interrupted);
             }
             Err(error) if error.errno() == libc::EFAULT => return Err(Cause::LostMemory(None)),

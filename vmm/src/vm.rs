@@ -17,6 +17,7 @@ use crate::debug::trap::Cpu;
 use crate::debug::{Server, report};
 use crate::lifecycle::{EventLoop, GRACE, Guest, Lifecycle, Outside, RunError, VirtualMachine};
 use crate::messages;
+use crate::metrics::server as metrics;
 use crate::missing::Missing;
 use crate::outcome::Outcome;
 use crate::vcpu::{Machine, Vcpu};
@@ -81,7 +82,8 @@ impl VirtualMachine for Vm {
         Some(debugger.server.address())
     }
 
-    fn run(&mut self, outside: Outside) -> Result<Outcome, RunError> {
+    fn run(&mut self, mut outside: Outside) -> Result<Outcome, RunError> {
+        let place = outside.metrics.take();
         let running = Running {
             fd: Arc::clone(&self.fd),
             machine: self.machine.clone(),
@@ -92,6 +94,9 @@ impl VirtualMachine for Vm {
         let mut life = Lifecycle::start(&mut self.events, running, ending, outside)?;
         let threads = &self.devices.threads;
         messages::confine_writer(threads, ending);
+        let server = place
+            .map(|place| metrics::Server::start(&self.machine.metrics, place, threads))
+            .transpose()?;
         let mut workers = Vec::new();
         // The guest starts when every thread is confined, this one last: it starts the others.
         let gate = Arc::new(RwLock::new(()));
@@ -127,6 +132,7 @@ impl VirtualMachine for Vm {
         }
         self.devices.console.drain();
         life.await_drained()?;
+        server.iter().for_each(metrics::Server::finish);
         Ok(life.finish(outcome))
     }
 

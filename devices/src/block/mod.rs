@@ -24,7 +24,7 @@ pub use engine::EngineKind;
 pub use uring::{has_io_uring, has_restrictions};
 
 use crate::device::read_config_bytes;
-use crate::{Activation, Service, Stop, Threads, VirtioDevice};
+use crate::{Activation, Service, Statistics, Stop, Threads, VirtioDevice};
 use worker::Job;
 
 /// Bytes of a sector, the unit of every address and length in the protocol.
@@ -47,6 +47,7 @@ pub struct Block {
     name: String,
     access: Access,
     config: Vec<u8>,
+    statistics: Arc<Statistics>,
     worker: Service<Job>,
 }
 
@@ -62,13 +63,21 @@ impl Block {
         let config = config(&disk);
         let access = disk.access();
         let (disk, serial) = (Arc::new(disk), name.to_owned());
-        let prepare = move |stop: &Stop| worker::prepare(disk, engine, serial, stop);
+        let statistics = Arc::<Statistics>::default();
+        let counted = Arc::clone(&statistics);
+        let prepare = move |stop: &Stop| worker::prepare(disk, engine, serial, stop, counted);
         Ok(Self {
+            statistics,
             name: name.to_owned(),
             access,
             config,
             worker: Service::spawn(threads, name, prepare)?,
         })
+    }
+
+    /// What the device has done.
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.statistics
     }
 }
 

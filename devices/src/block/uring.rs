@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
@@ -9,6 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::QUEUE_SIZE;
 use super::engine::{Completion, Engine, Operation};
+use crate::Statistics;
 
 /// Room for an operation of every slot and the two polls.
 const ENTRIES: u32 = 2 * QUEUE_SIZE as u32;
@@ -53,6 +55,7 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
 /// One ring for one worker thread, which must be the one that made it.
 pub(crate) struct Uring {
     ring: IoUring,
+    statistics: Arc<Statistics>,
     doorbell: Option<EventFd>,
     doorbell_armed: bool,
     stop: EventFd,
@@ -65,7 +68,7 @@ impl Uring {
     /// # Errors
     ///
     /// The host denies io_uring (ENOSYS, EPERM) or the memory for it.
-    pub(crate) fn new(stop: &EventFd) -> io::Result<Self> {
+    pub(crate) fn new(stop: &EventFd, statistics: Arc<Statistics>) -> io::Result<Self> {
         // Completions wait until this thread enters the kernel or looks: no interrupts to it.
         let ring = IoUring::builder()
             .setup_r_disabled()
@@ -89,11 +92,19 @@ impl Uring {
         };
         Ok(Self {
             ring,
+            statistics,
             doorbell: None,
             doorbell_armed: false,
             stop: stop.try_clone()?,
             stop_armed: false,
         })
+    }
+
+    /// What is in the queue is about to be given to the host.
+    fn count_enter(&mut self) {
+        self.statistics.ring_enters.add(1);
+        let queued = self.ring.submission().len();
+        self.statistics.ring_submissions.add(queued as u64);
     }
 
     /// # Safety
@@ -199,6 +210,7 @@ impl Engine for Uring {
         if idle {
             return Ok(());
         }
+        self.count_enter();
         unless_interrupted(self.ring.submit())
     }
 
@@ -214,6 +226,7 @@ impl Engine for Uring {
                 }
                 FORGET => (),
                 slot => {
+                    self.statistics.ring_completions.add(1);
                     return Some(Completion {
                         slot: slot as u16,
                         result: entry.result(),
@@ -236,6 +249,7 @@ impl Engine for Uring {
             unsafe { self.push(&poll)? };
             self.doorbell_armed = true;
         }
+        self.count_enter();
         unless_interrupted(self.ring.submit_and_wait(1))
     }
 }

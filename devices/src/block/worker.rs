@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::{Bytes, GuestAddress};
@@ -18,7 +18,7 @@ use super::vectored::Vectored;
 use super::{Disk, MAX_WRITE_ZEROES_SECTORS, QUEUE_SIZE, SECTOR};
 use crate::chain::{advance, to_iovecs, total};
 use crate::poll::Spin;
-use crate::{Buffers, QueueError, Stop, ThreadKind, Virtqueue};
+use crate::{Buffers, QueueError, Statistics, Stop, ThreadKind, Virtqueue};
 
 /// How long to look for work before sleeping.
 const SPIN: Duration = Duration::from_micros(100);
@@ -70,6 +70,8 @@ struct Slot {
     retries: u8,
     /// The page cache is used although the request is aligned: direct I/O gave EINVAL.
     buffered: bool,
+    /// When it was taken.
+    start: Instant,
 }
 
 /// What a driver activates.
@@ -91,10 +93,14 @@ pub(super) fn prepare(
     kind: EngineKind,
     serial: String,
     stop: &Stop,
+    statistics: Arc<Statistics>,
 ) -> io::Result<(ThreadKind, Serve)> {
     if kind == EngineKind::Auto {
-        match Uring::new(stop.event()) {
-            Ok(engine) => return Ok((ThreadKind::Disk, serve_by(engine, disk, serial))),
+        match Uring::new(stop.event(), Arc::clone(&statistics)) {
+            Ok(engine) => {
+                let serve = serve_by(engine, disk, serial, statistics);
+                return Ok((ThreadKind::Disk, serve));
+            }
             Err(error) => {
                 log::warn!(
                     "{serial}: no io_uring on this host ({error}); using preadv and pwritev"
@@ -103,13 +109,22 @@ pub(super) fn prepare(
         }
     }
     let engine = Vectored::new(stop.event())?;
-    Ok((ThreadKind::DiskPool, serve_by(engine, disk, serial)))
+    Ok((
+        ThreadKind::DiskPool,
+        serve_by(engine, disk, serial, statistics),
+    ))
 }
 
-fn serve_by(mut engine: impl Engine + 'static, disk: Arc<Disk>, serial: String) -> Serve {
+fn serve_by(
+    mut engine: impl Engine + 'static,
+    disk: Arc<Disk>,
+    serial: String,
+    statistics: Arc<Statistics>,
+) -> Serve {
     Box::new(move |job, stop| {
         let interrupt = Arc::clone(job.queue.interrupt());
-        if let Err(error) = serve(job, &disk, &mut engine, &serial, stop) {
+        let disk = (&*disk, &*statistics);
+        if let Err(error) = serve(job, disk, &mut engine, &serial, stop) {
             interrupt.fail(&error);
         }
     })
@@ -123,7 +138,7 @@ fn serve_by(mut engine: impl Engine + 'static, disk: Arc<Disk>, serial: String) 
 /// The guest broke the protocol, or the host fails in a way that leaves no way on.
 fn serve<E: Engine>(
     job: Job,
-    disk: &Disk,
+    disk: (&Disk, &Statistics),
     engine: &mut E,
     serial: &str,
     stop: &Stop,
@@ -138,6 +153,7 @@ fn serve<E: Engine>(
 struct Server<'a, E> {
     queue: Virtqueue,
     disk: &'a Disk,
+    statistics: &'a Statistics,
     engine: &'a mut E,
     serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
     features: Features,
@@ -149,7 +165,13 @@ struct Server<'a, E> {
 }
 
 impl<'a, E: Engine> Server<'a, E> {
-    fn new(job: Job, disk: &'a Disk, engine: &'a mut E, serial: &str, stop: &'a Stop) -> Self {
+    fn new(
+        job: Job,
+        (disk, statistics): (&'a Disk, &'a Statistics),
+        engine: &'a mut E,
+        serial: &str,
+        stop: &'a Stop,
+    ) -> Self {
         let mut id = [0; VIRTIO_BLK_ID_BYTES as usize];
         for (to, from) in id.iter_mut().zip(serial.bytes()) {
             *to = from;
@@ -163,10 +185,12 @@ impl<'a, E: Engine> Server<'a, E> {
             written: 0,
             retries: 0,
             buffered: false,
+            start: Instant::now(),
         };
         Self {
             queue: job.queue,
             disk,
+            statistics,
             engine,
             serial: id,
             features: job.features,
@@ -288,6 +312,7 @@ impl<'a, E: Engine> Server<'a, E> {
         slot.written = 0;
         slot.retries = 0;
         slot.buffered = false;
+        slot.start = Instant::now();
         let data = match action {
             Action::Read(_) => &self.buffers.writable[..],
             Action::Write(_) => &self.buffers.readable[..],
@@ -295,6 +320,13 @@ impl<'a, E: Engine> Server<'a, E> {
         };
         to_iovecs(self.queue.memory(), data, &mut slot.iovecs)
             .ok_or(QueueError::Request("a buffer left guest memory"))?;
+        let (kind, bytes) = match action {
+            Action::Read(_) => (&self.statistics.reads, &self.statistics.read_bytes),
+            Action::Write(_) => (&self.statistics.writes, &self.statistics.written_bytes),
+            _ => (&self.statistics.others, &self.statistics.written_bytes),
+        };
+        kind.add(1);
+        bytes.add(total(data));
         (slot.stage, slot.offset) = match action {
             Action::Read(offset) => {
                 // A chain is shorter than 2^32 bytes: virtio-queue ends it there.
@@ -394,6 +426,10 @@ impl<'a, E: Engine> Server<'a, E> {
         };
         let slot = &self.slots[usize::from(index)];
         let (head, addr, written) = (slot.head, slot.status, slot.written);
+        self.statistics.latencies.note(slot.start.elapsed());
+        if status != VIRTIO_BLK_S_OK as u8 {
+            self.statistics.errors.add(1);
+        }
         self.free.push(index);
         self.give_back(head, addr, status, written)
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::host;
 use crate::chain::to_iovecs;
-use crate::{Buffers, QueueError, Stop, Virtqueue, poll};
+use crate::{Buffers, QueueError, Statistics, Stop, Virtqueue, poll};
 
 /// Why no more input comes.
 pub(super) enum End {
@@ -17,8 +17,14 @@ pub(super) enum End {
 
 /// Copies `fd` into `queue` until the end of the input, which `at_end` is called for, or until told
 /// to stop. The host is read only while the driver has buffers for it.
-pub(super) fn serve(mut queue: Virtqueue, fd: &OwnedFd, stop: &Stop, at_end: impl FnOnce(End)) {
-    match copy(&mut queue, fd, stop) {
+pub(super) fn serve(
+    mut queue: Virtqueue,
+    fd: &OwnedFd,
+    stop: &Stop,
+    statistics: &Statistics,
+    at_end: impl FnOnce(End),
+) {
+    match copy(&mut queue, fd, stop, statistics) {
         Ok(Some(end)) => at_end(end),
         Ok(None) => (),
         Err(error) => queue.interrupt().fail(&error),
@@ -26,7 +32,12 @@ pub(super) fn serve(mut queue: Virtqueue, fd: &OwnedFd, stop: &Stop, at_end: imp
 }
 
 /// `None` when told to stop.
-fn copy(queue: &mut Virtqueue, fd: &OwnedFd, stop: &Stop) -> Result<Option<End>, QueueError> {
+fn copy(
+    queue: &mut Virtqueue,
+    fd: &OwnedFd,
+    stop: &Stop,
+    statistics: &Statistics,
+) -> Result<Option<End>, QueueError> {
     let mut buffers = Buffers::default();
     let mut iovecs = Vec::new();
     while wait_for_buffer(queue, &mut buffers, stop)? {
@@ -39,8 +50,13 @@ fn copy(queue: &mut Virtqueue, fd: &OwnedFd, stop: &Stop) -> Result<Option<End>,
             Ok(None) => return Ok(None),
             Ok(Some(0)) => return Ok(Some(End::OfInput)),
             Ok(Some(count)) => count,
-            Err(error) => return Ok(Some(End::Failed(error))),
+            Err(error) => {
+                statistics.errors.add(1);
+                return Ok(Some(End::Failed(error)));
+            }
         };
+        statistics.reads.add(1);
+        statistics.read_bytes.add(count.into());
         queue.push_used(buffers.head, count)?;
         queue.announce()?;
     }

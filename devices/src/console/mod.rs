@@ -24,7 +24,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 pub use control::ControlQueues;
 
 use crate::device::read_config_bytes;
-use crate::{Activation, Interrupt, Service, Stop, ThreadKind, Threads, VirtioDevice, Virtqueue};
+use crate::{
+    Activation, Interrupt, Service, Statistics, Stop, ThreadKind, Threads, VirtioDevice, Virtqueue,
+};
 use control::Control;
 use input::End;
 
@@ -81,6 +83,8 @@ pub struct Size {
 struct Shared {
     /// Ports whose output may be refused: see [`CONFIG_REFUSING`].
     refusing: u32,
+    /// What was done, by port.
+    statistics: [Arc<Statistics>; PORTS],
     /// Output was lost, and the driver could not be told.
     has_lost_output: AtomicBool,
     control: Mutex<Control>,
@@ -122,6 +126,7 @@ impl Console {
             .fold(0, |set, (port, _)| set | 1 << port);
         let shared = Arc::new(Shared {
             refusing,
+            statistics: Default::default(),
             has_lost_output: AtomicBool::new(false),
             control: Mutex::default(),
             size: Mutex::new(size),
@@ -131,7 +136,8 @@ impl Console {
         let (fd, ends) = (streams.input, Arc::clone(&shared));
         let input = Service::spawn(threads, name(STDIN), move |_| {
             let serve = move |queue, stop: &Stop| {
-                input::serve(queue, &fd, stop, |end| match end {
+                let counted = &ends.statistics[STDIN as usize];
+                input::serve(queue, &fd, stop, counted, |end| match end {
                     End::OfInput => ends.close_port(STDIN),
                     End::Failed(error) => ends.fail_input(STDIN, &error),
                 });
@@ -142,7 +148,8 @@ impl Console {
             let ends = Arc::clone(&shared);
             let service = Service::spawn(threads, name(port), move |_| {
                 let serve = move |queue, stop: &Stop| {
-                    output::serve(queue, (name(port), &fd), stop, |error| {
+                    let counted = &ends.statistics[port as usize];
+                    output::serve(queue, (name(port), &fd), stop, counted, |error| {
                         if error.kind() != io::ErrorKind::BrokenPipe {
                             ends.has_lost_output.store(true, Ordering::Release);
                         }
@@ -183,6 +190,12 @@ impl ConsoleHandle {
     /// Readable once every output stream has ended.
     pub fn drained(&self) -> &EventFd {
         &self.0.drained
+    }
+
+    /// What was done, by stream and its name.
+    pub fn statistics(&self) -> [(&'static str, Arc<Statistics>); PORTS] {
+        let ports = ringlet_abi::console::PORTS;
+        ports.map(|(port, name)| (name, Arc::clone(&self.0.statistics[port as usize])))
     }
 
     /// Whether output was lost that a program believes written.

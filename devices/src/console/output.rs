@@ -14,7 +14,7 @@ use vm_memory::Bytes;
 use super::host;
 use crate::chain::{to_iovecs, total};
 use crate::poll::Spin;
-use crate::{Buffers, QueueError, Stop, Virtqueue, poll};
+use crate::{Buffers, QueueError, Statistics, Stop, Virtqueue, poll};
 
 /// How long to look for more output before sleeping.
 const SPIN: Duration = Duration::from_micros(20);
@@ -27,9 +27,10 @@ pub(super) fn serve(
     mut queue: Virtqueue,
     (name, fd): (&str, &OwnedFd),
     stop: &Stop,
+    statistics: &Statistics,
     at_end: impl FnOnce(io::Error),
 ) {
-    if let Err(error) = copy(&mut queue, (name, fd), stop, at_end) {
+    if let Err(error) = copy(&mut queue, (name, fd), stop, statistics, at_end) {
         queue.interrupt().fail(&error);
     }
 }
@@ -38,6 +39,7 @@ fn copy(
     queue: &mut Virtqueue,
     (name, fd): (&str, &OwnedFd),
     stop: &Stop,
+    statistics: &Statistics,
     at_end: impl FnOnce(io::Error),
 ) -> Result<(), QueueError> {
     let mut at_end = Some(at_end);
@@ -47,6 +49,8 @@ fn copy(
         iovecs.clear();
         to_iovecs(queue.memory(), &buffers.readable, &mut iovecs)
             .ok_or(QueueError::Request("a buffer left guest memory"))?;
+        statistics.writes.add(1);
+        statistics.written_bytes.add(total(&buffers.readable));
         let wants_status = !buffers.writable.is_empty();
         let mut errno = libc::EPIPE;
         if at_end.is_some() {
@@ -56,6 +60,7 @@ fn copy(
                 Err(_) if stop.requested() => return Ok(()),
                 Err(error) => {
                     errno = error.raw_os_error().unwrap_or(libc::EIO);
+                    statistics.errors.add(1);
                     // The driver hears of it before it gets the buffer back.
                     if !wants_status || errno == libc::EPIPE {
                         host::report_loss(name, &error);

@@ -38,6 +38,7 @@ use crate::kernel_image::LoadedKernel;
 use crate::lifecycle::{Guest, Lifecycle, Outside, RunError, VirtualMachine};
 use crate::memory;
 use crate::messages;
+use crate::metrics::{Metrics, server as metrics};
 use crate::missing::{Missing, MissingTable};
 use crate::outcome::{Ending, Outcome};
 use crate::timeline::{Stage, Timeline};
@@ -64,6 +65,7 @@ pub struct QemuVm {
     events: Option<Monitor>,
     inspector: Arc<Inspector>,
     missing: Arc<MissingTable>,
+    metrics: Arc<Metrics>,
     /// Output was lost that the program believes written.
     has_lost_output: Arc<AtomicBool>,
     threads: Threads,
@@ -95,12 +97,15 @@ pub fn build(
     sizes.set_nonblocking(true)?;
     launch.add_entropy();
     let threads = Threads::unconfined();
+    let metrics = Arc::<Metrics>::default();
+    metrics.set_guest_memory(config.memory);
     let mut workers = Vec::new();
     for (index, disk) in disks.into_iter().enumerate() {
         let (ours, theirs) = UnixStream::pair()?;
         launch.add_disk(theirs);
         let name = builder::disk_name(index);
         let block = Block::new(&name, disk, EngineKind::Auto, &threads)?;
+        metrics.add_device(&name, block.statistics());
         // QEMU passes on the features that it knows, and not these.
         let served = VhostUser::serve(
             block,
@@ -128,6 +133,7 @@ pub fn build(
         events: Some(events),
         inspector: Arc::new(inspector),
         missing: Arc::default(),
+        metrics,
         has_lost_output: Arc::default(),
         threads,
         _disks: workers,
@@ -162,7 +168,8 @@ impl VirtualMachine for QemuVm {
         self.has_lost_output.load(Ordering::Acquire)
     }
 
-    fn run(&mut self, outside: Outside) -> Result<Outcome, RunError> {
+    fn run(&mut self, mut outside: Outside) -> Result<Outcome, RunError> {
+        let place = outside.metrics.take();
         let ending = Arc::new(Ending::new()?);
         let mut events = EventManager::new()?;
         let process = Arc::new(self.launch.start(&self.qemu)?);
@@ -187,6 +194,9 @@ impl VirtualMachine for QemuVm {
         }
         let mut life = Lifecycle::start(&mut events, guest, &ending, outside)?;
         messages::confine_writer(&self.threads, &ending);
+        let server = place
+            .map(|place| metrics::Server::start(&self.metrics, place, &self.threads))
+            .transpose()?;
         if let Some(port) = self.serial.take() {
             let mut listener = serial::Listener::new(&ending, &self.timeline, &self.missing);
             let process = Arc::clone(&process);
@@ -212,6 +222,7 @@ impl VirtualMachine for QemuVm {
         // With that the socket's file goes.
         self.server = None;
         life.await_drained()?;
+        server.iter().for_each(metrics::Server::finish);
         drop(workers);
         Ok(life.finish(outcome))
     }
