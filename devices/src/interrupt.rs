@@ -19,9 +19,8 @@ pub struct Interrupt {
     status: AtomicU32,
     generation: AtomicU32,
     failed: AtomicBool,
-    /// It was said that the device failed; a driver that resets it, to make it fail again, does not
-    /// have it said again.
-    told: AtomicBool,
+    /// A failure was logged: a guest that resets the device may not have it logged again and again.
+    is_told: AtomicBool,
 }
 
 impl Interrupt {
@@ -37,7 +36,7 @@ impl Interrupt {
             status: AtomicU32::new(0),
             generation: AtomicU32::new(0),
             failed: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            is_told: AtomicBool::new(false),
         })
     }
 
@@ -64,21 +63,22 @@ impl Interrupt {
         self.raise(CONFIG_CHANGE);
     }
 
-    /// Marks the device failed (DEVICE_NEEDS_RESET); `why` is a warning the first time, and after that
-    /// for those who want to know it all.
+    /// Marks the device failed (DEVICE_NEEDS_RESET). The first `why` of the device's life is a warning,
+    /// later ones are for who looks for them.
     pub fn fail(&self, why: &dyn Display) {
-        if !self.failed.swap(true, Ordering::AcqRel) {
-            let level = match self.told.swap(true, Ordering::AcqRel) {
-                false => log::Level::Warn,
-                true => log::Level::Debug,
-            };
-            log::log!(
-                level,
-                "{}: device stopped, it needs a reset: {why}",
-                self.name
-            );
-            self.raise(CONFIG_CHANGE);
+        if self.failed.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let level = match self.is_told.swap(true, Ordering::AcqRel) {
+            false => log::Level::Warn,
+            true => log::Level::Debug,
+        };
+        log::log!(
+            level,
+            "{}: device stopped, it needs a reset: {why}",
+            self.name
+        );
+        self.raise(CONFIG_CHANGE);
     }
 
     /// Whether the device was marked failed since the last reset.

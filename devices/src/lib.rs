@@ -11,6 +11,7 @@
 //! guest's.
 
 pub mod block;
+mod bucket;
 mod chain;
 pub mod console;
 mod device;
@@ -27,6 +28,7 @@ mod threads;
 mod vhost_user;
 mod worker;
 
+pub use bucket::Bucket;
 pub use chain::{Buffers, ChainError, Segment};
 pub use device::{Activation, VirtioDevice};
 pub use interrupt::Interrupt;

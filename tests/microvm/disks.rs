@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use ringlet_tests::{Disk, LoopDevice, Ringlet};
+use ringlet_tests::{Disk, LoopDevice, Ringlet, container};
 
 fn host_sha256(disk: &Disk) -> String {
     let mut command = Command::new("sha256sum");
@@ -15,10 +15,15 @@ fn host_sha256(disk: &Disk) -> String {
 
 /// Hashes the disk in the guest with these options of `uring-sha256`.
 fn guest_sha256(disk: &Disk, read_only: bool, options: &[&str]) -> String {
-    let option = disk.option(read_only);
+    guest_sha256_where(&disk.option(read_only), options, |_| ())
+}
+
+/// As [`guest_sha256`], with this value of `--disk` and in this environment.
+fn guest_sha256_where(option: &str, options: &[&str], change: impl FnOnce(&mut Command)) -> String {
     let mut program = vec!["/bin/uring-sha256", "/dev/vda"];
     program.extend(options);
-    let output = Ringlet::run(["--disk", &option], program)
+    let output = Ringlet::run(["--disk", option], program)
+        .with(change)
         .output()
         .expect_code(0);
     assert!(output.err().contains("MiB/s"), "{}", output.err());
@@ -223,4 +228,48 @@ fn devices_of_the_host() {
     let option = format!("{},ro", device.path());
     let output = Ringlet::run(["--disk", &option], ["/bin/uring-sha256", "/dev/vda"]).output();
     assert!(output.expect_code(0).out().starts_with(&digest));
+}
+
+#[test]
+fn without_io_uring_on_the_host_threads_read_and_write() {
+    let disk = Disk::patterned((5 << 20) + 512);
+    let host = host_sha256(&disk);
+    for options in [
+        &["--qd", "1"][..],
+        &["--qd", "64", "--block", "4K"],
+        &["--buffered"],
+    ] {
+        let option = disk.option(true);
+        let digest = guest_sha256_where(&option, options, container::deny_io_uring);
+        assert_eq!(digest, host, "{options:?}");
+    }
+    disk.assert_untouched();
+    let copy = [
+        "/bin/dd",
+        "of=/dev/vda",
+        "bs=512",
+        "seek=3",
+        "conv=sync,fsync",
+    ];
+    Ringlet::run(["--disk", &disk.option(false)], copy)
+        .input("text\n")
+        .with(container::deny_io_uring)
+        .output()
+        .expect_code(0);
+    let written = fs::read(disk.path()).unwrap();
+    assert_eq!(&written[3 * 512..][..5], b"text\n");
+}
+
+#[test]
+fn a_disk_gives_no_more_than_its_limits() {
+    let disk = Disk::patterned(3 << 20);
+    let option = disk.option(true);
+    let time = |limit: &str, options: &[&str]| {
+        let start = std::time::Instant::now();
+        guest_sha256_where(&format!("{option}{limit}"), options, |_| ());
+        start.elapsed().as_secs_f64()
+    };
+    // A burst of 1 MiB, and two seconds for the rest; of 256 requests, and two seconds for 512 more.
+    assert!(time(",bps=1M", &[]) > 1.5);
+    assert!(time(",iops=256", &["--block", "4K"]) > 1.5);
 }

@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod comparison;
+pub mod container;
 mod disk;
 mod doctor;
 mod faults;

@@ -138,7 +138,7 @@ impl<T> Step<T> for Result<T, kvm_ioctls::Error> {
 /// [`BuildError`].
 pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm, BuildError> {
     let disks = open_disks(config)?;
-    let server = config.gdb.as_ref().map(Server::bind).transpose()?;
+    let server = bind_debugger(config)?;
     check_cpus(kvm, config.cpus)?;
     let memory = Memory::new(memory::map(config.memory)?);
     lost_memory::watch(&memory)?;
@@ -165,8 +165,9 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         metrics.add_device(name, &statistics);
     }
     add_entropy(&mut board, &mut events, &metrics)?;
-    for (index, disk) in disks.into_iter().enumerate() {
-        let block = Block::new(&disk_name(index), disk, EngineKind::Auto, &threads)?;
+    for (index, (disk, disk_config)) in disks.into_iter().zip(&config.disks).enumerate() {
+        let engine = (EngineKind::Auto, disk_config.limits);
+        let block = Block::new(&disk_name(index), disk, engine, &threads)?;
         metrics.add_device(&disk_name(index), block.statistics());
         board.add(block, |_| Ok(()))?;
     }
@@ -242,6 +243,17 @@ fn debugger(server: Server, machine: &Machine) -> Result<Debugger, BuildError> {
         session: Arc::new(session),
         events,
     })
+}
+
+/// Where a debugger can connect, if one may.
+///
+/// # Errors
+///
+/// [`BuildError::Gdb`].
+pub(crate) fn bind_debugger(config: &Config) -> Result<Option<Server>, BuildError> {
+    let address = config.gdb.as_ref();
+    let server = address.map(|address| Server::bind(address, config.gdb_insecure));
+    Ok(server.transpose()?)
 }
 
 /// Opens, checks and locks the disks.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU64;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use ringlet_devices::block::Access;
+use ringlet_devices::block::{Access, Limits};
 
 use crate::config::DiskConfig;
 use crate::debug::Address;
@@ -76,9 +77,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     pub mem: u64,
 
-    /// Attach a raw disk image or block device; with ',ro' the guest cannot write it. May be
-    /// repeated: /dev/vda, /dev/vdb ...
-    #[arg(long = "disk", value_name = "FILE[,ro]", value_parser = OsStringValueParser::new().try_map(parse_disk))]
+    /// Attach a raw disk image or block device; with ',ro' the guest cannot write it, with ',iops=N'
+    /// and ',bps=SIZE' it can ask for as many requests and bytes a second, with bursts of a second's
+    /// worth. May be repeated: /dev/vda, /dev/vdb ...
+    #[arg(long = "disk", value_name = "FILE[,ro][,iops=N][,bps=SIZE]", value_parser = OsStringValueParser::new().try_map(parse_disk))]
     pub disks: Vec<DiskConfig>,
 
     /// Set an environment variable of the program, or without '=V' pass the host's on. PATH, HOME
@@ -118,6 +120,11 @@ pub struct RunArgs {
     /// socket. Where KVM emulates ring 0, without hardware breakpoints and watchpoints
     #[arg(long, value_name = "[HOST:]PORT|PATH", value_parser = Address::parse)]
     pub gdb: Option<Address>,
+
+    /// Let GDB connect from other machines, too, where --gdb names a host that is not loopback: anyone
+    /// who can connect can do anything with the VM
+    #[arg(long, requires = "gdb")]
+    pub gdb_insecure: bool,
 
     /// End the VM after so long, with status 124: seconds, or with a suffix ms, s, m, h or d; 0 is
     /// never
@@ -298,19 +305,42 @@ fn parse_append(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn parse_disk(text: OsString) -> Result<DiskConfig, &'static str> {
-    let bytes = text.as_bytes();
-    let (path, access) = match bytes.strip_suffix(b",ro") {
-        Some(path) => (path, Access::ReadOnly),
-        None => (bytes, Access::ReadWrite),
-    };
+/// A file, and behind it options in any order. A comma that starts none is the file's.
+fn parse_disk(text: OsString) -> Result<DiskConfig, String> {
+    let mut path = text.as_bytes();
+    let mut access = Access::ReadWrite;
+    let mut limits = Limits::default();
+    while let Some((rest, option)) = last_option(path) {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match name {
+            "ro" if value.is_empty() => access = Access::ReadOnly,
+            "iops" => limits.iops = Some(at_least_one(name, value.parse().ok())?),
+            "bps" => limits.bps = Some(at_least_one(name, parse_size(value).ok())?),
+            _ => break,
+        }
+        path = rest;
+    }
     match path {
-        [] => Err("name a file"),
+        [] => Err("name a file".to_owned()),
         path => Ok(DiskConfig {
             path: PathBuf::from(OsStr::from_bytes(path)),
             access,
+            limits,
         }),
     }
+}
+
+/// What is before the last comma of `text` and what behind it, if that is text.
+fn last_option(text: &[u8]) -> Option<(&[u8], &str)> {
+    let comma = text.iter().rposition(|byte| *byte == b',')?;
+    let option = str::from_utf8(&text[comma + 1..]).ok()?;
+    Some((&text[..comma], option))
+}
+
+fn at_least_one(name: &str, number: Option<u64>) -> Result<NonZeroU64, String> {
+    number
+        .and_then(NonZeroU64::new)
+        .ok_or_else(|| format!("{name}= takes a number from 1 on"))
 }
 
 fn parse_env(text: OsString) -> Result<EnvArg, &'static str> {
@@ -463,6 +493,26 @@ mod tests {
         assert_eq!(disk(b"a,b").access, Access::ReadWrite);
         assert_eq!(disk(b"a,b,ro").access, Access::ReadOnly);
         assert_eq!(disk(b"\xff,ro").path.as_os_str().as_bytes(), b"\xff");
+        assert_eq!(disk(b"a,ro,b").path.as_os_str(), "a,ro,b");
+        assert_eq!(disk(b"a,ro=1").path.as_os_str(), "a,ro=1");
+    }
+
+    #[test]
+    fn disks_can_be_limited() {
+        let disk = |text: &str| parse_disk(text.into());
+        let all = disk("a,bps=2M,ro,iops=100").unwrap();
+        assert_eq!(
+            (all.path.as_os_str(), all.access),
+            (OsStr::new("a"), Access::ReadOnly)
+        );
+        assert_eq!(all.limits.iops.map(NonZeroU64::get), Some(100));
+        assert_eq!(all.limits.bps.map(NonZeroU64::get), Some(2 << 20));
+        assert_eq!(disk("a").unwrap().limits, Limits::default());
+        for text in [
+            "a,iops=0", "a,iops=", "a,iops=x", "a,bps=0", "a,bps=1Q", ",iops=1",
+        ] {
+            assert!(disk(text).is_err(), "{text}");
+        }
     }
 
     #[test]

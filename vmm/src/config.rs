@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ringlet_abi::ProcessSpec;
-use ringlet_devices::block::Access;
+use ringlet_devices::block::{Access, Limits};
 
 use crate::debug::Address;
 
@@ -14,6 +14,8 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// Whether the guest may write.
     pub access: Access,
+    /// What it may ask for in a second.
+    pub limits: Limits,
 }
 
 /// Everything that makes one VM differ from another.
@@ -37,6 +39,8 @@ pub struct Config {
     pub append: String,
     /// Where a debugger can connect, if one may: the VM waits for it.
     pub gdb: Option<Address>,
+    /// It may be an address that other machines reach.
+    pub gdb_insecure: bool,
     /// The program to start.
     pub process: ProcessSpec,
 }

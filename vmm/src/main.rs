@@ -263,6 +263,7 @@ fn config(args: &RunArgs) -> Result<Config, Error> {
         kernel_log: cli::value_name(&args.kernel_log),
         append: args.append.clone(),
         gdb: args.gdb.clone(),
+        gdb_insecure: args.gdb_insecure,
         process: ProcessSpec {
             args: args
                 .command

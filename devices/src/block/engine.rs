@@ -2,17 +2,18 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
 /// Which engine to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
-    /// io_uring, or preadv(2) and pwritev(2) where the host denies it.
+    /// io_uring, or threads where the host denies it.
     #[default]
     Auto,
-    /// preadv(2) and pwritev(2).
-    Vectored,
+    /// Threads with preadv(2) and pwritev(2).
+    Threads,
 }
 
 /// One operation on the host's file. The I/O vectors are those of the slot it is for.
@@ -81,11 +82,11 @@ pub(crate) trait Engine {
     /// The next finished operation, in any order.
     fn next_completion(&mut self) -> Option<Completion>;
 
-    /// Sleeps until an operation is finished, the doorbell rings or the worker is told to stop;
-    /// may return early.
+    /// Sleeps until an operation is finished, the doorbell rings, the worker is told to stop, or
+    /// `timeout` is over if there is one; may return early.
     ///
     /// # Errors
     ///
     /// The host's, other than EINTR.
-    fn wait(&mut self) -> io::Result<()>;
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 }

@@ -5,9 +5,10 @@
 
 mod disk;
 mod engine;
+mod pool;
 mod request;
+mod throttle;
 mod uring;
-mod vectored;
 mod worker;
 
 use std::io;
@@ -21,6 +22,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 pub use disk::{Access, Disk, DiskError};
 pub use engine::EngineKind;
+pub use throttle::Limits;
 pub use uring::{has_io_uring, has_restrictions};
 
 use crate::device::read_config_bytes;
@@ -53,19 +55,25 @@ pub struct Block {
 
 impl Block {
     /// The device `name` (also its serial, of which the driver sees 20 bytes) for `disk`, with the
-    /// thread that serves it.
+    /// thread that serves it and what the guest may ask of it.
     ///
     /// # Errors
     ///
     /// The host denies a descriptor or thread. That it denies the engine is told by
     /// [`Threads::await_confined`].
-    pub fn new(name: &str, disk: Disk, engine: EngineKind, threads: &Threads) -> io::Result<Self> {
+    pub fn new(
+        name: &str,
+        disk: Disk,
+        (engine, limits): (EngineKind, Limits),
+        threads: &Threads,
+    ) -> io::Result<Self> {
         let config = config(&disk);
         let access = disk.access();
         let (disk, serial) = (Arc::new(disk), name.to_owned());
         let statistics = Arc::<Statistics>::default();
         let counted = Arc::clone(&statistics);
-        let prepare = move |stop: &Stop| worker::prepare(disk, engine, serial, stop, counted);
+        let prepare =
+            move |stop: &Stop| worker::prepare((disk, counted), (engine, limits), serial, stop);
         Ok(Self {
             statistics,
             name: name.to_owned(),

@@ -23,7 +23,7 @@ const STATUS: u64 = BUFFERS + 0x100;
 const DATA: u64 = BUFFERS + 0x1000;
 
 const DISK_SIZE: u64 = 1 << 20;
-const ENGINES: [EngineKind; 2] = [EngineKind::Auto, EngineKind::Vectored];
+const ENGINES: [EngineKind; 2] = [EngineKind::Auto, EngineKind::Threads];
 const FLUSH: u64 = 1 << VIRTIO_BLK_F_FLUSH;
 
 /// An image file that is removed at the end.
@@ -62,7 +62,7 @@ impl Drop for Image {
 
 fn block(disk: Disk, engine: EngineKind) -> Block {
     let threads = Threads::unconfined();
-    let block = Block::new("disk", disk, engine, &threads).unwrap();
+    let block = Block::new("disk", disk, (engine, Limits::default()), &threads).unwrap();
     threads.await_confined().unwrap();
     block
 }
@@ -542,4 +542,77 @@ fn a_full_host_file_system_is_reported_as_such() {
     }
     assert!(Command::new("umount").arg(&dir).status().unwrap().success());
     fs::remove_dir(&dir).unwrap();
+}
+
+/// How long `count` reads of `bytes` take where these limits hold.
+fn time_for(limits: Limits, engine: EngineKind, count: u32, bytes: u32) -> std::time::Duration {
+    let image = Image::patterned();
+    let threads = Threads::unconfined();
+    let disk = image.open(Access::ReadOnly);
+    let block = Block::new("disk", disk, (engine, limits), &threads).unwrap();
+    threads.await_confined().unwrap();
+    let mut driver = Driver::started(block, FLUSH);
+    let start = std::time::Instant::now();
+    for _ in 0..count {
+        let data = [Buffer::Writable(DATA, bytes)];
+        assert_eq!(request(&mut driver, VIRTIO_BLK_T_IN, 0, &data).0, OK);
+    }
+    start.elapsed()
+}
+
+#[test]
+fn limits_hold_after_a_burst_and_across_resets() {
+    let number = std::num::NonZeroU64::new;
+    for engine in ENGINES {
+        let iops = Limits {
+            iops: number(50),
+            bps: None,
+        };
+        // The burst is a second's worth; what is beyond takes 20 ms each.
+        let elapsed = time_for(iops, engine, 61, 512);
+        assert!(elapsed.as_millis() >= 190, "{engine:?}: {elapsed:?}");
+        let bps = Limits {
+            iops: None,
+            bps: number(1 << 20),
+        };
+        let elapsed = time_for(bps, engine, 5, 1 << 18);
+        // All of the burst and a quarter, which the one behind it would wait for.
+        assert!(elapsed.as_millis() < 30_000, "{engine:?}: {elapsed:?}");
+        let elapsed = time_for(bps, engine, 6, 1 << 18);
+        assert!(elapsed.as_millis() >= 240, "{engine:?}: {elapsed:?}");
+    }
+}
+
+#[test]
+fn a_reset_does_not_fill_the_buckets_and_is_not_held_up_by_them() {
+    for engine in ENGINES {
+        let image = Image::patterned();
+        let limits = Limits {
+            iops: std::num::NonZeroU64::new(1),
+            bps: None,
+        };
+        let threads = Threads::unconfined();
+        let disk = image.open(Access::ReadOnly);
+        let block = Block::new("disk", disk, (engine, limits), &threads).unwrap();
+        let mut driver = Driver::started(block, FLUSH);
+        let data = [Buffer::Writable(DATA, 512)];
+        assert_eq!(request(&mut driver, VIRTIO_BLK_T_IN, 0, &data).0, OK);
+        let start = std::time::Instant::now();
+        // Three that wait for their second, and are never served.
+        for _ in 0..3 {
+            driver.write(HEADER, &[0; 16]);
+            driver.send(
+                0,
+                &[
+                    Buffer::Readable(HEADER, 16),
+                    data[0],
+                    Buffer::Writable(STATUS, 1),
+                ],
+            );
+        }
+        driver.start(FLUSH);
+        assert!(start.elapsed().as_millis() < 900, "{engine:?}");
+        assert_eq!(request(&mut driver, VIRTIO_BLK_T_IN, 0, &data).0, OK);
+        assert!(start.elapsed().as_millis() > 500, "{engine:?}");
+    }
 }

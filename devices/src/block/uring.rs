@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
@@ -20,6 +22,9 @@ const DOORBELL: u64 = 1 << 16;
 const STOP: u64 = DOORBELL + 1;
 /// User data of an order to forget a poll.
 const FORGET: u64 = STOP + 1;
+
+/// The longest sleep where the ring cannot wait for a time.
+const NAP: Duration = Duration::from_millis(1);
 
 /// All that the ring can be used for.
 const OPCODES: [u8; 8] = [
@@ -133,8 +138,16 @@ fn unless_interrupted(result: io::Result<usize>) -> io::Result<()> {
     match result {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-        // Completions must be taken first (EBUSY), or memory is short for now (EAGAIN).
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => Ok(()),
+        // Completions must be taken first (EBUSY), memory is short for now (EAGAIN), or the time is
+        // over (ETIME).
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EBUSY | libc::EAGAIN | libc::ETIME)
+            ) =>
+        {
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }
@@ -236,7 +249,7 @@ impl Engine for Uring {
         }
     }
 
-    fn wait(&mut self) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if !self.stop_armed {
             let poll = poll_entry(&self.stop, STOP);
             // SAFETY: a poll has no memory arguments; the event lives as long as the ring.
@@ -250,6 +263,16 @@ impl Engine for Uring {
             self.doorbell_armed = true;
         }
         self.count_enter();
-        unless_interrupted(self.ring.submit_and_wait(1))
+        let Some(timeout) = timeout else {
+            return unless_interrupted(self.ring.submit_and_wait(1));
+        };
+        if !self.ring.params().is_feature_ext_arg() {
+            // A kernel before 5.11 waits without an end only.
+            thread::sleep(timeout.min(NAP));
+            return self.flush();
+        }
+        let timeout = types::Timespec::from(timeout);
+        let arguments = types::SubmitArgs::new().timespec(&timeout);
+        unless_interrupted(self.ring.submitter().submit_with_args(1, &arguments))
     }
 }

@@ -12,9 +12,10 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTI
 use vm_memory::{Bytes, GuestAddress};
 
 use super::engine::{Completion, Engine, EngineKind, Operation};
+use super::pool::Pool;
 use super::request::{self, Action};
+use super::throttle::{Limits, Throttle};
 use super::uring::Uring;
-use super::vectored::Vectored;
 use super::{Disk, MAX_WRITE_ZEROES_SECTORS, QUEUE_SIZE, SECTOR};
 use crate::chain::{advance, to_iovecs, total};
 use crate::poll::Spin;
@@ -89,42 +90,38 @@ pub(super) type Serve = Box<dyn FnMut(Job, &Stop)>;
 ///
 /// The host denies the engine.
 pub(super) fn prepare(
-    disk: Arc<Disk>,
-    kind: EngineKind,
+    disk: (Arc<Disk>, Arc<Statistics>),
+    (kind, limits): (EngineKind, Limits),
     serial: String,
     stop: &Stop,
-    statistics: Arc<Statistics>,
 ) -> io::Result<(ThreadKind, Serve)> {
+    let throttle = Throttle::new(limits);
     if kind == EngineKind::Auto {
-        match Uring::new(stop.event(), Arc::clone(&statistics)) {
-            Ok(engine) => {
-                let serve = serve_by(engine, disk, serial, statistics);
-                return Ok((ThreadKind::Disk, serve));
-            }
+        match Uring::new(stop.event(), Arc::clone(&disk.1)) {
+            Ok(engine) => return Ok((ThreadKind::Disk, serve_by(engine, disk, serial, throttle))),
             Err(error) => {
-                log::warn!(
-                    "{serial}: no io_uring on this host ({error}); using preadv and pwritev"
-                );
+                log::warn!("{serial}: no io_uring on this host ({error}); using threads");
             }
         }
     }
-    let engine = Vectored::new(stop.event())?;
+    let engine = Pool::new(stop.event())?;
     Ok((
         ThreadKind::DiskPool,
-        serve_by(engine, disk, serial, statistics),
+        serve_by(engine, disk, serial, throttle),
     ))
 }
 
 fn serve_by(
     mut engine: impl Engine + 'static,
-    disk: Arc<Disk>,
+    disk: (Arc<Disk>, Arc<Statistics>),
     serial: String,
-    statistics: Arc<Statistics>,
+    mut throttle: Throttle,
 ) -> Serve {
     Box::new(move |job, stop| {
         let interrupt = Arc::clone(job.queue.interrupt());
-        let disk = (&*disk, &*statistics);
-        if let Err(error) = serve(job, disk, &mut engine, &serial, stop) {
+        let disk = (&*disk.0, &*disk.1, &*serial);
+        // A guest that resets the device has no more of it than before.
+        if let Err(error) = serve(job, disk, &mut engine, &mut throttle, stop) {
             interrupt.fail(&error);
         }
     })
@@ -138,13 +135,13 @@ fn serve_by(
 /// The guest broke the protocol, or the host fails in a way that leaves no way on.
 fn serve<E: Engine>(
     job: Job,
-    disk: (&Disk, &Statistics),
+    disk: (&Disk, &Statistics, &str),
     engine: &mut E,
-    serial: &str,
+    throttle: &mut Throttle,
     stop: &Stop,
 ) -> Result<(), QueueError> {
     engine.attach(job.queue.doorbell().try_clone()?);
-    let mut server = Server::new(job, disk, engine, serial, stop);
+    let mut server = Server::new(job, disk, engine, throttle, stop);
     let result = server.run();
     server.engine.detach()?;
     result
@@ -155,6 +152,7 @@ struct Server<'a, E> {
     disk: &'a Disk,
     statistics: &'a Statistics,
     engine: &'a mut E,
+    throttle: &'a mut Throttle,
     serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
     features: Features,
     stop: &'a Stop,
@@ -167,9 +165,9 @@ struct Server<'a, E> {
 impl<'a, E: Engine> Server<'a, E> {
     fn new(
         job: Job,
-        (disk, statistics): (&'a Disk, &'a Statistics),
+        (disk, statistics, serial): (&'a Disk, &'a Statistics, &str),
         engine: &'a mut E,
-        serial: &str,
+        throttle: &'a mut Throttle,
         stop: &'a Stop,
     ) -> Self {
         let mut id = [0; VIRTIO_BLK_ID_BYTES as usize];
@@ -192,6 +190,7 @@ impl<'a, E: Engine> Server<'a, E> {
             disk,
             statistics,
             engine,
+            throttle,
             serial: id,
             features: job.features,
             stop,
@@ -206,7 +205,7 @@ impl<'a, E: Engine> Server<'a, E> {
         let result = self.serve().and_then(|()| self.finish());
         // After an error, too, the host must be done with guest memory before the worker ends.
         while self.in_flight() {
-            if let Err(error) = self.engine.flush().and_then(|()| self.engine.wait()) {
+            if let Err(error) = self.engine.flush().and_then(|()| self.engine.wait(None)) {
                 // Nothing can be known of the operations any more: better to end than to let them
                 // write into memory that has another use.
                 log::error!("host I/O does not end: {error}");
@@ -252,19 +251,23 @@ impl<'a, E: Engine> Server<'a, E> {
                 self.complete(completion)?;
             }
             if self.in_flight() {
-                self.engine.wait()?;
+                self.engine.wait(None)?;
             }
         }
         self.queue.announce()
     }
 
-    /// Waits for the host, the driver or the order to stop.
+    /// Waits for the host, the driver, the order to stop, or until the guest may ask for more.
     fn sleep(&mut self) -> Result<(), QueueError> {
+        let wait = self.throttle.wait();
+        if !wait.is_zero() {
+            return Ok(self.engine.wait(Some(wait))?);
+        }
         // With no slot free nothing can be taken, whatever is available.
         if !self.free.is_empty() && self.queue.enable_notification()? {
             return self.queue.disable_notification();
         }
-        self.engine.wait()?;
+        self.engine.wait(None)?;
         self.queue.disable_notification()
     }
 
@@ -272,13 +275,16 @@ impl<'a, E: Engine> Server<'a, E> {
     fn take_requests(&mut self) -> Result<bool, QueueError> {
         let mut any = false;
         while let Some(&slot) = self.free.last() {
-            if !self.queue.pop(&mut self.buffers)? {
+            if !self.throttle.wait().is_zero() || !self.queue.pop(&mut self.buffers)? {
                 break;
             }
             any = true;
             let memory = Arc::clone(self.queue.memory());
             let request = request::parse(&memory, &mut self.buffers, self.disk)?;
             let head = self.buffers.head;
+            if let Ok(action) = request.action {
+                self.throttle.count(action, &self.buffers);
+            }
             let action = match request.action {
                 Ok(Action::GetId) => {
                     let written = self.write_serial()?;

@@ -10,7 +10,11 @@ use crate::testing::{BUFFERS, Buffer, Driver, hostile_chains};
 
 /// Runs `test` while an event loop serves the device.
 fn with_device(test: impl FnOnce(&mut Driver<Entropy>)) {
-    let mut driver = Driver::new(Entropy::default());
+    with(Entropy::default(), test);
+}
+
+fn with(entropy: Entropy, test: impl FnOnce(&mut Driver<Entropy>)) {
+    let mut driver = Driver::new(entropy);
     let doorbell = driver.transport.doorbells()[0].try_clone().unwrap();
     let subscriber = driver.transport.device().subscriber(&doorbell).unwrap();
     let done = AtomicBool::new(false);
@@ -72,5 +76,22 @@ fn hostile_chains_stop_the_device_and_a_reset_starts_it() {
             driver.send(0, &[Buffer::Writable(BUFFERS, 16)]);
             assert_eq!(driver.await_used(0).1, 16, "{name}");
         }
+    });
+}
+
+#[test]
+fn entropy_is_limited_across_resets() {
+    let limited = Entropy::with_bucket(Bucket::new(1000, 100));
+    with(limited, |driver| {
+        let start = Instant::now();
+        // The burst and 400 bytes more, of which the last hundred are a debt.
+        for count in 0..5 {
+            driver.send(0, &[Buffer::Writable(BUFFERS, 100)]);
+            assert_eq!(driver.await_used(0).1, 100);
+            if count % 2 == 0 {
+                driver.start(0);
+            }
+        }
+        assert!(start.elapsed() >= Duration::from_millis(300));
     });
 }

@@ -16,7 +16,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
-use crate::block::{Access, Block, Disk, EngineKind};
+use crate::block::{Access, Block, Disk, EngineKind, Limits};
 use crate::testing::{DEADLINE, RawDescriptor, write_descriptor};
 
 const SIZE: u64 = 1 << 20;
@@ -45,7 +45,13 @@ impl Bench {
     fn new(image: &TempFile) -> Self {
         let disk = Disk::open(image.as_path(), Access::ReadWrite).unwrap();
         let threads = Threads::unconfined();
-        let block = Block::new("disk", disk, EngineKind::Auto, &threads).unwrap();
+        let block = Block::new(
+            "disk",
+            disk,
+            (EngineKind::Auto, Limits::default()),
+            &threads,
+        )
+        .unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let worker = VhostUser::serve(block, 1 << 63, theirs, &threads).unwrap();
         let ram = TempFile::new().unwrap();

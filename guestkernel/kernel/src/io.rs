@@ -10,6 +10,7 @@ use bitflags::bitflags;
 use core::future::poll_fn;
 use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
+use machine::InPlace;
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,9 @@ bitflags! {
         const NO_APPEND = 1 << 8;
         /// Writing to nobody sends no SIGPIPE (`RWF_NOSIGNAL`).
         const NO_SIGNAL = 1 << 9;
+        /// Wait although the open file is not to (`O_NONBLOCK`), where `RWF_NOWAIT` would mean
+        /// something: what a ring does.
+        const PATIENT = 1 << 10;
     }
 }
 
@@ -90,22 +94,6 @@ impl IoFlags {
     }
 }
 
-/// A device request under way, without an allocation for the common kind.
-#[derive(Default)]
-pub enum InFlight {
-    /// The device has not been asked yet.
-    #[default]
-    Nothing,
-    /// A block device works on it, or makes what was written durable.
-    Block(crate::drivers::block::BlockTicket),
-    /// A block device writes it.
-    Write(crate::drivers::block_file::WriteTicket),
-    /// A block device writes it in parts, from memory of the kernel.
-    Bounced(alloc::boxed::Box<crate::drivers::block_file::Bounce>),
-    /// It is read from the cache of a block device; it waits for this part.
-    Cached(Option<alloc::sync::Arc<crate::drivers::block_file::Run>>),
-}
-
 /// One read or write.
 pub struct Io {
     /// Which way the bytes go.
@@ -118,8 +106,8 @@ pub struct Io {
     pub flags: IoFlags,
     /// Bytes done so far, where a file does it in parts.
     pub done: usize,
-    /// What the device works on.
-    pub in_flight: InFlight,
+    /// What the file's driver remembers of the device's work; empty as long as no device was asked.
+    pub in_flight: InPlace,
     /// A page of the buffer that is being read, since the transfer needs it to go on.
     absent: Option<BoxFuture<'static, Result<()>>>,
 }
@@ -138,7 +126,7 @@ impl Io {
             buffer,
             flags,
             done: 0,
-            in_flight: InFlight::Nothing,
+            in_flight: InPlace::default(),
             absent: None,
         }
     }

@@ -27,6 +27,7 @@ mod frame;
 #[cfg(any(baremetal, test))]
 mod heap_cache;
 mod heap_use;
+mod in_place;
 pub mod lock;
 mod mmio;
 mod mode;
@@ -52,6 +53,7 @@ pub use frame::{
     take_free_blocks, watch_free_blocks,
 };
 pub use heap_use::HeapUse;
+pub use in_place::InPlace;
 pub use mmio::{MmioError, MmioRegion};
 pub use mode::Mode;
 pub use page_table::{Access, Flush, MapError, Missing, PageTable, Space};

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use ringlet_tests::{Comparison, Measured, Output, Ringlet, Side};
+use ringlet_tests::{Comparison, Measured, Output, Ringlet, Side, container};
 
 /// Turns that each side gets.
 const ROUNDS: usize = 5;
@@ -47,8 +47,18 @@ fn run() -> Result<(), Box<dyn Error>> {
         eprintln!("round {round} of {ROUNDS}");
         // One name at a time, so that both sides meet the same moments of a busy machine.
         for benchmark in &benchmarks {
-            comparison.add(Side::Reference, on_host(&options, benchmark)?);
-            comparison.add(Side::Ours, in_guest(&options, benchmark)?);
+            let on_host = on_host(&options, benchmark)?;
+            if benchmark.name.starts_with("blk_") {
+                let renamed = |measured: Measured| Measured {
+                    name: format!("{}_without_io_uring", measured.name),
+                    ..measured
+                };
+                let measured = in_guest(&options, benchmark, container::deny_io_uring)?;
+                comparison.add(Side::Reference, renamed(on_host.clone()));
+                comparison.add(Side::Ours, renamed(measured));
+            }
+            comparison.add(Side::Reference, on_host);
+            comparison.add(Side::Ours, in_guest(&options, benchmark, |_| ())?);
         }
         comparison.add_quotient("nop_scaling_2cpus", "nop_rings_2", "nop_rings_1");
         for measured in of_the_vm(&options)? {
@@ -118,7 +128,11 @@ fn on_host(options: &Options, benchmark: &Benchmark) -> Result<Measured, Box<dyn
     parse(&succeeded(output, "uring-bench on the host")?)
 }
 
-fn in_guest(options: &Options, benchmark: &Benchmark) -> Result<Measured, Box<dyn Error>> {
+fn in_guest(
+    options: &Options,
+    benchmark: &Benchmark,
+    change: impl FnOnce(&mut Command),
+) -> Result<Measured, Box<dyn Error>> {
     let mut disk = options.image.clone().into_os_string();
     disk.push(",ro");
     let output = Ringlet::command(Command::new(&options.ringlet))
@@ -131,6 +145,7 @@ fn in_guest(options: &Options, benchmark: &Benchmark) -> Result<Measured, Box<dy
             "/dev/vda",
             &benchmark.name,
         ])
+        .with(change)
         .output();
     parse(&succeeded(output, "uring-bench in the guest")?)
 }

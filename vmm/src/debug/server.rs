@@ -1,7 +1,7 @@
 //! The GDB stub's connection: a thread that waits for a debugger and serves it until the VM ends.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -65,16 +65,16 @@ impl AsFd for Server {
 }
 
 impl Server {
-    /// Listens at `address`.
+    /// Listens at `address`; at one that other machines can reach only if `is_open_to_others`, since
+    /// whoever connects can do anything with the VM.
     ///
     /// # Errors
     ///
     /// [`BindError`].
-    pub fn bind(address: &Address) -> Result<Self, BindError> {
+    pub fn bind(address: &Address, is_open_to_others: bool) -> Result<Self, BindError> {
         let listener = match address {
-            Address::Tcp(host, port) => {
-                TcpListener::bind((host.as_str(), *port)).map(Listener::Tcp)
-            }
+            Address::Tcp(host, port) => resolve(host, *port, is_open_to_others)
+                .and_then(|addresses| TcpListener::bind(&addresses[..]).map(Listener::Tcp)),
             Address::Unix(path) => {
                 UnixListener::bind(path).map(|socket| Listener::Unix(socket, path.clone()))
             }
@@ -148,6 +148,20 @@ impl Server {
             Listener::Tcp(socket) => socket.as_fd(),
             Listener::Unix(socket, _) => socket.as_fd(),
         }
+    }
+}
+
+/// The addresses of `host`, all of them loopback unless others will do.
+fn resolve(host: &str, port: u16, others_will_do: bool) -> io::Result<Vec<SocketAddr>> {
+    let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
+    let is_local = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+    match others_will_do || addresses.iter().all(is_local) {
+        true => Ok(addresses),
+        false => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "other machines could connect and do anything with the VM; give a loopback address, or \
+             --gdb-insecure if that is meant",
+        )),
     }
 }
 
@@ -410,4 +424,29 @@ fn end_of(outcome: &Outcome) -> MultiThreadStopReason<u64> {
         libc::SIGTERM => Signal::SIGTERM,
         _ => return MultiThreadStopReason::Exited(outcome.status()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_machines_cannot_connect_unless_that_is_meant() {
+        for (host, is_local) in [
+            ("127.0.0.1", true),
+            ("127.1.2.3", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("localhost", true),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("192.0.2.1", false),
+        ] {
+            assert_eq!(resolve(host, 1, false).is_ok(), is_local, "{host}");
+            assert!(resolve(host, 1, true).is_ok(), "{host}");
+        }
+        let refused = Server::bind(&Address::Tcp("0.0.0.0".to_owned(), 0), false);
+        let text = refused.err().unwrap().to_string();
+        assert!(text.contains("--gdb-insecure"), "{text}");
+    }
 }

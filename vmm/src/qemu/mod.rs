@@ -84,7 +84,7 @@ pub fn build(
     timeline: &Arc<Timeline>,
 ) -> Result<QemuVm, BuildError> {
     let disks = builder::open_disks(config)?;
-    let server = config.gdb.as_ref().map(Server::bind).transpose()?;
+    let server = builder::bind_debugger(config)?;
     builder::check_cpus_of_kernel(config.cpus)?;
     let (initrd, kernel) = check_images(config)?;
 
@@ -100,19 +100,16 @@ pub fn build(
     let metrics = Arc::<Metrics>::default();
     metrics.set_guest_memory(config.memory);
     let mut workers = Vec::new();
-    for (index, disk) in disks.into_iter().enumerate() {
+    for (index, (disk, disk_config)) in disks.into_iter().zip(&config.disks).enumerate() {
         let (ours, theirs) = UnixStream::pair()?;
         launch.add_disk(theirs);
         let name = builder::disk_name(index);
-        let block = Block::new(&name, disk, EngineKind::Auto, &threads)?;
+        let engine = (EngineKind::Auto, disk_config.limits);
+        let block = Block::new(&name, disk, engine, &threads)?;
         metrics.add_device(&name, block.statistics());
         // QEMU passes on the features that it knows, and not these.
-        let served = VhostUser::serve(
-            block,
-            1 << FEATURE_NOSPC | 1 << FEATURE_FBIG,
-            ours,
-            &threads,
-        );
+        let implied = 1 << FEATURE_NOSPC | 1 << FEATURE_FBIG;
+        let served = VhostUser::serve(block, implied, ours, &threads);
         workers.push(served?);
     }
     if let Some(server) = &server {

@@ -11,30 +11,40 @@ mod ioctl;
 mod tests;
 mod write_ticket;
 
-pub use bounce::Bounce;
-pub use cache::Run;
 pub use ioctl::needs_writable;
-pub use write_ticket::WriteTicket;
 
-use super::block::{BlockDevice, BlockOp, SECTOR, Sectors};
+use super::block::{BlockDevice, BlockOp, BlockTicket, SECTOR, Sectors};
 use crate::error::{Errno, Result};
 use crate::file::{Answer, BoxFuture, DeviceNumber, FileOps, FileType, Stat};
-use crate::io::{Direction, InFlight, Io, IoFlags};
+use crate::io::{Direction, Io, IoFlags};
 use crate::mm::{AddressSpace, IoBuffer};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use bounce::EditLock;
-use cache::Cache;
+use bounce::{Bounce, EditLock};
+use cache::{Cache, Run};
 use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
 use machine::{DmaSegments, Frame, PAGE_SIZE, Segment};
 use smallvec::SmallVec;
+use write_ticket::WriteTicket;
 
 /// What memory is aligned to for direct access: Linux's `dma_alignment` of a device that asks for
 /// nothing else, plus one.
 const DMA_ALIGNMENT: usize = 512;
 /// Pages of zeros in one write, where the device cannot zero by itself.
 const ZERO_PAGES: usize = 64;
+
+/// A read or write that the device works on.
+enum Request {
+    /// It reads, or makes durable what was written.
+    Device(BlockTicket),
+    /// It writes.
+    Write(WriteTicket),
+    /// It writes in parts, from memory of the kernel.
+    Bounced(Box<Bounce>),
+    /// It is read from the cache, and waits for this part of that.
+    Cached(Option<Arc<Run>>),
+}
 
 /// The file that a block device is. All who open the device share one.
 pub struct BlockFile {
@@ -85,21 +95,21 @@ impl BlockFile {
         if is_direct && !matches!(io.buffer, IoBuffer::Kernel(_)) {
             let segments = self.direct(io, position, count)?;
             let sector = position / SECTOR;
-            io.in_flight = match io.direction {
+            io.in_flight.put(match io.direction {
                 Direction::Read => {
-                    InFlight::Block(self.device.submit(BlockOp::Read(sector, segments)))
+                    Request::Device(self.device.submit(BlockOp::Read(sector, segments)))
                 }
                 Direction::Write => {
-                    InFlight::Write(WriteTicket::submit(&self.cache, sector, segments, None))
+                    Request::Write(WriteTicket::submit(&self.cache, sector, segments, None))
                 }
-            };
+            });
         } else if !is_write {
-            io.in_flight = InFlight::Cached(None);
+            io.in_flight.put(Request::Cached(None));
         } else if io.flags.contains(IoFlags::NOWAIT) {
             return Err(Errno::EAGAIN);
         } else {
             let bounce = Bounce::new(self.cache.clone(), self.edits.clone(), position, count);
-            io.in_flight = InFlight::Bounced(Box::new(bounce));
+            io.in_flight.put(Request::Bounced(Box::new(bounce)));
         }
         Ok(None)
     }
@@ -260,21 +270,23 @@ fn is_aligned(segments: &DmaSegments) -> bool {
 
 impl FileOps for BlockFile {
     fn poll_io(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
-        if let InFlight::Nothing = io.in_flight
+        if io.in_flight.is_empty()
             && let Some(count) = self.start(io)?
         {
             return Poll::Ready(Ok(count));
         }
-        io.done = match &mut io.in_flight {
-            InFlight::Nothing => return Poll::Ready(Err(Errno::EIO)),
-            InFlight::Cached(current) => {
+        let Some(request) = io.in_flight.get_mut() else {
+            return Poll::Ready(Err(Errno::EIO));
+        };
+        io.done = match request {
+            Request::Cached(current) => {
                 let mut current = current.take();
                 let extent = self.extent(io)?;
                 let result = self.cache.poll_read(io, &mut current, extent, context);
-                io.in_flight = InFlight::Cached(current);
+                io.in_flight.put(Request::Cached(current));
                 return result;
             }
-            InFlight::Block(ticket) => {
+            Request::Device(ticket) => {
                 let count = ready!(ticket.poll(context))?;
                 // After a write this was the flush.
                 return Poll::Ready(Ok(match io.direction {
@@ -282,15 +294,15 @@ impl FileOps for BlockFile {
                     Direction::Write => io.done,
                 }));
             }
-            InFlight::Write(ticket) => ready!(ticket.poll(context))?,
-            InFlight::Bounced(bounce) => ready!(bounce.poll(&io.buffer, context))?,
+            Request::Write(ticket) => ready!(ticket.poll(context))?,
+            Request::Bounced(bounce) => ready!(bounce.poll(&io.buffer, context))?,
         };
         if io.done == 0 || !io.flags.intersects(IoFlags::DATA_SYNC | IoFlags::SYNC) {
             return Poll::Ready(Ok(io.done));
         }
         let mut flush = self.device.submit(BlockOp::Flush);
         let result = flush.poll(context).map(|flushed| flushed.map(|_| io.done));
-        io.in_flight = InFlight::Block(flush);
+        io.in_flight.put(Request::Device(flush));
         result
     }
 

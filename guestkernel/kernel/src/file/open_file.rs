@@ -109,6 +109,11 @@ impl OpenFile {
         self.inode.as_ref().map(|inode| inode.file_type())
     }
 
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.file_type() == Some(FileType::Directory)
+    }
+
     /// Whether it is a regular file.
     pub fn is_regular(&self) -> bool {
         self.file_type() == Some(FileType::Regular)
@@ -255,7 +260,8 @@ impl OpenFile {
             }
         } else {
             io.position = None;
-            if flags.contains(OpenFlags::NONBLOCK) {
+            let is_patient = io.flags.contains(IoFlags::PATIENT) && self.ops.supports_nowait();
+            if flags.contains(OpenFlags::NONBLOCK) && !is_patient {
                 io.flags |= IoFlags::NOWAIT;
             }
         }

@@ -7,6 +7,7 @@ use crate::error::{Errno, Result};
 use crate::executor::Batch;
 use crate::executor::{self, Sleep, sleep_until};
 use crate::fs::OpenFile;
+use crate::operation::Actor;
 use crate::process::{Process, SignalSet};
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
@@ -157,7 +158,7 @@ fn begin(
         // One request rings its own doorbell.
         let batch = (call.to_submit > 1).then(Batch::new);
         let state = state.insert(ring.lock());
-        submitted = state.submit(call.to_submit, process)?;
+        submitted = state.submit(call.to_submit, Actor::submitter(process, task))?;
         drop(batch);
     }
     if call.flags & raw::IORING_ENTER_GETEVENTS == 0 || submitted != call.to_submit {
@@ -296,7 +297,8 @@ struct Wait {
 
 impl Wait {
     fn new(state: &State, wanted: u32, extra: &Extra, mask: Option<SignalSet>) -> Self {
-        let alarm = extra.patient_until.into_iter().chain(extra.deadline).min();
+        // Patience comes first, also where it outlasts the deadline.
+        let alarm = extra.patient_until.or(extra.deadline);
         Self {
             wanted,
             fired_before: state.timeouts_fired.load(Ordering::Relaxed),

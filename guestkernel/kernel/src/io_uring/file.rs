@@ -31,13 +31,23 @@ impl FileOps for RingFile {
         Ok(self.ring.memory().clone())
     }
 
-    /// Readable when there are CQEs, writable when there is room for SQEs.
+    /// A request for it waits until it is readable, though nothing can be read then.
+    fn supports_nowait(&self) -> bool {
+        false
+    }
+
+    /// Readable when there are CQEs, writable when there is room for SQEs. It does not lock the
+    /// ring: one of its own requests may ask.
     fn poll_ready(&self, _interest: Readiness, context: &mut Context<'_>) -> Readiness {
-        self.ring.ready().add_waiter(context.waker());
-        let state = self.ring.lock();
+        let queue = self.ring.ready();
+        queue.add_waiter(context.waker());
+        let memory = self.ring.memory();
         let mut ready = Readiness::empty();
-        ready.set(Readiness::READABLE, state.has_events());
-        ready.set(Readiness::WRITABLE, state.has_sq_room());
+        ready.set(
+            Readiness::READABLE,
+            memory.has_cqes() || queue.has_deferred(),
+        );
+        ready.set(Readiness::WRITABLE, memory.has_sq_room());
         ready
     }
 }

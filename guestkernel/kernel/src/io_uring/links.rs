@@ -5,14 +5,13 @@
 //! next gets its turn, or all that follow are cancelled. A whole chain may wait behind a drain: it
 //! starts when everything accepted before it is complete, and everything after it waits for it.
 
-use super::operation::{Completion, Operation, Started};
+use super::opcode::{Completion, Issue, Operation, Submitter};
 use super::request::{Held, Request, Slot};
 use super::ring::State;
 use super::sqe::RequestFlags;
 use crate::error::Errno;
-use crate::process::Process;
+use crate::operation::Actor;
 use alloc::collections::VecDeque;
-use alloc::sync::{Arc, Weak};
 
 /// A chain that the batch is in the middle of.
 #[derive(Clone, Copy, Debug)]
@@ -57,13 +56,13 @@ impl State {
         &mut self,
         request: Request,
         plan: Result<Operation, Completion>,
-        process: &Arc<Process>,
+        actor: Actor<'_>,
     ) {
         let has_failed = plan.is_err();
         let slot = self.slots.insert(Slot::Held(Held {
             request,
             plan,
-            submitter: Arc::downgrade(process),
+            submitter: Submitter::new(actor),
         }));
         let last = self.chain.map(|chain| chain.last);
         let first = self.chain.map_or(slot, |chain| chain.first);
@@ -162,16 +161,16 @@ impl State {
         else {
             return;
         };
-        match (plan, Weak::upgrade(&submitter)) {
-            (Ok(operation), Some(process)) => {
-                match self.start(operation, request.flags, &process) {
-                    Started::Done(completion) => self.complete(request, completion),
-                    Started::Pending(work) => self.run_in_slot(request, work),
-                }
-            }
-            (Ok(_), None) => self.complete(request, Completion::failure(Errno::ECANCELED)),
-            (Err(completion), _) => self.complete(request, completion),
-        }
+        let started = match plan {
+            Err(completion) => completion.into(),
+            Ok(operation) => submitter
+                .with(|actor| {
+                    let flags = request.flags;
+                    self.start(operation, Issue { actor, flags })
+                })
+                .unwrap_or_else(|| Errno::ECANCELED.into()),
+        };
+        self.go_on(request, started);
     }
 
     /// Ends a request that has started before it is done: its CQE comes in its turn.
@@ -182,7 +181,7 @@ impl State {
         let slot = self.slots.insert(Slot::Held(Held {
             request,
             plan: Err(Completion::failure(Errno::ECANCELED)),
-            submitter: Weak::new(),
+            submitter: Submitter::nobody(),
         }));
         self.turn.push_back(slot);
     }

@@ -160,6 +160,19 @@ impl RingMemory {
         };
     }
 
+    /// Whether the program could find a CQE, or could make the kernel put one there.
+    pub(super) fn has_cqes(&self) -> bool {
+        let tail = self.word(offset::CQ_TAIL).load(Ordering::Acquire);
+        let flags = self.word(offset::SQ_FLAGS).load(Ordering::Acquire);
+        tail != self.cq_head() || flags & raw::IORING_SQ_CQ_OVERFLOW != 0
+    }
+
+    /// Whether there is room for an SQE.
+    pub(super) fn has_sq_room(&self) -> bool {
+        let head = self.word(offset::SQ_HEAD).load(Ordering::Acquire);
+        self.sq_pending(head) <= self.sq_mask
+    }
+
     /// How far the program says it has read the CQ.
     #[inline]
     pub(super) fn cq_head(&self) -> u32 {

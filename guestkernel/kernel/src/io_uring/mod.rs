@@ -1,7 +1,7 @@
 //! io_uring: rings through which a program hands over requests and takes their results.
 //!
 //! The way of a request. [`enter()`] takes the ring's lock once for a batch; `submit.rs` copies each
-//! SQE out of the ring, once. The table in `operation/` checks it for its opcode and makes an
+//! SQE out of the ring, once. The table in `opcode/` checks it for its opcode and makes an
 //! `Operation` of it. Started, an operation is either done, and its CQE is posted right there, or it
 //! is something to poll (`Work`), which moves into a slot of the ring (`request.rs`); whatever it
 //! waits for wakes exactly that slot. `links.rs` orders requests that wait for others. Nothing here
@@ -19,7 +19,7 @@ mod enter;
 mod file;
 mod links;
 mod memory;
-mod operation;
+mod opcode;
 mod ready;
 mod register;
 mod request;

@@ -23,6 +23,8 @@ pub(super) struct ReadyQueue {
     slots: Mutex<Vec<u32>>,
     /// Whether there are any, to be looked at without the lock.
     has_slots: AtomicBool,
+    /// Requests have their turn that only the issuer may start, in a ring that defers work.
+    has_turn: AtomicBool,
     /// Tasks inside `io_uring_enter` that will look at `slots` before they leave or wait.
     attendants: AtomicU32,
     /// The CPU where a task was last inside `io_uring_enter`, which has the ring in its cache.
@@ -42,6 +44,7 @@ impl ReadyQueue {
         Arc::new(Self {
             slots: Mutex::new(Vec::new()),
             has_slots: AtomicBool::new(false),
+            has_turn: AtomicBool::new(false),
             attendants: AtomicU32::new(0),
             home: AtomicU32::new(machine::current_cpu()),
             is_scheduled: AtomicBool::new(false),
@@ -57,6 +60,17 @@ impl ReadyQueue {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         !self.has_slots.load(Ordering::Acquire)
+    }
+
+    /// Notes whether requests have their turn that only the issuer may start.
+    #[inline]
+    pub(super) fn defer_turn(&self, has_turn: bool) {
+        self.has_turn.store(has_turn, Ordering::Relaxed);
+    }
+
+    /// Whether asking for events would find something to do.
+    pub(super) fn has_deferred(&self) -> bool {
+        !self.is_empty() || self.has_turn.load(Ordering::Relaxed)
     }
 
     /// Swaps the woken slots for `taken`, which is empty, so that both keep their allocations.

@@ -2,7 +2,7 @@
 
 use super::budget::Charge;
 use super::file::{is_ring, ring_of};
-use super::operation;
+use super::opcode;
 use super::resources::RegisteredBuffer;
 use super::ring::{Ring, State};
 use crate::error::{Errno, Result};
@@ -267,17 +267,17 @@ impl Registration<'_> {
             return Err(Errno::EINVAL);
         }
         let head = size_of::<raw::io_uring_probe>();
-        let count = (count as usize).min(operation::OPCODES);
+        let count = (count as usize).min(opcode::OPCODES);
         let mut probe = vec![0; head + count * size_of::<raw::io_uring_probe_op>()];
         self.space().read(argument, &mut probe)?;
         if probe.iter().any(|byte| *byte != 0) {
             return Err(Errno::EINVAL);
         }
         // `last_op` and `ops_len`, then for each its number, a reserved byte, and flags.
-        probe[0] = (operation::OPCODES - 1) as u8;
+        probe[0] = (opcode::OPCODES - 1) as u8;
         probe[1] = count as u8;
         for (number, entry) in probe[head..].chunks_exact_mut(8).enumerate() {
-            let flags = match operation::opcode(number as u8) {
+            let flags = match opcode::opcode(number as u8) {
                 Some(_) => raw::IO_URING_OP_SUPPORTED as u16,
                 None => 0,
             };

@@ -1,10 +1,9 @@
 //! Requests that outlive their submission, in slots that are used again.
 
-use super::operation::{Completion, Operation, Work};
+use super::opcode::{Completion, Operation, Submitter, Work};
 use super::ready::{ReadyQueue, SlotWaker};
 use super::sqe::RequestFlags;
-use crate::process::Process;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::task::Waker;
 
@@ -24,8 +23,7 @@ pub(super) struct Held {
     pub(super) request: Request,
     /// What it will do, or how it ends without having started.
     pub(super) plan: Result<Operation, Completion>,
-    /// Who submitted it; weak, since the process has the ring among its files.
-    pub(super) submitter: Weak<Process>,
+    pub(super) submitter: Submitter,
 }
 
 /// A request that has started.

@@ -4,7 +4,7 @@ use super::budget::Allowance;
 use super::completion::CompletionQueue;
 use super::links::{Chain, Drain};
 use super::memory::{Cqe, RingMemory};
-use super::operation::{Completion, Progress, Work, opcode};
+use super::opcode::{Completion, Started, Work, opcode};
 use super::ready::ReadyQueue;
 use super::request::{REQUEST_COST, Request, Running, Slot, Slots};
 use super::resources::Resources;
@@ -12,13 +12,13 @@ use super::setup::Setup;
 use super::sqe::RequestFlags;
 use crate::error::{Errno, Result};
 use crate::executor::{self, Listed, Listing, Runnable, Urgent};
-use crate::process::{Process, Signal};
+use crate::process::Process;
 use alloc::collections::VecDeque;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use core::task::Context;
+use core::task::{Context, Poll};
 use linux_raw_sys::io_uring::IORING_CQE_F_MORE;
 use machine::lock::{Mutex, MutexGuard};
 
@@ -41,8 +41,6 @@ pub(super) struct Ring {
 pub(super) struct State {
     pub(super) memory: Arc<RingMemory>,
     pub(super) setup: Setup,
-    /// Who made the ring; weak, since it has the ring among its files.
-    owner: Weak<Process>,
     /// The position of the next SQE.
     pub(super) sq_head: u32,
     pub(super) completions: CompletionQueue,
@@ -58,7 +56,7 @@ pub(super) struct State {
     pub(super) counting_timeouts: usize,
     /// Timeouts that ended by themselves; they do not count for those that count.
     pub(super) timeouts_fired: Arc<AtomicU64>,
-    ready: Arc<ReadyQueue>,
+    pub(super) ready: Arc<ReadyQueue>,
     /// Woken slots that are being polled; kept for its allocation.
     woken: Vec<u32>,
     /// Held while requests run whose CQEs the program may look for without a system call.
@@ -92,7 +90,6 @@ impl Ring {
                     slots: Slots::new(ready.clone()),
                     memory,
                     setup,
-                    owner: Arc::downgrade(owner),
                     sq_head: 0,
                     resources: Resources::default(),
                     allowance: Allowance::new(REQUEST_COST),
@@ -208,12 +205,16 @@ impl State {
     /// Starts what has its turn, and shows the program the results.
     #[inline]
     pub(super) fn settle(&mut self) {
+        // What was posted before a request has its turn is posted before it, for timeouts that count.
         loop {
-            self.start_all();
             self.publish();
             if self.turn.is_empty() {
-                return;
+                break;
             }
+            self.start_all();
+        }
+        if self.setup.defers_work() {
+            self.ready.defer_turn(false);
         }
     }
 
@@ -255,9 +256,9 @@ impl State {
         let satisfied: Vec<u32> = self
             .slots
             .all_running()
-            .filter(|(_, running)| match &running.work {
-                Work::Timeout(timeout) => timeout.is_satisfied_by(posted),
-                _ => false,
+            .filter(|(_, running)| {
+                let timeout = running.work.as_timeout();
+                timeout.is_some_and(|timeout| timeout.is_satisfied_by(posted))
             })
             .map(|(slot, _)| slot)
             .collect();
@@ -268,9 +269,18 @@ impl State {
         self.completions.publish(&self.memory);
     }
 
+    /// Sees to a request whose operation has started.
+    #[inline(always)]
+    pub(super) fn go_on(&mut self, request: Request, started: Started) {
+        match started {
+            Started::Done(completion) => self.complete(request, completion),
+            Started::Pending(work) => self.run_in_slot(request, work),
+        }
+    }
+
     /// Puts an operation that could not finish at once into a slot, after polling it.
     #[inline]
-    pub(super) fn run_in_slot(&mut self, request: Request, work: Work) {
+    fn run_in_slot(&mut self, request: Request, work: Work) {
         let slot = self.slots.insert(Slot::Running(Running { request, work }));
         self.poll(slot);
         let has_to_hurry = !self.setup.defers_work() || self.setup.flags_work();
@@ -282,32 +292,22 @@ impl State {
     fn poll(&mut self, slot: u32) {
         while let Some((running, waker)) = self.slots.pollable(slot) {
             match running.work.poll(&mut Context::from_waker(waker)) {
-                Progress::Pending => return,
-                Progress::Done(completion) => {
-                    if running.work.breaks_pipe(&completion) {
-                        self.send_broken_pipe();
-                    }
-                    return self.finish(slot, completion);
+                Poll::Pending => return,
+                Poll::Ready(step) if !step.has_more => {
+                    return self.finish(slot, step.completion);
                 }
-                Progress::More(completion) => {
+                Poll::Ready(step) => {
                     let cqe = Cqe {
                         user_data: running.request.user_data,
-                        result: completion.result,
-                        flags: completion.flags | IORING_CQE_F_MORE,
+                        result: step.completion.result,
+                        flags: step.completion.flags | IORING_CQE_F_MORE,
                     };
                     // Without room this is the last one: it waits for room, no more come.
                     if !self.completions.try_post(&self.memory, cqe) {
-                        return self.finish(slot, completion);
+                        return self.finish(slot, step.completion);
                     }
                 }
             }
-        }
-    }
-
-    #[cold]
-    fn send_broken_pipe(&self) {
-        if let Some(process) = self.owner.upgrade() {
-            process.signal(Signal::SIGPIPE);
         }
     }
 
@@ -320,7 +320,7 @@ impl State {
 
     /// Drops the work of a request that has started, and frees its slot.
     pub(super) fn end_work(&mut self, slot: u32) -> Option<Request> {
-        if let Work::Timeout(timeout) = &self.slots.running_at(slot)?.work {
+        if let Some(timeout) = self.slots.running_at(slot)?.work.as_timeout() {
             self.counting_timeouts -= usize::from(timeout.is_counting());
         }
         let request = self.slots.remove_running(slot);
@@ -362,18 +362,6 @@ impl State {
 
     pub(super) fn show_work(&self) {
         self.ready.show_work(true);
-    }
-
-    /// Whether asking for events would give some.
-    pub(super) fn has_events(&self) -> bool {
-        self.completions.waiting(&self.memory) > 0
-            || self.completions.overflowed() > 0
-            || self.has_work()
-    }
-
-    /// Whether there is room for an SQE.
-    pub(super) fn has_sq_room(&self) -> bool {
-        self.memory.sq_pending(self.sq_head) < self.setup.sq_entries
     }
 
     /// Drops all requests, and all CQEs that wait for room.

@@ -36,6 +36,29 @@ bitflags! {
     }
 }
 
+bitflags! {
+    /// The fields that mean something to some opcodes only.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct Fields: u8 {
+        /// `off`, `addr2`.
+        const OFFSET = 1 << 0;
+        /// `addr`.
+        const ADDRESS = 1 << 1;
+        /// `len`.
+        const LENGTH = 1 << 2;
+        /// `rw_flags` and the like.
+        const OP_FLAGS = 1 << 3;
+        /// `buf_index`.
+        const BUFFER = 1 << 4;
+        /// `file_index`.
+        const FILE_INDEX = 1 << 5;
+        /// `addr3`.
+        const ADDRESS3 = 1 << 6;
+        /// `attr_type_mask` or `__pad2`, and what comes before it.
+        const ATTRIBUTES = 1 << 7;
+    }
+}
+
 /// A submission queue entry, copied out of the ring.
 #[derive(Clone, Copy)]
 pub(super) struct Sqe([u8; SQE_SIZE]);
@@ -57,6 +80,26 @@ impl Sqe {
     #[inline(always)]
     pub(super) fn new(bytes: [u8; SQE_SIZE]) -> Self {
         Self(bytes)
+    }
+
+    /// Whether any of `fields` is not 0.
+    #[inline(always)]
+    pub(super) fn has_any(&self, fields: Fields) -> bool {
+        !fields.is_empty() && self.used().intersects(fields)
+    }
+
+    /// The fields that are not 0.
+    fn used(&self) -> Fields {
+        let mut used = Fields::empty();
+        used.set(Fields::OFFSET, self.offset() != 0);
+        used.set(Fields::ADDRESS, self.address() != 0);
+        used.set(Fields::LENGTH, self.length() != 0);
+        used.set(Fields::OP_FLAGS, self.op_flags() != 0);
+        used.set(Fields::BUFFER, self.buffer() != 0);
+        used.set(Fields::FILE_INDEX, self.file_index() != 0);
+        used.set(Fields::ADDRESS3, self.address3() != 0);
+        used.set(Fields::ATTRIBUTES, self.attributes() != 0);
+        used
     }
 
     fields! {

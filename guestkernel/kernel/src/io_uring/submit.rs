@@ -1,13 +1,12 @@
 //! Taking SQEs out of the ring: one batch, under one lock.
 
-use super::operation::{self, Completion, Opcode, Operation, Started};
+use super::opcode::{self, Completion, Issue, Opcode, Operation, Submitter};
 use super::request::{Held, Request, Slot};
 use super::ring::State;
 use super::sqe::{RequestFlags, Sqe};
 use crate::error::{Errno, Result};
 use crate::missing;
-use crate::process::Process;
-use alloc::sync::Arc;
+use crate::operation::Actor;
 
 impl State {
     /// Submits up to `count` SQEs; returns how many were taken. A bad one is the last, unless the
@@ -16,7 +15,7 @@ impl State {
     /// # Errors
     ///
     /// `EAGAIN` if there are some and too much is under way to accept any.
-    pub(super) fn submit(&mut self, count: u32, process: &Arc<Process>) -> Result<u32> {
+    pub(super) fn submit(&mut self, count: u32, actor: Actor<'_>) -> Result<u32> {
         let pending = self.memory.sq_pending(self.sq_head).min(count);
         let mut taken = 0;
         let mut is_full = false;
@@ -33,7 +32,7 @@ impl State {
                 break;
             };
             taken += 1;
-            if self.submit_one(&sqe, process).is_err() && !self.setup.submits_all() {
+            if self.submit_one(&sqe, actor).is_err() && !self.setup.submits_all() {
                 break;
             }
         }
@@ -43,6 +42,7 @@ impl State {
             self.settle();
         } else {
             self.publish();
+            self.ready.defer_turn(!self.turn.is_empty());
             if self.setup.flags_work() && self.has_work() {
                 self.show_work();
             }
@@ -55,11 +55,11 @@ impl State {
 
     /// Accepts one SQE; an error is one of the SQE itself, for which the CQE is seen to.
     #[inline(always)]
-    fn submit_one(&mut self, sqe: &Sqe, process: &Arc<Process>) -> Result<()> {
-        match operation::is_nop(sqe.opcode()) {
+    fn submit_one(&mut self, sqe: &Sqe, actor: Actor<'_>) -> Result<()> {
+        match opcode::is_nop(sqe.opcode()) {
             // It takes less time than a call through a pointer, so there is none on its way.
-            true => self.submit_as(sqe, process, operation::prepare_nop),
-            false => self.submit_as(sqe, process, operation::prepare),
+            true => self.submit_as(sqe, actor, opcode::prepare_nop),
+            false => self.submit_as(sqe, actor, opcode::prepare),
         }
     }
 
@@ -68,8 +68,8 @@ impl State {
     fn submit_as(
         &mut self,
         sqe: &Sqe,
-        process: &Arc<Process>,
-        prepare: impl FnOnce(&Opcode, &Sqe, RequestFlags, &Process) -> Result<Operation>,
+        actor: Actor<'_>,
+        prepare: impl FnOnce(&Opcode, &Sqe, RequestFlags, Actor<'_>) -> Result<Operation>,
     ) -> Result<()> {
         let mut request = Request {
             user_data: sqe.user_data(),
@@ -77,20 +77,19 @@ impl State {
             opcode: sqe.opcode(),
             next: None,
         };
-        let prepared = self.prepare(sqe, &mut request, process, prepare);
+        let prepared = self.prepare(sqe, &mut request, actor, prepare);
         let is_simple = !request
             .flags
             .intersects(RequestFlags::ANY_LINK | RequestFlags::QUEUED)
             && self.chain.is_none();
         match prepared {
             Ok(operation) if is_simple => {
-                match self.start(operation, request.flags, process) {
-                    Started::Done(completion) => self.complete(request, completion),
-                    Started::Pending(work) => self.run_in_slot(request, work),
-                }
+                let flags = request.flags;
+                let started = self.start(operation, Issue { actor, flags });
+                self.go_on(request, started);
                 Ok(())
             }
-            prepared => self.submit_slowly(request, prepared, process),
+            prepared => self.submit_slowly(request, prepared, actor),
         }
     }
 
@@ -99,7 +98,7 @@ impl State {
         &mut self,
         request: Request,
         prepared: Result<Operation>,
-        process: &Arc<Process>,
+        actor: Actor<'_>,
     ) -> Result<()> {
         let error = prepared.as_ref().err().copied();
         if let Some(error) = error {
@@ -108,7 +107,7 @@ impl State {
         let plan = prepared.map_err(Completion::failure);
         let continues = request.flags.intersects(RequestFlags::ANY_LINK);
         if continues || self.chain.is_some() {
-            self.add_to_chain(request, plan, process);
+            self.add_to_chain(request, plan, actor);
             if continues {
                 return Ok(());
             }
@@ -120,7 +119,7 @@ impl State {
                     let slot = self.slots.insert(Slot::Held(Held {
                         request,
                         plan,
-                        submitter: Arc::downgrade(process),
+                        submitter: Submitter::new(actor),
                     }));
                     self.wait_for_drain(slot);
                 }
@@ -135,10 +134,10 @@ impl State {
         &mut self,
         sqe: &Sqe,
         request: &mut Request,
-        process: &Arc<Process>,
-        prepare: impl FnOnce(&Opcode, &Sqe, RequestFlags, &Process) -> Result<Operation>,
+        actor: Actor<'_>,
+        prepare: impl FnOnce(&Opcode, &Sqe, RequestFlags, Actor<'_>) -> Result<Operation>,
     ) -> Result<Operation> {
-        let opcode = operation::opcode(request.opcode).ok_or(Errno::EINVAL)?;
+        let opcode = opcode::opcode(request.opcode).ok_or(Errno::EINVAL)?;
         if !RequestFlags::COMMON.contains(request.flags) {
             self.check_flags(request, opcode.selects_buffer)?;
         }
@@ -152,7 +151,7 @@ impl State {
         if sqe.personality() != 0 {
             return Err(Errno::EINVAL);
         }
-        prepare(opcode, sqe, request.flags, process)
+        prepare(opcode, sqe, request.flags, actor)
     }
 
     #[cold]
@@ -196,7 +195,7 @@ impl State {
 
 #[cold]
 fn log_refusal(request: &Request, error: Errno) {
-    match operation::opcode(request.opcode) {
+    match opcode::opcode(request.opcode) {
         Some(opcode) => log::debug!("io_uring: {} is refused: {error:?}", opcode.name),
         None => {
             missing::note(missing::Kind::Opcode, request.opcode.into());

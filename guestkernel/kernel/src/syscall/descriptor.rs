@@ -1,11 +1,12 @@
 //! System calls about file descriptors: opening, closing, duplicating, controlling.
 
-use super::path::{read_path, view};
-use super::{Args, Dispatched};
+use super::path::{Done, read_path, view};
+use super::{Args, Dispatched, actor};
 use crate::drivers::block_file;
 use crate::error::{Errno, Result};
 use crate::fs::{self, OpenFile, OpenFlags, OpenHow};
 use crate::missing;
+use crate::operation::Close;
 use crate::process::Thread;
 use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
@@ -75,15 +76,15 @@ fn read_how(thread: &Thread, address: u64, size: usize) -> Result<OpenHow> {
 
 #[inline]
 pub(super) fn close_now(thread: &mut Thread, args: Args) -> Dispatched {
-    match view(thread).close_now(args.int(0)).transpose() {
+    let operation = Close { fd: args.int(0) };
+    match operation.run_now(actor(thread)).transpose() {
         Some(result) => Dispatched::Done(result.map(|()| 0)),
         None => Dispatched::Waits,
     }
 }
 
 pub(super) async fn close(thread: &mut Thread, args: Args) -> Result<u64> {
-    view(thread).close(args.int(0)).await?;
-    Ok(0)
+    Close { fd: args.int(0) }.run(actor(thread)).await.done()
 }
 
 pub(super) async fn close_range(thread: &mut Thread, args: Args) -> Result<u64> {

@@ -29,6 +29,7 @@ pub(crate) use io_uring::finish_enter;
 use crate::error::{Errno, Result};
 use crate::io_uring::Entered;
 use crate::missing;
+use crate::operation::Actor;
 use crate::process::{Thread, call_name};
 use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general as number;
@@ -292,6 +293,12 @@ system_calls! {
         __NR_nanosleep => time::nanosleep,
         __NR_clock_nanosleep => time::clock_nanosleep,
     }
+}
+
+/// The thread, as who asks for an operation.
+#[inline]
+fn actor(thread: &Thread) -> Actor<'_> {
+    Actor::caller(&thread.process, thread.tid)
 }
 
 /// Whether the system call, if it waits, waits for what other threads of programs do not see to by

@@ -83,7 +83,7 @@ struct Window {
 }
 
 /// A write through pages of the kernel's.
-pub struct Bounce {
+pub(super) struct Bounce {
     cache: Arc<Cache>,
     edits: Arc<EditLock>,
     guard: Option<Arc<EditGuard>>,

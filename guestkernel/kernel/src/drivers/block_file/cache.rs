@@ -31,7 +31,7 @@ const MOST: usize = 16384;
 const SCARCE: usize = 8;
 
 /// Pages that one request reads.
-pub struct Run {
+pub(super) struct Run {
     /// The number of the first page.
     start: u64,
     frames: Vec<Frame>,

@@ -11,7 +11,7 @@ use machine::DmaSegments;
 
 /// Waits for a write. What depends on when the device is done follows even if nobody waits any
 /// longer: the cache forgets what was written, and the next write of a part of a block may begin.
-pub struct WriteTicket(Option<Pending>);
+pub(super) struct WriteTicket(Option<Pending>);
 
 struct Pending {
     ticket: BlockTicket,

@@ -89,7 +89,8 @@ impl Player {
             _ => nop(),
         };
         // A descriptor that is closed stays so, and a long timeout would be waited for.
-        if entry.opcode == op::IORING_OP_CLOSE as u8 {
+        // So would be a CQE by who reads the ring itself, behind which it drains.
+        if entry.opcode == op::IORING_OP_CLOSE as u8 || entry.fd == self.program.fd {
             entry.fd = 99;
         } else if entry.opcode == op::IORING_OP_TIMEOUT as u8 {
             entry.address = self.short.address;

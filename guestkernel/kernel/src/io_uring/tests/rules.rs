@@ -11,7 +11,7 @@ const EOPNOTSUPP: i32 = -95;
 fn unknown_opcodes_and_flags_are_refused() {
     let program = Program::new(8, 0);
     for opcode in 0..=255 {
-        if super::super::operation::opcode(opcode).is_none() {
+        if super::super::opcode::opcode(opcode).is_none() {
             let entry = Entry { opcode, ..nop() };
             assert_eq!(program.one(entry.flags(SELECT)), EINVAL, "{opcode}");
         }

@@ -1,11 +1,12 @@
 //! `IORING_OP_TIMEOUT`: a CQE at a time, or when so many others were posted.
 
-use super::{Completion, Operation, Progress, Started, Work};
+use super::work::Step;
+use super::{Completion, Issue, Prepared, Progress, Started, Work};
 use crate::error::{Errno, Result};
 use crate::executor::{Sleep, sleep_until};
 use crate::io_uring::ring::State;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
-use crate::process::Process;
+use crate::operation::Actor;
 use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
@@ -29,24 +30,26 @@ pub(in crate::io_uring) struct Timespan {
     count: u32,
 }
 
-pub(super) fn prepare(sqe: &Sqe, _: RequestFlags, process: &Process) -> Result<Operation> {
-    let flags = sqe.op_flags();
-    let has = |flag| flags & flag == flag;
-    let has_more = sqe.address3() != 0
-        || sqe.attributes() != 0
-        || sqe.buffer() != 0
-        || sqe.length() != 1
-        || sqe.file_index() != 0;
-    // A time on the clock comes once.
-    let comes_again = has(raw::IORING_TIMEOUT_MULTISHOT | raw::IORING_TIMEOUT_ABS);
-    if has_more || flags & !KNOWN != 0 || has(raw::IORING_TIMEOUT_CLOCK_MASK) || comes_again {
-        return Err(Errno::EINVAL);
+impl Prepared for Timespan {
+    fn prepare(sqe: &Sqe, _: RequestFlags, actor: Actor<'_>) -> Result<Self> {
+        let flags = sqe.op_flags();
+        let has = |flag| flags & flag == flag;
+        // A time on the clock comes once.
+        let comes_again = has(raw::IORING_TIMEOUT_MULTISHOT | raw::IORING_TIMEOUT_ABS);
+        let has_two_clocks = has(raw::IORING_TIMEOUT_CLOCK_MASK);
+        if sqe.length() != 1 || flags & !KNOWN != 0 || has_two_clocks || comes_again {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Self {
+            nanoseconds: nanoseconds(&actor.space().read_value(sqe.address())?)?,
+            flags,
+            count: sqe.offset() as u32,
+        })
     }
-    Ok(Operation::Timeout(Timespan {
-        nanoseconds: nanoseconds(&process.space.read_value(sqe.address())?)?,
-        flags,
-        count: sqe.offset() as u32,
-    }))
+
+    fn start(self, state: &mut State, _: Issue<'_>) -> Started {
+        Started::Pending(Work::time(state.start_timeout(self)))
+    }
 }
 
 /// The span or time that `time` stands for; the far future if it does not fit.
@@ -71,7 +74,7 @@ pub(in crate::io_uring) struct Timeout {
 }
 
 impl State {
-    pub(super) fn start_timeout(&mut self, timespan: Timespan) -> Started {
+    fn start_timeout(&mut self, timespan: Timespan) -> Timeout {
         let Timespan {
             nanoseconds,
             flags,
@@ -91,21 +94,21 @@ impl State {
             self.posted_by_others() + i64::from(count)
         });
         self.counting_timeouts += usize::from(until_posted.is_some());
-        Started::Pending(Work::Timeout(Timeout {
+        Timeout {
             sleep: sleep_until(deadline),
             flags,
             period: nanoseconds,
             repeats: if is_repeated { count } else { 0 },
             until_posted,
             fired: self.timeouts_fired.clone(),
-        }))
+        }
     }
 }
 
 impl Timeout {
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Progress {
         if Pin::new(&mut self.sleep).poll(context) == Poll::Pending {
-            return Progress::Pending;
+            return Poll::Pending;
         }
         self.fired.fetch_add(1, Ordering::Relaxed);
         let completion = Completion {
@@ -114,12 +117,15 @@ impl Timeout {
             is_failure: self.flags & raw::IORING_TIMEOUT_ETIME_SUCCESS == 0,
         };
         if self.flags & raw::IORING_TIMEOUT_MULTISHOT == 0 || self.repeats == 1 {
-            return Progress::Done(completion);
+            return Poll::Ready(completion.into());
         }
         self.repeats = self.repeats.saturating_sub(1);
         let next = clock::monotonic().saturating_add(self.period);
         self.sleep = sleep_until(next);
-        Progress::More(completion)
+        Poll::Ready(Step {
+            completion,
+            has_more: true,
+        })
     }
 
     /// Whether it waits for a number of CQEs.

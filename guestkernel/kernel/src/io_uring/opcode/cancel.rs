@@ -3,13 +3,13 @@
 //! What can be found is what Linux finds: requests that wait for readiness and timeouts. A device's
 //! request, and one that waits for its turn in a chain or behind a drain, is not seen.
 
-use super::{Completion, Operation, Started};
+use super::{Cancelling, Completion, Issue, Prepared, Started};
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::io_uring::request::Running;
 use crate::io_uring::ring::State;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
-use crate::process::Process;
+use crate::operation::Actor;
 use alloc::sync::Arc;
 use linux_raw_sys::io_uring as raw;
 
@@ -37,19 +37,28 @@ struct Criteria {
     all: bool,
 }
 
-pub(super) fn prepare(sqe: &Sqe, _: RequestFlags, _: &Process) -> Result<Operation> {
-    let flags = sqe.op_flags();
-    let by_what = raw::IORING_ASYNC_CANCEL_FD | raw::IORING_ASYNC_CANCEL_OP;
-    let is_contradictory = flags & raw::IORING_ASYNC_CANCEL_ANY != 0 && flags & by_what != 0;
-    if sqe.offset() != 0 || sqe.file_index() != 0 || flags & !KNOWN != 0 || is_contradictory {
-        return Err(Errno::EINVAL);
+impl Prepared for Cancel {
+    fn prepare(sqe: &Sqe, _: RequestFlags, _: Actor<'_>) -> Result<Self> {
+        let flags = sqe.op_flags();
+        let by_what = raw::IORING_ASYNC_CANCEL_FD | raw::IORING_ASYNC_CANCEL_OP;
+        let is_contradictory = flags & raw::IORING_ASYNC_CANCEL_ANY != 0 && flags & by_what != 0;
+        if flags & !KNOWN != 0 || is_contradictory {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Self {
+            flags,
+            user_data: sqe.address(),
+            fd: sqe.fd(),
+            opcode: sqe.length(),
+        })
     }
-    Ok(Operation::Cancel(Cancel {
-        flags,
-        user_data: sqe.address(),
-        fd: sqe.fd(),
-        opcode: sqe.length(),
-    }))
+
+    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+        let result = state
+            .criteria(&self, issue)
+            .and_then(|criteria| state.cancel(&criteria));
+        Completion::of(result).into()
+    }
 }
 
 impl Criteria {
@@ -68,33 +77,17 @@ impl Criteria {
 }
 
 impl State {
-    pub(super) fn start_cancel(
-        &mut self,
-        cancel: Cancel,
-        flags: RequestFlags,
-        process: &Process,
-    ) -> Started {
-        let result = self
-            .criteria(&cancel, flags, process)
-            .and_then(|criteria| self.cancel(&criteria));
-        Completion::of(result).into()
-    }
-
-    fn criteria(
-        &self,
-        cancel: &Cancel,
-        flags: RequestFlags,
-        process: &Process,
-    ) -> Result<Criteria> {
+    fn criteria(&self, cancel: &Cancel, mut issue: Issue<'_>) -> Result<Criteria> {
         let has = |flag| cancel.flags & flag != 0;
         let any = has(raw::IORING_ASYNC_CANCEL_ANY);
         let by_file = has(raw::IORING_ASYNC_CANCEL_FD);
         let by_opcode = has(raw::IORING_ASYNC_CANCEL_OP);
         let by_user_data = has(raw::IORING_ASYNC_CANCEL_USERDATA) || !(by_file || by_opcode);
-        let is_fixed =
-            has(raw::IORING_ASYNC_CANCEL_FD_FIXED) || flags.contains(RequestFlags::FIXED_FILE);
+        if has(raw::IORING_ASYNC_CANCEL_FD_FIXED) {
+            issue.flags.insert(RequestFlags::FIXED_FILE);
+        }
         let file = match by_file {
-            true => Some(self.file(cancel.fd, is_fixed, process)?),
+            true => Some(self.file(cancel.fd, issue)?),
             false => None,
         };
         Ok(Criteria {
@@ -113,10 +106,10 @@ impl State {
             if !criteria.match_request(running) {
                 continue;
             }
-            match running.work.can_cancel() {
-                Ok(()) => found.push(slot),
-                Err(error) if error != Errno::ENOENT => refusal = error,
-                Err(_) => {}
+            match running.work.cancelling() {
+                Cancelling::Ends => found.push(slot),
+                Cancelling::TooLate => refusal = Errno::EALREADY,
+                Cancelling::Unseen => {}
             }
             if !criteria.all && (!found.is_empty() || refusal != Errno::ENOENT) {
                 break;

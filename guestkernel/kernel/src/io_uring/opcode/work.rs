@@ -1,0 +1,285 @@
+//! Operations under way, and how they go on and end.
+
+use super::timeout::Timeout;
+use crate::error::{Errno, Result};
+use crate::fs::{BoxFuture, OpenFile, Readiness};
+use crate::io_uring::budget::Charge;
+use crate::operation::{Actor, Transfer};
+use crate::process::Process;
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use core::future::Future;
+use core::task::{Context, Poll};
+
+/// How a request ended, or one of its CQEs if it has several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::io_uring) struct Completion {
+    /// `res` of the CQE.
+    pub(in crate::io_uring) result: i32,
+    /// `flags` of the CQE.
+    pub(in crate::io_uring) flags: u32,
+    /// It breaks its chain, and its CQE is not skipped.
+    pub(in crate::io_uring) is_failure: bool,
+}
+
+impl Completion {
+    /// It went well, with that `res`.
+    #[inline]
+    pub(in crate::io_uring) fn success(result: i32) -> Self {
+        Self {
+            result,
+            flags: 0,
+            is_failure: false,
+        }
+    }
+
+    /// It failed.
+    #[inline]
+    pub(in crate::io_uring) fn failure(error: Errno) -> Self {
+        Self {
+            result: error.as_result(),
+            flags: 0,
+            is_failure: true,
+        }
+    }
+
+    /// As success if `result` is not an error.
+    #[inline]
+    pub(in crate::io_uring) fn of(result: Result<i32>) -> Self {
+        result.map_or_else(Self::failure, Self::success)
+    }
+
+    /// As success whatever `result` is: opcodes whose failure does not break a chain.
+    pub(in crate::io_uring) fn of_harmless(result: Result<i32>) -> Self {
+        Self::success(result.unwrap_or_else(Errno::as_result))
+    }
+}
+
+/// What starting an operation gave.
+pub(in crate::io_uring) enum Started {
+    Done(Completion),
+    Pending(Work),
+}
+
+impl From<Completion> for Started {
+    fn from(completion: Completion) -> Self {
+        Self::Done(completion)
+    }
+}
+
+impl From<Errno> for Started {
+    fn from(error: Errno) -> Self {
+        Self::Done(Completion::failure(error))
+    }
+}
+
+impl From<Result<Work>> for Started {
+    #[inline]
+    fn from(work: Result<Work>) -> Self {
+        work.map_or_else(Self::from, Self::Pending)
+    }
+}
+
+/// A CQE of an operation under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::io_uring) struct Step {
+    pub(in crate::io_uring) completion: Completion,
+    /// It is not the last one: post it, and poll again.
+    pub(in crate::io_uring) has_more: bool,
+}
+
+impl From<Completion> for Step {
+    #[inline]
+    fn from(completion: Completion) -> Self {
+        Self {
+            completion,
+            has_more: false,
+        }
+    }
+}
+
+/// What polling gave.
+pub(in crate::io_uring) type Progress = Poll<Step>;
+
+/// What `ASYNC_CANCEL` can do about an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::io_uring) enum Cancelling {
+    /// End it.
+    Ends,
+    /// Nothing: it is not seen, as Linux does not see what a device works on.
+    Unseen,
+    /// Nothing, and says so: it has gone too far.
+    TooLate,
+}
+
+/// An operation under way.
+pub(in crate::io_uring) struct Work {
+    /// The file that it works on.
+    file: Option<Arc<OpenFile>>,
+    kind: Kind,
+}
+
+enum Kind {
+    Transfer {
+        transfer: Transfer,
+        /// Bytes; fewer break a chain.
+        expected: usize,
+        /// The file cannot say in advance whether it will wait: whether it is ready is asked first.
+        asks_first: bool,
+        /// Who hears of a broken pipe; nobody if it is no write to a stream.
+        writer: Option<Submitter>,
+        #[expect(dead_code, reason = "it is given back when the transfer is over")]
+        charge: Charge,
+    },
+    Time(Timeout),
+    /// What is rare.
+    Future(BoxFuture<'static, Completion>),
+}
+
+/// Who has submitted a request. The process is held weakly, since it has the ring among its files.
+#[derive(Clone)]
+pub(in crate::io_uring) struct Submitter {
+    process: Weak<Process>,
+    tid: u32,
+}
+
+impl Submitter {
+    pub(in crate::io_uring) fn new(actor: Actor<'_>) -> Self {
+        Self {
+            process: Arc::downgrade(actor.process),
+            tid: actor.tid,
+        }
+    }
+
+    /// A request that nobody is behind any more.
+    pub(in crate::io_uring) fn nobody() -> Self {
+        Self {
+            process: Weak::new(),
+            tid: 0,
+        }
+    }
+
+    /// Calls `use_actor` with it, if the process is still there.
+    pub(in crate::io_uring) fn with<T>(&self, use_actor: impl FnOnce(Actor<'_>) -> T) -> Option<T> {
+        let process = self.process.upgrade()?;
+        Some(use_actor(Actor::submitter(&process, self.tid)))
+    }
+}
+
+impl Work {
+    /// A read or write of `file`.
+    #[inline]
+    pub(super) fn transfer(
+        file: Arc<OpenFile>,
+        transfer: Transfer,
+        writer: Option<Submitter>,
+        charge: Charge,
+    ) -> Self {
+        Self {
+            kind: Kind::Transfer {
+                asks_first: !file.ops.supports_nowait(),
+                expected: transfer.len(),
+                transfer,
+                writer,
+                charge,
+            },
+            file: Some(file),
+        }
+    }
+
+    /// Whether it reads nothing of a directory, which succeeds here, as Linux has it; a system call
+    /// is told that it is one.
+    pub(super) fn is_empty_listing(&self) -> bool {
+        let is_empty = match &self.kind {
+            Kind::Transfer { transfer, .. } => transfer.is_empty(),
+            _ => false,
+        };
+        is_empty && self.file().is_some_and(|file| file.is_directory())
+    }
+
+    /// A wait for a time.
+    pub(super) fn time(timeout: Timeout) -> Self {
+        Self {
+            file: None,
+            kind: Kind::Time(timeout),
+        }
+    }
+
+    /// An operation that has no place of its own, on `file` if on any.
+    pub(super) fn future(
+        file: Option<Arc<OpenFile>>,
+        future: impl Future<Output = Completion> + Send + 'static,
+    ) -> Self {
+        Self {
+            file,
+            kind: Kind::Future(Box::pin(future)),
+        }
+    }
+
+    #[inline]
+    pub(in crate::io_uring) fn poll(&mut self, context: &mut Context<'_>) -> Progress {
+        match &mut self.kind {
+            Kind::Transfer {
+                transfer,
+                expected,
+                asks_first,
+                writer,
+                ..
+            } => {
+                let Some(file) = &self.file else {
+                    return Poll::Ready(Completion::failure(Errno::EBADF).into());
+                };
+                if *asks_first {
+                    let wanted = transfer.awaits();
+                    if !file
+                        .ops
+                        .poll_ready(wanted, context)
+                        .intersects(wanted | Readiness::ALWAYS)
+                    {
+                        return Poll::Pending;
+                    }
+                    *asks_first = false;
+                }
+                transfer.poll(file, context).map(|result| match result {
+                    Ok(count) => Completion {
+                        result: count as i32,
+                        flags: 0,
+                        is_failure: count != *expected,
+                    }
+                    .into(),
+                    Err(error) => {
+                        if let Some(writer) = writer {
+                            writer.with(|actor| transfer.signal_failure(error, actor));
+                        }
+                        Completion::failure(error).into()
+                    }
+                })
+            }
+            Kind::Time(timeout) => timeout.poll(context),
+            Kind::Future(future) => future.as_mut().poll(context).map(Step::from),
+        }
+    }
+
+    /// What `ASYNC_CANCEL` can do about it. What waits for somebody else's bytes is ended, what a
+    /// device works on is not seen.
+    pub(super) fn cancelling(&self) -> Cancelling {
+        match &self.kind {
+            Kind::Transfer { transfer, .. } if transfer.is_with_device() => Cancelling::Unseen,
+            Kind::Transfer { .. } | Kind::Time(_) => Cancelling::Ends,
+            Kind::Future(_) => Cancelling::TooLate,
+        }
+    }
+
+    /// The file that it works on.
+    pub(super) fn file(&self) -> Option<&Arc<OpenFile>> {
+        self.file.as_ref()
+    }
+
+    /// The wait for a time that it is, if it is one.
+    pub(in crate::io_uring) fn as_timeout(&self) -> Option<&Timeout> {
+        match &self.kind {
+            Kind::Time(timeout) => Some(timeout),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Who asks for an operation: whose credentials, directories, descriptors, limits and signals count.
+
+use crate::error::Result;
+use crate::fs::{OpenFile, PATH_MAX, View};
+use crate::mm::AddressSpace;
+use crate::process::{Process, Signal};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::future::Future;
+
+/// Who asks for an operation.
+#[derive(Clone, Copy)]
+pub struct Actor<'a> {
+    /// The process.
+    pub process: &'a Arc<Process>,
+    /// The number of its thread that asks. Signals that the operation causes go there.
+    pub tid: u32,
+    /// Whether that thread waits in a system call, which a signal interrupts.
+    is_interruptible: bool,
+}
+
+/// The file that an operation is about.
+#[derive(Clone)]
+pub enum FileRef {
+    /// A descriptor of the actor's, still to be looked up.
+    Descriptor(i32),
+    /// It was looked up.
+    File(Arc<OpenFile>),
+}
+
+impl<'a> Actor<'a> {
+    /// The thread `tid` of `process`, in a system call.
+    #[inline]
+    pub fn caller(process: &'a Arc<Process>, tid: u32) -> Self {
+        Self {
+            process,
+            tid,
+            is_interruptible: true,
+        }
+    }
+
+    /// A request of a ring, which the thread `tid` of `process` has submitted.
+    #[inline]
+    pub fn submitter(process: &'a Arc<Process>, tid: u32) -> Self {
+        Self {
+            process,
+            tid,
+            is_interruptible: false,
+        }
+    }
+
+    /// The memory that addresses are about.
+    #[inline]
+    pub fn space(&self) -> &'a Arc<AddressSpace> {
+        &self.process.space
+    }
+
+    /// What it can name.
+    pub fn view(&self) -> View<'a> {
+        View {
+            files: &self.process.files,
+            context: &self.process.fs,
+        }
+    }
+
+    /// The open file that `file` means.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`, also for one that is only named (`O_PATH`).
+    #[inline]
+    pub fn file(&self, file: FileRef) -> Result<Arc<OpenFile>> {
+        match file {
+            FileRef::Descriptor(fd) => self.process.files.get(fd),
+            FileRef::File(file) => Ok(file),
+        }
+    }
+
+    /// The path at `address`, up to its NUL (`getname` of Linux).
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`, `ENAMETOOLONG`.
+    pub fn read_path(&self, address: u64) -> Result<Vec<u8>> {
+        self.process.space.read_string(address, PATH_MAX)
+    }
+
+    /// Waits for `future`; in a system call, not longer than until a signal comes that the thread has
+    /// to handle.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR`.
+    pub async fn until_signal<F: Future>(&self, future: F) -> Result<F::Output> {
+        match self.is_interruptible {
+            true => self.process.until_signal(self.tid, future).await,
+            false => Ok(future.await),
+        }
+    }
+
+    /// Sends `signal` to the thread that asks, for what it has asked for.
+    #[cold]
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal_thread(self.tid, signal);
+    }
+}

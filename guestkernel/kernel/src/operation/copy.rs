@@ -1,0 +1,188 @@
+//! Moving bytes between files, with none of them in the program's memory: `sendfile(2)`,
+//! `copy_file_range(2)`, `splice(2)`.
+
+use super::{Actor, FileRef};
+use crate::error::{Errno, Result};
+use crate::fs::{self, OpenFile, OpenFlags};
+use crate::io::Direction;
+use crate::mm::MAX_COUNT;
+use crate::process::Signal;
+use alloc::sync::Arc;
+use core::pin::pin;
+use linux_raw_sys::general as raw;
+
+/// One end of a copy.
+pub struct End {
+    /// The file.
+    pub file: FileRef,
+    /// Where in memory its position is, and is updated; 0 for the file's own.
+    pub position_at: u64,
+}
+
+/// The position at `address`, if there is one.
+fn read_position(actor: Actor<'_>, address: u64) -> Result<Option<u64>> {
+    if address == 0 {
+        return Ok(None);
+    }
+    let position: i64 = actor.space().read_value(address)?;
+    let position = u64::try_from(position).map_err(|_| Errno::EINVAL)?;
+    Ok(Some(position))
+}
+
+/// Stores the position after `count` bytes, if there was one.
+fn write_position(actor: Actor<'_>, address: u64, start: Option<u64>, count: usize) -> Result<()> {
+    match start {
+        Some(start) => {
+            let end = start + count as u64;
+            actor.space().write_value(address, &end)
+        }
+        None => Ok(()),
+    }
+}
+
+/// The file, if it may be used in that direction.
+fn file_for(actor: Actor<'_>, file: FileRef, direction: Direction) -> Result<Arc<OpenFile>> {
+    let file = actor.file(file)?;
+    file.check_direction(direction)?;
+    Ok(file)
+}
+
+async fn copy(
+    actor: Actor<'_>,
+    from: (&OpenFile, Option<u64>),
+    to: (&OpenFile, Option<u64>),
+    count: usize,
+) -> Result<usize> {
+    // Pinned here, so that it is not moved on its way, which would take its room again.
+    let copying = pin!(fs::copy(from, to, count));
+    let result = actor.until_signal(copying).await?;
+    if result == Err(Errno::EPIPE) {
+        actor.signal(Signal::SIGPIPE);
+    }
+    result
+}
+
+/// `sendfile(2)`.
+pub struct SendFile {
+    /// Where the bytes go.
+    pub to: FileRef,
+    /// Where they come from.
+    pub from: End,
+    /// Bytes.
+    pub count: usize,
+}
+
+impl SendFile {
+    /// Does it; gives the number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of `sendfile(2)`.
+    pub async fn run(self, actor: Actor<'_>) -> Result<u64> {
+        let start = read_position(actor, self.from.position_at)?;
+        let from = file_for(actor, self.from.file, Direction::Read)?;
+        if start.is_some() && !from.ops.is_seekable() {
+            return Err(Errno::ESPIPE);
+        }
+        let to = file_for(actor, self.to, Direction::Write)?;
+        let is_file = from.ops.is_seekable() && from.ops.has_size();
+        if !is_file || to.flags().contains(OpenFlags::APPEND) {
+            return Err(Errno::EINVAL);
+        }
+        let count = self.count.min(MAX_COUNT);
+        let copied = copy(actor, (&from, start), (&to, None), count).await?;
+        write_position(actor, self.from.position_at, start, copied)?;
+        Ok(copied as u64)
+    }
+}
+
+/// `copy_file_range(2)`.
+pub struct CopyFileRange {
+    /// Where the bytes come from.
+    pub from: End,
+    /// Where they go.
+    pub to: End,
+    /// Bytes.
+    pub count: usize,
+    /// None are defined.
+    pub flags: u32,
+}
+
+impl CopyFileRange {
+    /// Does it; gives the number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of `copy_file_range(2)`.
+    pub async fn run(self, actor: Actor<'_>) -> Result<u64> {
+        let from = actor.file(self.from.file)?;
+        let to = actor.file(self.to.file)?;
+        let from_start = read_position(actor, self.from.position_at)?;
+        let to_start = read_position(actor, self.to.position_at)?;
+        if self.flags != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let count = self.count.min(MAX_COUNT);
+        let copied = fs::copy_range((&from, from_start), (&to, to_start), count).await?;
+        write_position(actor, self.from.position_at, from_start, copied)?;
+        write_position(actor, self.to.position_at, to_start, copied)?;
+        Ok(copied as u64)
+    }
+}
+
+/// `splice(2)`.
+pub struct Splice {
+    /// Where the bytes come from.
+    pub from: End,
+    /// Where they go.
+    pub to: End,
+    /// Bytes.
+    pub count: usize,
+    /// `SPLICE_F_*`.
+    pub flags: u32,
+}
+
+impl Splice {
+    const KNOWN: u32 =
+        raw::SPLICE_F_MOVE | raw::SPLICE_F_NONBLOCK | raw::SPLICE_F_MORE | raw::SPLICE_F_GIFT;
+
+    /// Does it; gives the number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of `splice(2)`.
+    pub async fn run(self, actor: Actor<'_>) -> Result<u64> {
+        let count = self.count.min(MAX_COUNT);
+        if count == 0 {
+            return Ok(0);
+        }
+        if self.flags & !Self::KNOWN != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let from = file_for(actor, self.from.file, Direction::Read)?;
+        let to = file_for(actor, self.to.file, Direction::Write)?;
+        let (from_pipe, to_pipe) = (fs::is_pipe(&from), fs::is_pipe(&to));
+        if !from_pipe && !to_pipe {
+            return Err(Errno::EINVAL);
+        }
+        if from_pipe && self.from.position_at != 0 || to_pipe && self.to.position_at != 0 {
+            return Err(Errno::ESPIPE);
+        }
+        let from_start = read_position(actor, self.from.position_at)?;
+        let to_start = read_position(actor, self.to.position_at)?;
+        for (file, start) in [(&from, from_start), (&to, to_start)] {
+            if start.is_some() && !file.ops.is_seekable() {
+                return Err(Errno::EINVAL);
+            }
+        }
+        if to.flags().contains(OpenFlags::APPEND) {
+            return Err(Errno::EINVAL);
+        }
+        // One piece that a pipe takes or gives at once, as Linux moves it.
+        let count = count.min(fs::PIPE_CAPACITY);
+        let copied = copy(actor, (&from, from_start), (&to, to_start), count).await?;
+        write_position(actor, self.from.position_at, from_start, copied)?;
+        write_position(actor, self.to.position_at, to_start, copied)?;
+        Ok(copied as u64)
+    }
+}
