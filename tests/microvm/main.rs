@@ -12,6 +12,7 @@ mod doctor;
 mod exit_status;
 mod host_faults;
 mod hostile_images;
+mod memory;
 mod qemu;
 mod qemu_devices;
 mod reports;

@@ -289,12 +289,24 @@ fn report_usage(error: &clap::Error) -> ! {
     exit(0);
 }
 
-/// A bug must not leave the terminal raw, nor look like the program's own end.
+/// A bug must not leave the terminal raw, nor look like the program's own end; and Rust's library panics
+/// where a thread cannot get what it needs.
 fn die_with_status_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         terminal::restore();
-        report(info);
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed").to_owned();
+        let what = info.payload_as_str().unwrap_or("no reason given");
+        let place = info
+            .location()
+            .map_or(String::new(), |at| format!(", at {at}"));
+        let line = format!("ringlet: cannot go on: {what} (thread '{thread}'{place})");
+        // Not through the queue of messages, which may be what broke.
+        terminal::write_if_ready(format!("{}\n", single_line(&line)).as_bytes());
+        if std::env::var_os("RUST_BACKTRACE").is_some() {
+            report(info);
+        }
         // SAFETY: _exit has no memory arguments. Destructors may hold what the panic broke.
         unsafe { libc::_exit(STATUS_ERROR.into()) };
     }));

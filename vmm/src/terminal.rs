@@ -177,7 +177,7 @@ pub(crate) fn write_stderr(bytes: &[u8]) {
 }
 
 /// Writes a line to standard error unless that would wait. Async-signal-safe.
-pub(crate) fn write_if_ready(line: &[u8]) {
+pub fn write_if_ready(line: &[u8]) {
     let mut fd = libc::pollfd {
         fd: libc::STDERR_FILENO,
         events: libc::POLLOUT,
