@@ -76,7 +76,10 @@ fn without_kvm_it_is_qemu_or_nothing() {
 fn another_device_at_dev_kvm_is_no_kvm() {
     let (_, found) = doctor_after("mount -t tmpfs none /dev && mknod /dev/kvm c 1 3 &&");
     assert_eq!(found["kvm"]["usable"], false);
-    assert_eq!(found["accel"], "tcg");
+    assert_eq!(
+        (&found["kvm"]["kind"], &found["accel"]),
+        (&"none".into(), &"tcg".into())
+    );
 }
 
 #[test]

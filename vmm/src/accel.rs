@@ -124,7 +124,8 @@ pub fn open_kvm() -> Result<Kvm, NoKvm> {
         version => Err(NoKvm {
             why: format!("it has API version {version}; ringlet needs {KVM_API_VERSION}"),
             hint: "",
-            errno: 0,
+            // It is something else.
+            errno: libc::ENODEV,
         }),
     }
 }
