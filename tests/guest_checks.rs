@@ -6,7 +6,9 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use ringlet_tests::{Artifacts, Disk, LoopDevice, Output, Ringlet, machine_options};
+use ringlet_tests::{
+    Artifacts, Disk, LoopDevice, Output, Ringlet, host_is_the_oracle, machine_options,
+};
 
 /// The programs, and options of their own.
 const PROGRAMS: [(&str, &[&str]); 4] = [
@@ -59,11 +61,6 @@ fn main() {
         }
     }
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-fn host_is_the_oracle() -> bool {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .is_ok_and(|release| release.starts_with("6.18."))
 }
 
 /// The names of all checks, those of a disk included.

@@ -9,7 +9,7 @@ use ringlet_tests::{DEADLINE, Ringlet, Running, has_kvm};
 fn resident(running: &Running) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/statm", running.pid())).unwrap();
     let pages: u64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
-    pages * 4096 >> 20
+    pages * 4096 / (1 << 20)
 }
 
 /// Enforces a promise of docs/specification.md: within a second, on a machine that has time for it.

@@ -16,6 +16,6 @@ pub use comparison::{Comparison, Measured, Side};
 pub use disk::{Disk, LoopDevice};
 pub use doctor::has_kvm;
 pub use faults::{HOST_CALLS, HostCall, Traced, run_with_fault};
-pub use run::{DEADLINE, Output, Ringlet, Running, machine_options};
+pub use run::{DEADLINE, Output, Ringlet, Running, host_is_the_oracle, machine_options};
 pub use soak::{Soak, Tally, soak};
 pub use terminal::Terminal;

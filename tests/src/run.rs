@@ -20,6 +20,12 @@ pub fn machine_options() -> Vec<String> {
     options.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Whether the host is the Linux that the guest is to be as.
+pub fn host_is_the_oracle() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .is_ok_and(|release| release.starts_with("6.18."))
+}
+
 /// A `ringlet` command under construction.
 pub struct Ringlet {
     command: Command,

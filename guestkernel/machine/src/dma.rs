@@ -123,6 +123,7 @@ impl DmaSegments {
     pub(crate) fn most_runs(&self) -> usize {
         match self {
             Self::Own(segments) => segments.len(),
+            Self::Shared { length: 0, .. } => 0,
             Self::Shared { length, .. } => length / PAGE_SIZE + 2,
         }
     }

@@ -62,7 +62,9 @@ pub use plain::Plain;
 pub use random::hardware_random;
 pub use user::{PageFault, Registers, Trap, UserContext, syscall_gate};
 pub use virtio_mmio::{VirtioError, VirtioFound, VirtioSetup, VirtioTransport};
-pub use virtqueue::{AddError, Completion, Payload, QueueBroken, VirtQueue};
+pub use virtqueue::{
+    AddError, BothWays, Completion, Payload, QueueBroken, Reply, ReplyBytes, SmallParts, VirtQueue,
+};
 
 pub use backend::clock;
 pub use backend::extended::store_current as suspend_program;

@@ -6,7 +6,7 @@
 //! that, but Ringlet's VMM, QEMU and Firecracker do it.
 
 use crate::mmio::MmioRegion;
-use crate::virtqueue::VirtQueue;
+use crate::virtqueue::{SmallParts, VirtQueue};
 use alloc::sync::Arc;
 use virtio_spec::{DeviceStatus, F};
 
@@ -204,12 +204,32 @@ impl VirtioSetup {
         config(&self.registers, offset)
     }
 
-    /// Sets up queue `index` with the largest size the device allows, `max_size` at most.
+    /// Sets up queue `index` with the largest size the device allows, `max_size` at most, and
+    /// room for small parts of 16 bytes.
     ///
     /// # Errors
     ///
     /// [`VirtioError::NoQueue`] and [`VirtioError::OutOfMemory`].
     pub fn queue(&mut self, index: u32, max_size: u16) -> Result<VirtQueue, VirtioError> {
+        self.queue_for(index, max_size, SmallParts::default())
+    }
+
+    /// As [`queue`](Self::queue), for requests whose headers and replies are no larger than
+    /// `small` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`queue`](Self::queue).
+    ///
+    /// # Panics
+    ///
+    /// If `small` is more than fits in a page.
+    pub fn queue_for(
+        &mut self,
+        index: u32,
+        max_size: u16,
+        small: SmallParts,
+    ) -> Result<VirtQueue, VirtioError> {
         let region = &self.registers.0;
         if self.selected != index {
             region.write(register::QUEUE_SEL, index);
@@ -222,7 +242,7 @@ impl VirtioSetup {
             Some(order) => 1 << order,
             None => return Err(VirtioError::NoQueue(index)),
         };
-        let queue = VirtQueue::new(self.registers.clone(), index, size, self.features)
+        let queue = VirtQueue::new(self.registers.clone(), index, size, small, self.features)
             .map_err(|_| VirtioError::OutOfMemory)?;
         let rings = queue.addresses();
         region.write(register::QUEUE_NUM, size.into());

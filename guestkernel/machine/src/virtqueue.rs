@@ -1,35 +1,34 @@
 //! The driver's side of a split virtqueue (VIRTIO 1.2, 2.7).
 //!
+//! A request is a header and memory that the device reads, then memory and a reply that it
+//! writes, each of which may be missing.
+//!
 //! The queue owns all memory that the device may touch: the rings, and each request's segments
 //! from [`add`](VirtQueue::add) until the device has used them. What the device writes into the
 //! used ring is not trusted: nonsense makes the queue broken, for good, and its memory stays
 //! allocated until the device has been reset.
 
+mod areas;
 mod chain;
+mod request;
 #[cfg(test)]
 mod tests;
 
-pub use chain::Payload;
+pub use areas::SmallParts;
+pub use request::{BothWays, Completion, Payload, Reply, ReplyBytes};
 
 use crate::frame::{Frame, OutOfMemory};
 use crate::physical::PAGE_SIZE;
 use crate::virtio_mmio::{Registers, ring_features};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+use areas::{Area, Areas};
 use chain::{ChainWriter, DESCRIPTOR, INDIRECT, Parts, Written};
 use core::sync::atomic::{Ordering, fence};
 
 /// The available ring's flag that asks for no interrupts, and the used ring's that asks for no
 /// doorbells.
 const QUIET: u16 = 1;
-
-/// Bytes of a slot's area, which holds a request's small parts: header, reply, and a table of
-/// [`SMALL_TABLE`] descriptors.
-const AREA: usize = 128;
-const REPLY_AT: usize = 16;
-const TABLE_AT: usize = 32;
-const SMALL_TABLE: usize = (AREA - TABLE_AT) / DESCRIPTOR;
 
 /// Why a request was not added to a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,19 +52,6 @@ pub enum AddError {
 #[error("the device has broken the queue")]
 pub struct QueueBroken;
 
-/// A request that the device has used.
-#[derive(Debug)]
-pub struct Completion {
-    /// What [`VirtQueue::add`] was given.
-    pub cookie: u32,
-    /// Bytes that the device says it has written: payload first, then the reply.
-    pub written: usize,
-    /// The reply: 0xff where the device wrote nothing, 0 beyond what was asked for.
-    pub reply: [u8; VirtQueue::MAX_REPLY],
-    /// The memory, which the device no longer touches.
-    pub payload: Payload,
-}
-
 /// A descriptor that starts a chain, and what is known of that chain.
 #[derive(Debug, Default)]
 struct Slot {
@@ -74,12 +60,48 @@ struct Slot {
     /// Descriptors of the ring in the chain; 0 unless a chain in flight starts here.
     chain: u16,
     cookie: u32,
-    reply: u8,
+    reply: Reply,
     /// Bytes that the device may write.
     writable: usize,
     payload: Payload,
     /// A page for long indirect tables, kept once there is one.
     table: Option<Frame>,
+}
+
+impl Slot {
+    /// Writes the request into a table, and into descriptor `head` of `ring`, which is this
+    /// slot's, where the table is.
+    fn write_indirect(
+        &mut self,
+        ring: &Frame,
+        head: u16,
+        area: Area<'_>,
+        parts: &Parts<'_>,
+        most: usize,
+        limit: usize,
+    ) -> Result<Written, AddError> {
+        let (table, at) = if most <= area.table_size() {
+            (area.frame, area.table_at())
+        } else {
+            let table = match self.table.take() {
+                Some(table) => table,
+                None => Frame::uninitialised().map_err(|_| AddError::OutOfMemory)?,
+            };
+            (&*self.table.insert(table), 0)
+        };
+        let mut chain = ChainWriter::new(table, at, 0, limit);
+        parts.write(|address, length, flags| chain.push(address, length, flags, |this| this + 1));
+        let count = chain.finish()?;
+        let address = table.address().0 + at as u64;
+        let length = (usize::from(count) * DESCRIPTOR) as u32;
+        let mut ring = ChainWriter::new(ring, 0, head, 1);
+        ring.push(address, length, INDIRECT, |this| this);
+        ring.finish()?;
+        Ok(Written {
+            length: 1,
+            next: self.next,
+        })
+    }
 }
 
 /// Physical addresses of a queue's parts.
@@ -104,7 +126,7 @@ pub struct VirtQueue {
     /// Where in `rings` they start.
     available: usize,
     used: usize,
-    areas: Vec<Frame>,
+    areas: Areas,
     slots: Box<[Slot]>,
     /// The first free descriptor, if `free_count` is not 0.
     free: u16,
@@ -122,16 +144,14 @@ pub struct VirtQueue {
 impl VirtQueue {
     /// The largest size: the descriptors fill a page.
     pub const MAX_SIZE: u16 = (PAGE_SIZE / DESCRIPTOR) as u16;
-    /// The longest header.
-    pub const MAX_HEADER: usize = REPLY_AT;
-    /// The longest reply.
-    pub const MAX_REPLY: usize = TABLE_AT - REPLY_AT;
 
-    /// A queue of `size` descriptors, a power of two up to [`MAX_SIZE`](Self::MAX_SIZE).
+    /// A queue of `size` descriptors, a power of two up to [`MAX_SIZE`](Self::MAX_SIZE), for
+    /// requests whose small parts are no larger than `small`.
     pub(crate) fn new(
         registers: Arc<Registers>,
         index: u32,
         size: u16,
+        small: SmallParts,
         features: u64,
     ) -> Result<Self, OutOfMemory> {
         debug_assert!(size.is_power_of_two() && size <= Self::MAX_SIZE);
@@ -147,9 +167,6 @@ impl VirtQueue {
             true => (descriptors.clone(), table),
             false => (Frame::zeroed()?, 0),
         };
-        let areas = (0..(entries * AREA).div_ceil(PAGE_SIZE))
-            .map(|_| Frame::zeroed())
-            .collect::<Result<_, _>>()?;
         let slots = (1..=size)
             .map(|next| Slot {
                 next,
@@ -168,7 +185,7 @@ impl VirtQueue {
             rings,
             available,
             used: available + available_bytes + 4,
-            areas,
+            areas: Areas::new(size, small)?,
             slots,
             free: 0,
             free_count: size,
@@ -212,9 +229,9 @@ impl VirtQueue {
         self.in_flight.into()
     }
 
-    /// Queues a request: `header` for the device to read, `payload`, and room for `reply` bytes
-    /// that the device writes. The device may see it at once, but is told only by
-    /// [`kick`](Self::kick).
+    /// Queues a request: `header` and what goes to the device of `payload` for it to read, the
+    /// rest and `reply` for it to write. The device may see it at once, but is told only
+    /// by [`kick`](Self::kick).
     ///
     /// # Errors
     ///
@@ -222,16 +239,16 @@ impl VirtQueue {
     ///
     /// # Panics
     ///
-    /// If `header` or `reply` is longer than [`MAX_HEADER`](Self::MAX_HEADER) or
-    /// [`MAX_REPLY`](Self::MAX_REPLY), or all is empty.
+    /// If `header` or `reply` is longer than the queue was made for, or all is empty.
     pub fn add(
         &mut self,
         cookie: u32,
         header: &[u8],
         payload: Payload,
-        reply: usize,
+        reply: Reply,
     ) -> Result<(), (AddError, Payload)> {
-        assert!(header.len() <= Self::MAX_HEADER && reply <= Self::MAX_REPLY);
+        let small = self.areas.limits();
+        assert!(header.len() <= small.header && reply.bytes() <= small.reply);
         if self.is_broken {
             return Err((AddError::Broken, payload));
         }
@@ -239,39 +256,38 @@ impl VirtQueue {
             return Err((AddError::Full, payload));
         }
         let head = self.free;
-        let (area, at) = self.area(head);
-        let area_address = area.address().0 + at as u64;
-        area.write(at, header);
-        for word in 0..Self::MAX_REPLY / 8 {
-            // What the device does not write must not look like an earlier request's reply.
-            let at = at + REPLY_AT + 8 * word;
-            area.atomic_u64(at).store(u64::MAX, Ordering::Relaxed);
-        }
+        let area = self.areas.area(head);
+        area.write_header(header);
+        area.clear_reply(reply.bytes());
         let parts = Parts {
-            header: (area_address, header.len() as u32),
-            payload: payload.segments(),
+            header: (area.address().0, header.len() as u32),
+            payload: &payload,
             payload_limit: self.payload_limit,
-            reply: (area_address + REPLY_AT as u64, reply as u32),
+            reply: (area.reply_address().0, reply),
         };
         let most = parts.most_descriptors();
         assert!(most > 0, "a request of nothing");
         let chain = match self.has_indirect && most > 1 {
-            true => self.write_indirect(head, &parts, most),
+            true => {
+                // A chain is never longer than the queue, in a table or not (VIRTIO 1.2,
+                // 2.7.5.3.1).
+                let limit = parts.limit().min(self.size.into());
+                let slot = &mut self.slots[usize::from(head)];
+                let ring = &self.descriptors;
+                slot.write_indirect(ring, head, area, &parts, most, limit)
+            }
             false => self.write_direct(head, &parts),
         };
         let chain = match chain {
             Ok(chain) => chain,
             Err(error) => return Err((error, payload)),
         };
-        let writable = match &payload {
-            Payload::FromDevice(segments) => segments.total(),
-            _ => 0,
-        };
+        let writable = payload.room() + reply.bytes();
         let slot = &mut self.slots[usize::from(head)];
         slot.chain = chain.length;
         slot.cookie = cookie;
-        slot.reply = reply as u8;
-        slot.writable = writable + reply;
+        slot.reply = reply;
+        slot.writable = writable;
         slot.payload = payload;
         self.free = chain.next;
         self.free_count -= chain.length;
@@ -284,46 +300,6 @@ impl VirtQueue {
             .atomic_u16(self.available + 2)
             .store(self.added, Ordering::Release);
         Ok(())
-    }
-
-    fn area(&self, slot: u16) -> (&Frame, usize) {
-        const PER_PAGE: usize = PAGE_SIZE / AREA;
-        let slot = usize::from(slot);
-        (&self.areas[slot / PER_PAGE], slot % PER_PAGE * AREA)
-    }
-
-    /// Writes the request into a table and one descriptor that points to it.
-    fn write_indirect(
-        &mut self,
-        head: u16,
-        parts: &Parts<'_>,
-        most: usize,
-    ) -> Result<Written, AddError> {
-        // A chain is never longer than the queue, in a table or not (VIRTIO 1.2, 2.7.5.3.1).
-        let limit = parts.limit().min(self.size.into());
-        let (table, at) = if most <= SMALL_TABLE {
-            let (area, at) = self.area(head);
-            (area, at + TABLE_AT)
-        } else {
-            let table = &mut self.slots[usize::from(head)].table;
-            if table.is_none() {
-                *table = Some(Frame::uninitialised().map_err(|_| AddError::OutOfMemory)?);
-            }
-            let table = self.slots[usize::from(head)].table.as_ref();
-            (table.ok_or(AddError::OutOfMemory)?, 0)
-        };
-        let mut chain = ChainWriter::new(table, at, 0, limit);
-        parts.write(|address, length, flags| chain.push(address, length, flags, |this| this + 1));
-        let count = chain.finish()?;
-        let address = table.address().0 + at as u64;
-        let length = (usize::from(count) * DESCRIPTOR) as u32;
-        let mut ring = ChainWriter::new(&self.descriptors, 0, head, 1);
-        ring.push(address, length, INDIRECT, |this| this);
-        ring.finish()?;
-        Ok(Written {
-            length: 1,
-            next: self.slots[usize::from(head)].next,
-        })
     }
 
     /// Writes the request into descriptors of the ring, from the free list's first on.
@@ -389,7 +365,7 @@ impl VirtQueue {
     ///
     /// [`QueueBroken`], from the first nonsense on.
     #[inline]
-    pub fn reap(&mut self) -> Result<Option<Completion>, QueueBroken> {
+    pub fn reap(&mut self) -> Result<Option<Completion<'_>>, QueueBroken> {
         if self.is_broken {
             return Err(QueueBroken);
         }
@@ -398,21 +374,32 @@ impl VirtQueue {
         if pending == 0 {
             return Ok(None);
         }
-        let completion = match pending <= self.in_flight {
+        let used = match pending <= self.in_flight {
             true => self.take_used(),
             false => None,
         };
-        match completion {
-            Some(completion) => Ok(Some(completion)),
-            None => {
-                self.is_broken = true;
-                Err(QueueBroken)
-            }
-        }
+        let Some((head, written)) = used else {
+            self.is_broken = true;
+            return Err(QueueBroken);
+        };
+        let slot = &mut self.slots[usize::from(head)];
+        let payload = core::mem::take(&mut slot.payload);
+        let (cookie, place) = (slot.cookie, slot.reply);
+        Ok(Some(Completion {
+            cookie,
+            written,
+            payload,
+            reply: ReplyBytes {
+                queue: self,
+                slot: head,
+                place,
+            },
+        }))
     }
 
-    /// Takes the next element of the used ring; `None` if it makes no sense.
-    fn take_used(&mut self) -> Option<Completion> {
+    /// Takes the next element of the used ring: the head of a chain, whose descriptors are free
+    /// then, and the bytes written; `None` if it makes no sense.
+    fn take_used(&mut self) -> Option<(u16, usize)> {
         let at = self.used + 4 + 8 * usize::from(self.reaped % self.size);
         let element = self.rings.atomic_u64(at).load(Ordering::Relaxed);
         let head = u16::try_from(element as u32).ok()?;
@@ -422,14 +409,6 @@ impl VirtQueue {
             return None;
         }
         let length = core::mem::take(&mut slot.chain);
-        let payload = core::mem::take(&mut slot.payload);
-        let (cookie, reply_length) = (slot.cookie, usize::from(slot.reply));
-        let mut reply = [0; Self::MAX_REPLY];
-        if reply_length > 0 {
-            let (area, at) = self.area(head);
-            reply = area.read_array(at + REPLY_AT);
-            reply[reply_length..].fill(0);
-        }
         let mut last = head;
         for _ in 1..length {
             last = self.slots[usize::from(last)].next;
@@ -439,12 +418,7 @@ impl VirtQueue {
         self.free_count += length;
         self.in_flight -= 1;
         self.reaped = self.reaped.wrapping_add(1);
-        Some(Completion {
-            cookie,
-            written,
-            reply,
-            payload,
-        })
+        Some((head, written))
     }
 
     /// Asks for an interrupt at the next completion; true if there is one already, for which
@@ -497,7 +471,7 @@ impl Drop for VirtQueue {
         // The device may go on to use the memory, so it stays allocated.
         core::mem::forget(self.descriptors.clone());
         core::mem::forget(self.rings.clone());
-        core::mem::forget(core::mem::take(&mut self.areas));
+        self.areas.leak();
         core::mem::forget(core::mem::take(&mut self.slots));
     }
 }

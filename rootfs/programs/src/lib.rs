@@ -6,6 +6,7 @@
 
 pub mod aligned;
 pub mod check;
+pub mod doors;
 pub mod ring;
 pub mod source;
 pub mod sys;

@@ -3,7 +3,8 @@
 use crate::random::{SEED, SeedSource};
 use alloc::vec::Vec;
 use machine::{
-    DmaSegments, Frame, Payload, Segment, VirtQueue, VirtioError, VirtioFound, VirtioTransport,
+    DmaSegments, Frame, Payload, Reply, Segment, VirtQueue, VirtioError, VirtioFound,
+    VirtioTransport,
 };
 
 /// A virtio entropy device, asked for one seed at a time.
@@ -41,7 +42,7 @@ impl SeedSource for EntropyDevice {
             .into_iter()
             .collect();
         let payload = Payload::FromDevice(DmaSegments::Own(segments));
-        if self.queue.add(0, &[], payload, 0).is_ok() {
+        if self.queue.add(0, &[], payload, Reply::NONE).is_ok() {
             self.queue.kick();
         }
     }

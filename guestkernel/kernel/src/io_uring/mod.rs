@@ -32,5 +32,6 @@ mod submit;
 mod tests;
 
 pub use enter::{Enter, Entered, enter, enter_now};
+pub use opcode::implemented;
 pub use register::{Call, register};
 pub use setup::create;

@@ -50,6 +50,14 @@ macro_rules! system_calls {
         first { $($first:ident => $first_module:ident::$first_handler:ident),* $(,)? }
         wait { $($wait:ident => $wait_module:ident::$wait_handler:ident),* $(,)? }
     ) => {
+        /// The system calls that there are, by the names of their numbers: the tests have cases for
+        /// each.
+        pub static IMPLEMENTED: &[&str] = &[
+            $(stringify!($now),)*
+            $(stringify!($first),)*
+            $(stringify!($wait),)*
+        ];
+
         /// Does the system call with that number for `thread`, if it need not wait.
         #[inline]
         pub(crate) fn dispatch_now(thread: &mut Thread, number: u64, args: Args) -> Dispatched {

@@ -1,7 +1,7 @@
-//! Descriptor chains (VIRTIO 1.2, 2.7.5): what a request consists of, and writing it down.
+//! Descriptor chains (VIRTIO 1.2, 2.7.5): writing down what a request consists of.
 
 use super::AddError;
-use crate::dma::DmaSegments;
+use super::request::{Payload, Reply};
 use crate::frame::Frame;
 use core::sync::atomic::Ordering;
 
@@ -11,55 +11,30 @@ const NEXT: u16 = 1;
 const DEVICE_WRITES: u16 = 2;
 pub(super) const INDIRECT: u16 = 4;
 
-/// Memory of a request besides header and reply, and which way its bytes go.
-#[derive(Debug, Default)]
-pub enum Payload {
-    /// There is none.
-    #[default]
-    Nothing,
-    /// The device reads it.
-    ToDevice(DmaSegments),
-    /// The device writes it.
-    FromDevice(DmaSegments),
-}
-
-impl Payload {
-    pub(super) fn segments(&self) -> Option<(&DmaSegments, u16)> {
-        match self {
-            Self::Nothing => None,
-            Self::ToDevice(segments) => Some((segments, 0)),
-            Self::FromDevice(segments) => Some((segments, DEVICE_WRITES)),
-        }
-    }
-
-    /// The bytes in it.
-    pub fn total(&self) -> usize {
-        self.segments().map_or(0, |(segments, _)| segments.total())
-    }
-}
-
-/// What a chain consists of, as physical addresses.
+/// What a chain consists of, in this order.
 pub(super) struct Parts<'a> {
+    /// Address and length of what the device reads first.
     pub(super) header: (u64, u32),
-    pub(super) payload: Option<(&'a DmaSegments, u16)>,
+    pub(super) payload: &'a Payload,
+    /// The most descriptors for the payload.
     pub(super) payload_limit: usize,
-    pub(super) reply: (u64, u32),
+    /// Address and place of what the queue has room for.
+    pub(super) reply: (u64, Reply),
 }
 
 impl Parts<'_> {
     /// Descriptors for header and reply.
-    fn ends(&self) -> usize {
-        usize::from(self.header.1 > 0) + usize::from(self.reply.1 > 0)
+    fn small(&self) -> usize {
+        usize::from(self.header.1 > 0) + usize::from(self.reply.1.bytes() > 0)
     }
 
     pub(super) fn most_descriptors(&self) -> usize {
-        let payload = self.payload.map_or(0, |(segments, _)| segments.most_runs());
-        self.ends() + payload
+        self.small() + self.payload.most_descriptors()
     }
 
     /// Descriptors that may be used.
     pub(super) fn limit(&self) -> usize {
-        self.ends() + self.payload_limit
+        self.small() + self.payload_limit
     }
 
     /// Calls `push` with the address, length and flags of each descriptor.
@@ -67,11 +42,18 @@ impl Parts<'_> {
         if self.header.1 > 0 {
             push(self.header.0, self.header.1, 0);
         }
-        if let Some((segments, flags)) = self.payload {
-            segments.for_each_run(|address, length| push(address.0, length, flags));
+        if let Some(segments) = self.payload.to_device() {
+            segments.for_each_run(|address, length| push(address.0, length, 0));
         }
-        if self.reply.1 > 0 {
-            push(self.reply.0, self.reply.1, DEVICE_WRITES);
+        let (before, after) = self.reply.1.around();
+        if before > 0 {
+            push(self.reply.0, before, DEVICE_WRITES);
+        }
+        if let Some(segments) = self.payload.from_device() {
+            segments.for_each_run(|address, length| push(address.0, length, DEVICE_WRITES));
+        }
+        if after > 0 {
+            push(self.reply.0, after, DEVICE_WRITES);
         }
     }
 }

@@ -8,12 +8,14 @@ use crate::error::{Errno, Result};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::task::Waker;
-use machine::{AddError, Completion, DmaSegments, Payload, QueueBroken, VirtQueue};
+use machine::{AddError, DmaSegments, Payload, QueueBroken, Reply, VirtQueue};
 use ringlet_abi::block::{STATUS_FBIG, STATUS_NOSPC};
 use virtio_spec::blk;
 
 /// Bytes of a command's header (VIRTIO 1.2, 5.2.6: `struct virtio_blk_req`).
 const HEADER: usize = 16;
+/// The status byte that ends it.
+const STATUS: Reply = Reply::last(1);
 /// Completions that are taken under the lock at a time.
 const REAP_AT_ONCE: usize = 16;
 
@@ -58,7 +60,8 @@ impl Command {
             Some(length - length % block).filter(|length| *length > 0)
         };
         match &self.payload {
-            Payload::Nothing => None,
+            // A disk is told what to do by its header alone.
+            Payload::Nothing | Payload::Both(_) => None,
             Payload::ToDevice(all) => Some(Payload::ToDevice(all.part(from, length(all)?))),
             Payload::FromDevice(all) => Some(Payload::FromDevice(all.part(from, length(all)?))),
         }
@@ -124,7 +127,7 @@ impl Active {
             split
         } else {
             let payload = core::mem::take(&mut self.command.payload);
-            match queue.add(index, &self.command.header(0), payload, 1) {
+            match queue.add(index, &self.command.header(0), payload, STATUS) {
                 Ok(()) => {
                     self.parts += 1;
                     return Ok(Issued::Completely);
@@ -143,7 +146,7 @@ impl Active {
             let part = self.command.part(split.issued, split.pieces, block);
             let part = part.ok_or(Errno::EINVAL)?;
             let length = part.total();
-            match queue.add(index, &self.command.header(split.issued), part, 1) {
+            match queue.add(index, &self.command.header(split.issued), part, STATUS) {
                 Ok(()) => {
                     self.parts += 1;
                     split.issued += length;
@@ -307,7 +310,9 @@ impl Requests {
             && !self.has_failed
             && let Some(completion) = self.queue.reap()?
         {
-            self.complete(completion, wakers);
+            let (index, [status]) = (completion.cookie, completion.reply.array());
+            drop(completion);
+            self.complete(index, status, wakers);
             count += 1;
         }
         while let Some(index) = self.waiting.front().copied()
@@ -322,13 +327,12 @@ impl Requests {
         })
     }
 
-    fn complete(&mut self, completion: Completion, wakers: &mut Wakers) {
-        let index = completion.cookie;
+    fn complete(&mut self, index: u32, status: u8, wakers: &mut Wakers) {
         let Slot::Active(active) = &mut self.slots[index as usize] else {
             return;
         };
         active.parts -= 1;
-        active.error = active.error.or(error_of(completion.reply[0]));
+        active.error = active.error.or(error_of(status));
         if active.parts == 0 && !active.is_waiting {
             self.finish(index, wakers);
         }

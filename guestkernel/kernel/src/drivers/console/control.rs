@@ -1,7 +1,8 @@
 //! The control queues: the device announces, names, opens and closes ports (VIRTIO 1.2, 5.3.6).
 
 use machine::{
-    AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue, VirtioError,
+    AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Reply, Segment, VirtQueue,
+    VirtioError,
 };
 use ringlet_abi::console::{EVENT_INPUT_FAILED, PORTS, SIZE_PORT};
 use virtio_spec::console::Device as Event;
@@ -62,7 +63,7 @@ impl Control {
     fn post(&mut self, payload: Payload) {
         // There are never more buffers than descriptors, so it can fail only once the queue is
         // broken, which the next look at it shows.
-        let _: Result<(), (AddError, Payload)> = self.rx.add(0, &[], payload, 0);
+        let _: Result<(), (AddError, Payload)> = self.rx.add(0, &[], payload, Reply::NONE);
     }
 
     fn send(&mut self, id: u32, event: Event, value: u16) {
@@ -70,7 +71,8 @@ impl Control {
         message[..4].copy_from_slice(&id.to_le_bytes());
         message[4..6].copy_from_slice(&u16::from(event).to_le_bytes());
         message[6..].copy_from_slice(&value.to_le_bytes());
-        if let Err((error, _)) = self.tx.add(0, &message, Payload::Nothing, 0) {
+        let sent = self.tx.add(0, &message, Payload::Nothing, Reply::NONE);
+        if let Err((error, _)) = sent {
             log::warn!("virtio-console: a control message is lost: {error}");
         }
     }
@@ -94,15 +96,16 @@ impl Control {
         let Some(completion) = self.rx.reap()? else {
             return Ok(None);
         };
+        let (payload, written) = (completion.payload, completion.written);
         let mut message = [0; BUFFER];
-        if let Payload::FromDevice(DmaSegments::Own(segments)) = &completion.payload
+        if let Payload::FromDevice(DmaSegments::Own(segments)) = &payload
             && let Some(segment) = segments.first()
         {
             segment.frame().read(segment.offset(), &mut message);
         }
-        self.post(completion.payload);
+        self.post(payload);
         while self.tx.reap()?.is_some() {}
-        let message = &message[..completion.written];
+        let message = &message[..written];
         Ok(Some(self.handle(message)))
     }
 

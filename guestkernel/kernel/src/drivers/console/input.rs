@@ -2,7 +2,9 @@
 
 use crate::error::Result;
 use alloc::collections::VecDeque;
-use machine::{AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue};
+use machine::{
+    AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Reply, Segment, VirtQueue,
+};
 use smallvec::SmallVec;
 
 /// Buffers that the device may fill at a time.
@@ -61,7 +63,7 @@ impl Input {
         }
         self.queue.kick();
         if let Some(queue) = &mut self.demand
-            && queue.add(0, &[1], Payload::Nothing, 0).is_ok()
+            && queue.add(0, &[1], Payload::Nothing, Reply::NONE).is_ok()
         {
             queue.kick();
         }
@@ -72,7 +74,7 @@ impl Input {
         let payload = Payload::FromDevice(DmaSegments::Own(pages));
         // There is a descriptor for each buffer; what fails without one has broken the queue,
         // which the next look at it shows.
-        let _: Result<(), (AddError, Payload)> = self.queue.add(0, &[], payload, 0);
+        let _: Result<(), (AddError, Payload)> = self.queue.add(0, &[], payload, Reply::NONE);
     }
 
     /// Takes what the device has filled; true if there was anything.
@@ -86,17 +88,18 @@ impl Input {
             && let Some(completion) = self.queue.reap()?
         {
             progress = true;
+            let written = completion.written;
             let Payload::FromDevice(DmaSegments::Own(pages)) = completion.payload else {
                 continue;
             };
-            if completion.written == 0 {
+            if written == 0 {
                 self.post(pages);
                 continue;
             }
             self.ready.push_back(Chunk {
                 pages,
                 start: 0,
-                end: completion.written,
+                end: written,
             });
         }
         if self.has_buffers {

@@ -3,7 +3,9 @@
 use crate::error::{Errno, Result};
 use crate::file::Refusal;
 use alloc::vec::Vec;
-use machine::{AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Segment, VirtQueue};
+use machine::{
+    AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Reply, Segment, VirtQueue,
+};
 use ringlet_abi::console::STATUS_SIZE;
 
 /// Pages of output that may be under way, after which writers wait.
@@ -42,9 +44,11 @@ impl Output {
         let mut progress = false;
         while let Some(completion) = self.queue.reap()? {
             progress = true;
+            let is_told = self.has_status && completion.written >= STATUS_SIZE;
+            let status = is_told.then(|| completion.reply.array());
             if let Payload::ToDevice(DmaSegments::Own(pages)) = completion.payload {
-                if self.has_status && completion.written >= STATUS_SIZE {
-                    self.note_status(&completion.reply, &pages);
+                if let Some(status) = status {
+                    self.note_status(status, &pages);
                 }
                 self.free
                     .extend(pages.iter().map(|page| page.frame().clone()));
@@ -55,8 +59,8 @@ impl Output {
     }
 
     /// Takes note of what became of a request for `pages`.
-    fn note_status(&mut self, reply: &[u8; VirtQueue::MAX_REPLY], pages: &[Segment]) {
-        let [e0, e1, _, _, d0, d1, d2, d3, ..] = *reply;
+    fn note_status(&mut self, status: [u8; STATUS_SIZE], pages: &[Segment]) {
+        let [e0, e1, _, _, d0, d1, d2, d3] = status;
         let Some(errno) = Errno::of_host(u16::from_le_bytes([e0, e1])) else {
             return;
         };
@@ -116,7 +120,10 @@ impl Output {
         page.write(0, bytes);
         let segments = Segment::new(page, 0, bytes.len()).into_iter().collect();
         let payload = Payload::ToDevice(DmaSegments::Own(segments));
-        let reply = if self.has_status { STATUS_SIZE } else { 0 };
+        let reply = match self.has_status {
+            true => Reply::last(STATUS_SIZE as u16),
+            false => Reply::NONE,
+        };
         match self.queue.add(0, &[], payload, reply) {
             Ok(()) => Ok(true),
             Err((AddError::Full, _)) => Ok(false),

@@ -135,6 +135,11 @@ const fn name(constant: &'static str) -> &'static str {
     constant.split_at("IORING_OP_".len()).1
 }
 
+/// The names of the opcodes that there are: the tests have cases for each.
+pub fn implemented() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().flatten().map(|opcode| opcode.name)
+}
+
 /// The opcode with that number, if it is implemented.
 #[inline(always)]
 pub(super) fn opcode(number: u8) -> Option<&'static Opcode> {
