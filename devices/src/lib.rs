@@ -1,4 +1,5 @@
-//! The virtio devices of Ringlet's VMM: block, console and entropy behind virtio-mmio.
+//! The virtio devices of Ringlet's VMM: block, console, entropy and
+//! shared directories behind virtio-mmio.
 //!
 //! A device is a [`VirtioDevice`] inside an [`MmioTransport`], which owns the registers, the status
 //! state machine and the doorbells; or inside a [`VhostUser`], where another process has these. Once the driver sets DRIVER_OK the device gets its
@@ -15,7 +16,9 @@ mod bucket;
 mod chain;
 pub mod console;
 mod device;
+mod engine;
 pub mod entropy;
+pub mod fs;
 mod interrupt;
 mod mmio;
 mod poll;

@@ -53,6 +53,36 @@ pub(crate) fn wait<const N: usize>(fds: [(RawFd, i16); N], timeout: i32) -> io::
     }
 }
 
+/// Waits until one of `events` can be read, or for `timeout` if there is one. A signal ends the wait, too.
+///
+/// # Errors
+///
+/// Those of poll(2) other than EINTR.
+pub(crate) fn any_readable<'a>(
+    events: impl Iterator<Item = &'a EventFd>,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    let milliseconds = |timeout: Duration| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let timeout = timeout.map_or(-1, milliseconds);
+    let mut polled: Vec<_> = events
+        .map(|event| libc::pollfd {
+            fd: event.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    // SAFETY: the vector has as many entries as it says and lives over the call.
+    let count = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
+    if count >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.kind() {
+        io::ErrorKind::Interrupted => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// Borrows an event's descriptor.
 pub(crate) fn borrow(event: &EventFd) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open while `event` lives, and so does the borrow.

@@ -27,6 +27,13 @@ pub enum ThreadKind {
     Disk,
     /// Serves a disk where there is no io_uring, with threads that it starts itself.
     DiskPool,
+    /// Takes requests off the queues of a share, and moves data between files and guest memory with an
+    /// io_uring of its own.
+    Share,
+    /// The same where there is no io_uring, with threads that it starts itself.
+    ShareThreads,
+    /// Does all else to the files of a share.
+    SharePool,
     /// Reads standard input.
     Input,
     /// Writes standard output or standard error.

@@ -86,11 +86,22 @@ impl Image {
         self.insert(Path::new(path), Node::Symlink { target })
     }
 
-    /// Adds everything in the host's directory `from`, with permissions, but owned by root.
+    /// As [`file`](Self::file), with a path that need not be text.
     ///
     /// # Errors
     ///
-    /// [`ImageError`] for what cannot be read, has no place in an image or is there already.
+    /// As for [`file`](Self::file).
+    pub fn file_at(&mut self, path: &Path, mode: u32, data: Vec<u8>) -> Result<(), ImageError> {
+        self.insert(path, Node::File { mode, data })
+    }
+
+    /// Adds everything in the host's directory `from`, with permissions, but owned by root. A directory
+    /// that is there already is merged, anything else is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] for what cannot be read, has no place in an image, or is a directory on one side
+    /// only.
     pub fn tree(&mut self, from: &Path) -> Result<(), ImageError> {
         self.subtree(from, Path::new(""))
     }
@@ -137,15 +148,24 @@ impl Image {
             } else if kind.is_symlink() {
                 let target = fs::read_link(&from).map_err(read)?;
                 let target = target.into_os_string().into_vec();
-                self.insert(&to, Node::Symlink { target })?;
+                self.replace(&to, Node::Symlink { target })?;
             } else if kind.is_file() {
                 let data = fs::read(&from).map_err(read)?;
-                self.insert(&to, Node::File { mode, data })?;
+                self.replace(&to, Node::File { mode, data })?;
             } else {
                 return Err(ImageError::UnsupportedType(from));
             }
         }
         Ok(())
+    }
+
+    /// As [`insert`](Self::insert), in place of a file or link that is there.
+    fn replace(&mut self, path: &Path, node: Node) -> Result<(), ImageError> {
+        let bytes = path.as_os_str().as_bytes();
+        if let Some(Node::File { .. } | Node::Symlink { .. }) = self.nodes.get(bytes) {
+            self.nodes.remove(bytes);
+        }
+        self.insert(path, node)
     }
 
     fn insert(&mut self, path: &Path, node: Node) -> Result<(), ImageError> {
@@ -237,6 +257,44 @@ mod tests {
         wanted.file("sub/file", 0o4711, b"text".to_vec()).unwrap();
         wanted.symlink("link", "sub/file").unwrap();
         assert_eq!(copied.archive().unwrap(), wanted.archive().unwrap());
+    }
+
+    #[test]
+    fn trees_are_merged_and_the_later_one_wins() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (dir, name, text) in [
+            (&one, "etc/group", "one"),
+            (&one, "etc/only", "one"),
+            (&two, "etc/group", "two"),
+            (&two, "etc/more", "two"),
+        ] {
+            fs::create_dir_all(dir.path().join("etc")).unwrap();
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        std::os::unix::fs::symlink("group", one.path().join("etc/link")).unwrap();
+        fs::write(two.path().join("etc/link"), "two").unwrap();
+        let mut merged = Image::default();
+        merged.file("etc/group", 0o600, b"layout".to_vec()).unwrap();
+        merged.tree(one.path()).unwrap();
+        merged.tree(two.path()).unwrap();
+        let data = |path: &str| match merged.nodes.get(path.as_bytes()) {
+            Some(Node::File { data, .. }) => data.clone(),
+            _ => panic!("{path} is no file"),
+        };
+        assert_eq!(data("etc/group"), b"two");
+        assert_eq!(data("etc/only"), b"one");
+        assert_eq!(data("etc/more"), b"two");
+        assert_eq!(data("etc/link"), b"two");
+        // A directory does not become a file, nor the other way.
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("etc"), "").unwrap();
+        assert_eq!(error(merged.tree(other.path())), "/etc is given twice");
+        let other = tempfile::tempdir().unwrap();
+        fs::create_dir_all(other.path().join("etc/group")).unwrap();
+        assert_eq!(
+            error(merged.tree(other.path())),
+            "/etc/group is given twice"
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ struct Options {
     /// A static program to put into /bin
     #[arg(long = "program", value_name = "FILE")]
     programs: Vec<PathBuf>,
-    /// A directory whose contents to put into /
+    /// A directory whose contents to put into /; may be repeated, and what is given later wins
     #[arg(long = "tree", value_name = "DIR")]
     trees: Vec<PathBuf>,
 }

@@ -182,6 +182,12 @@ fn memory_map(size: u64) -> Vec<hvm_memmap_table_entry> {
         .collect()
 }
 
+/// What is in a module.
+enum Contents<'a> {
+    File(&'a File),
+    Bytes(&'a [u8]),
+}
+
 /// Puts the modules at the top of low RAM, each at the start of a page.
 fn write_modules(
     memory: &GuestMemoryMmap,
@@ -189,17 +195,28 @@ fn write_modules(
     kernel: &LoadedKernel,
 ) -> Result<Vec<hvm_modlist_entry>, BootError> {
     let process = config.process.encode()?;
-    let (image, image_size) = open_image(&config.rootfs)?;
-    let (initramfs, spec) = place_modules(config, kernel, image_size, process.len() as u64)?;
-    memory::map_file(memory, GuestAddress(initramfs), &image, image_size as usize)?;
-    memory.write_slice(&process, GuestAddress(spec))?;
+    let image = open_rootfs(config)?;
+    let mut modules = Vec::new();
+    if let Some((file, size)) = &image {
+        modules.push((MODULE_INITRAMFS, *size, Contents::File(file)));
+    }
+    if !config.layer.is_empty() {
+        let contents = Contents::Bytes(&config.layer);
+        modules.push((MODULE_INITRAMFS, config.layer.len() as u64, contents));
+    }
+    let contents = Contents::Bytes(&process);
+    modules.push((MODULE_PROCESS, process.len() as u64, contents));
+    let places = place_modules(config, kernel, modules.iter().map(|(_, size, _)| *size))?;
 
     let mut at = MODULE_CMDLINES;
     let mut entries = Vec::new();
-    for (name, paddr, size) in [
-        (MODULE_INITRAMFS, initramfs, image_size),
-        (MODULE_PROCESS, spec, process.len() as u64),
-    ] {
+    for ((name, size, contents), paddr) in modules.into_iter().zip(places) {
+        match contents {
+            Contents::File(file) => {
+                memory::map_file(memory, GuestAddress(paddr), file, size as usize)?;
+            }
+            Contents::Bytes(bytes) => memory.write_slice(bytes, GuestAddress(paddr))?,
+        }
         memory.write_slice(name.as_bytes(), GuestAddress(at))?;
         memory.write_obj(0_u8, GuestAddress(at + name.len() as u64))?;
         entries.push(hvm_modlist_entry {
@@ -213,7 +230,7 @@ fn write_modules(
     Ok(entries)
 }
 
-/// Where the image and the process description go, of these sizes.
+/// Where modules of these sizes go, the archives first.
 ///
 /// # Errors
 ///
@@ -221,24 +238,39 @@ fn write_modules(
 pub(crate) fn place_modules(
     config: &Config,
     kernel: &LoadedKernel,
-    image: u64,
-    process: u64,
-) -> Result<(u64, u64), BootError> {
-    let place = |end: u64, size: u64| {
-        let start = end.checked_sub(size)? / PAGE * PAGE;
-        (start >= kernel.end).then_some(start)
-    };
-    let low_end = config.memory.min(ringlet_abi::LOW_RAM_END);
-    place(low_end, image)
-        .and_then(|start| Some((start, place(start, process)?)))
-        .ok_or(BootError::DoesNotFit {
-            image,
-            memory: config.memory,
-        })
+    sizes: impl Iterator<Item = u64>,
+) -> Result<Vec<u64>, BootError> {
+    let mut end = config.memory.min(ringlet_abi::LOW_RAM_END);
+    let mut image = 0;
+    let mut places = Vec::new();
+    for size in sizes {
+        image += size;
+        let start = end.checked_sub(size).map(|start| start / PAGE * PAGE);
+        end = start
+            .filter(|start| *start >= kernel.end)
+            .ok_or(BootError::DoesNotFit {
+                image,
+                memory: config.memory,
+            })?;
+        places.push(end);
+    }
+    Ok(places)
+}
+
+/// Opens the root file system, if it is an archive; gives its size too.
+///
+/// # Errors
+///
+/// As for [`open_image`].
+pub(crate) fn open_rootfs(config: &Config) -> Result<Option<(File, u64)>, BootError> {
+    match config.is_rootfs_archive {
+        true => open_image(&config.rootfs).map(Some),
+        false => Ok(None),
+    }
 }
 
 /// Opens the root file system image and looks at its first bytes; gives its size too.
-pub(crate) fn open_image(path: &Path) -> Result<(File, u64), BootError> {
+fn open_image(path: &Path) -> Result<(File, u64), BootError> {
     let file = crate::kernel_image::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {

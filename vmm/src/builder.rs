@@ -14,6 +14,7 @@ use ringlet_abi::{CONTROL_BASE, MAX_CPUS, VIRTIO_BASE, VIRTIO_IRQ, VIRTIO_MAX, V
 use ringlet_devices::block::{Block, Disk, DiskError, EngineKind};
 use ringlet_devices::console::{Console, ConsoleHandle, Size, Streams};
 use ringlet_devices::entropy::Entropy;
+use ringlet_devices::fs::{DescriptorLimits, Fs, Share, ShareError};
 use ringlet_devices::{Memory, MmioTransport, NOTIFY_OFFSET, Threads, VirtioDevice};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -33,6 +34,7 @@ use crate::lost_memory;
 use crate::memory::{self, MemoryError, Ram};
 use crate::metrics::Metrics;
 use crate::missing::MissingTable;
+use crate::mounts::share_tag;
 use crate::outcome::Ending;
 use crate::serial::SerialPort;
 use crate::timeline::{Stage, Timeline};
@@ -44,8 +46,8 @@ const IOAPIC_PINS: u32 = 24;
 
 /// Devices that every VM has: console and entropy.
 const FIXED_DEVICES: u32 = 2;
-/// Disks that there are pins for.
-pub(crate) const MAX_DISKS: usize = (VIRTIO_MAX - FIXED_DEVICES) as usize;
+/// Disks and shares that there are pins for.
+const MAX_DEVICES: usize = (VIRTIO_MAX - FIXED_DEVICES) as usize;
 
 /// Why a VM cannot be made. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -68,10 +70,12 @@ pub enum BuildError {
         /// Of what that is a limit.
         by: &'static str,
     },
-    /// More disks than interrupt pins.
-    #[error("--disk: {wanted} disks are more than can be attached; give at most {max}")]
-    TooManyDisks {
-        /// Disks asked for.
+    /// More disks and shares than interrupt pins.
+    #[error(
+        "--disk, --volume: {wanted} disks and shares are more than can be attached; give at most {max}"
+    )]
+    TooManyDevices {
+        /// Disks and shares asked for.
         wanted: usize,
         /// The most there can be.
         max: usize,
@@ -86,6 +90,14 @@ pub enum BuildError {
         path: PathBuf,
         /// What is wrong.
         cause: DiskError,
+    },
+    /// A directory or file to share.
+    #[error("{}: {cause}", .path.display())]
+    Share {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: ShareError,
     },
     /// The guest kernel.
     #[error("kernel {}: {cause}", .path.display())]
@@ -138,6 +150,7 @@ impl<T> Step<T> for Result<T, kvm_ioctls::Error> {
 /// [`BuildError`].
 pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm, BuildError> {
     let disks = open_disks(config)?;
+    let shares = open_shares(config)?;
     let server = bind_debugger(config)?;
     check_cpus(kvm, config.cpus)?;
     let memory = Memory::new(memory::map(config.memory)?);
@@ -170,6 +183,12 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         let block = Block::new(&disk_name(index), disk, engine, &threads)?;
         metrics.add_device(&disk_name(index), block.statistics());
         board.add(block, |_| Ok(()))?;
+    }
+    let limits = DescriptorLimits::of_process(shares.len());
+    for (index, share) in shares.into_iter().enumerate() {
+        let (tag, kind) = (share_tag(index), EngineKind::Auto);
+        let fs = Fs::new(&tag, share, config.cpus, limits, kind, &threads)?;
+        board.add(fs, |_| Ok(()))?;
     }
     let Board { mut bus, count, .. } = board;
 
@@ -260,13 +279,13 @@ pub(crate) fn bind_debugger(config: &Config) -> Result<Option<Server>, BuildErro
 ///
 /// # Errors
 ///
-/// [`BuildError::TooManyDisks`] and [`BuildError::Disk`].
+/// [`BuildError::TooManyDevices`] and [`BuildError::Disk`].
 pub(crate) fn open_disks(config: &Config) -> Result<Vec<Disk>, BuildError> {
-    let wanted = config.disks.len();
-    if wanted > MAX_DISKS {
-        return Err(BuildError::TooManyDisks {
+    let wanted = config.disks.len() + config.shares.len();
+    if wanted > MAX_DEVICES {
+        return Err(BuildError::TooManyDevices {
             wanted,
-            max: MAX_DISKS,
+            max: MAX_DEVICES,
         });
     }
     config
@@ -276,6 +295,26 @@ pub(crate) fn open_disks(config: &Config) -> Result<Vec<Disk>, BuildError> {
             Disk::open(&disk.path, disk.access).map_err(|cause| BuildError::Disk {
                 path: disk.path.clone(),
                 cause,
+            })
+        })
+        .collect()
+}
+
+/// Opens and checks the directories and files to share.
+///
+/// # Errors
+///
+/// [`BuildError::Share`].
+pub(crate) fn open_shares(config: &Config) -> Result<Vec<Share>, BuildError> {
+    config
+        .shares
+        .iter()
+        .map(|share| {
+            Share::open(&share.path, share.is_writable, share.cache).map_err(|cause| {
+                BuildError::Share {
+                    path: share.path.clone(),
+                    cause,
+                }
             })
         })
         .collect()

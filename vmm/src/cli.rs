@@ -1,9 +1,8 @@
 //! The command line: what it accepts, and what it makes of it.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU64;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,12 +10,16 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use ringlet_abi::User;
 use ringlet_devices::block::{Access, Limits};
 
 use crate::config::DiskConfig;
 use crate::debug::Address;
 use crate::doctor::DoctorArgs;
+use crate::environment::EnvArg;
 use crate::messages::Format;
+use crate::mounts::{Tmpfs, Volume};
+use crate::sizes::parse_size;
 
 /// Ringlet runs an unmodified Linux program in a microVM with a guest kernel of its own.
 #[derive(Debug, Parser)]
@@ -63,7 +66,9 @@ Environment:
 Examples:
   ringlet run -- /bin/echo hello
   ringlet run --disk image.raw,ro -- uring-sha256 /dev/vda
-  tar c . | ringlet run --mem 1G -- sha256sum";
+  tar c . | ringlet run --mem 1G -- sha256sum
+  ringlet run ./my-program
+  ringlet run --rootfs / -v \"$PWD\" -w \"$PWD\" -- make test";
 
 /// Arguments of `ringlet run`.
 #[derive(Args, Debug)]
@@ -74,7 +79,7 @@ pub struct RunArgs {
     pub cpus: u32,
 
     /// Guest memory: bytes, or with a suffix K, M, G or T (powers of 1024)
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
+    #[arg(short = 'm', long, visible_alias = "memory", value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     pub mem: u64,
 
     /// Attach a raw disk image or block device; with ',ro' the guest cannot write it, with ',iops=N'
@@ -83,14 +88,46 @@ pub struct RunArgs {
     #[arg(long = "disk", value_name = "FILE[,ro][,iops=N][,bps=SIZE]", value_parser = OsStringValueParser::new().try_map(parse_disk))]
     pub disks: Vec<DiskConfig>,
 
-    /// Set an environment variable of the program, or without '=V' pass the host's on. PATH, HOME
-    /// and, on a terminal, TERM have defaults
-    #[arg(long = "env", value_name = "K=V", value_parser = OsStringValueParser::new().try_map(parse_env))]
+    /// Mount a directory, file or EROFS image of the host; at its own path without GUEST. OPTIONS are rw
+    /// (the default; ro for an image), ro or overlay (changes stay in guest memory), and cache=auto, none
+    /// or always. May be repeated
+    #[arg(short = 'v', long = "volume", value_name = "HOST[:GUEST][:OPTIONS]", value_parser = OsStringValueParser::new().try_map(|text| Volume::parse(&text)))]
+    pub volumes: Vec<Volume>,
+
+    /// Mount an empty file system in guest memory. May be repeated
+    #[arg(long, value_name = "PATH[:size=N]", value_parser = OsStringValueParser::new().try_map(|text| Tmpfs::parse(&text)))]
+    pub tmpfs: Vec<Tmpfs>,
+
+    /// Start in this directory of the guest; it is made where it is missing
+    #[arg(short = 'w', long, value_name = "DIR", value_parser = OsStringValueParser::new().try_map(parse_directory))]
+    pub workdir: Option<PathBuf>,
+
+    /// Run the program as this user and group
+    #[arg(short = 'u', long, value_name = "UID[:GID]", default_value = "0", hide_default_value = true, value_parser = parse_user)]
+    pub user: User,
+
+    /// The guest's host name
+    #[arg(long, value_name = "NAME", value_parser = parse_host_name)]
+    pub hostname: Option<String>,
+
+    /// Set an environment variable of the program, or without '=V' pass the host's on; 'K*' passes all on
+    /// whose names start with K. PATH, HOME and, on a terminal, TERM have defaults
+    #[arg(short = 'e', long = "env", value_name = "K=V", value_parser = OsStringValueParser::new().try_map(|text| EnvArg::parse(&text)))]
     pub env: Vec<EnvArg>,
 
-    /// Root file system: an uncompressed cpio archive (newc)
-    #[arg(long, value_name = "IMAGE")]
-    pub rootfs: Option<PathBuf>,
+    /// Set variables from the lines of a file, as --env takes them; before --env
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+
+    /// Root file system: a directory, an EROFS image or an uncompressed cpio archive (newc). Changes
+    /// stay in guest memory, unless OPTIONS say rw (a directory is changed) or ro; cache=auto, none or
+    /// always for a directory
+    #[arg(long, value_name = "DIR|IMAGE[:OPTIONS]")]
+    pub rootfs: Option<OsString>,
+
+    /// Nothing in the root file system can be changed
+    #[arg(long)]
+    pub read_only: bool,
 
     /// Guest kernel: an x86-64 ELF file with a PVH note
     #[arg(long, value_name = "ELF")]
@@ -150,7 +187,9 @@ pub struct RunArgs {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub log_format: Format,
 
-    /// The program, looked up in the root file system, and its arguments
+    /// The program, looked up in the root file system, and its arguments. One with a slash that is not
+    /// there is the host's: it is laid over the root file system in guest memory, with the libraries
+    /// that it needs
     #[arg(
         required = true,
         value_names = ["PROGRAM", "ARG"],
@@ -200,73 +239,6 @@ pub fn value_name(value: &impl ValueEnum) -> String {
     value
         .to_possible_value()
         .map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-/// One `--env`: a name, and a value unless the host's is meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EnvArg {
-    name: OsString,
-    value: Option<OsString>,
-}
-
-/// The program's environment: the defaults, changed by `args` in their order.
-pub fn environment(
-    args: &[EnvArg],
-    on_terminal: bool,
-    host: impl Fn(&OsStr) -> Option<OsString>,
-) -> Vec<Vec<u8>> {
-    let mut variables: Vec<(OsString, OsString)> = vec![
-        (
-            "PATH".into(),
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
-        ),
-        ("HOME".into(), "/root".into()),
-    ];
-    if let Some(term) = host(OsStr::new("TERM")).filter(|_| on_terminal) {
-        variables.push(("TERM".into(), term));
-    }
-    let mut places: HashMap<OsString, usize> = variables
-        .iter()
-        .enumerate()
-        .map(|(place, (name, _))| (name.clone(), place))
-        .collect();
-    for arg in args {
-        let Some(value) = arg.value.clone().or_else(|| host(&arg.name)) else {
-            continue;
-        };
-        match places.get(&arg.name) {
-            Some(place) => variables[*place].1 = value,
-            None => {
-                places.insert(arg.name.clone(), variables.len());
-                variables.push((arg.name.clone(), value));
-            }
-        }
-    }
-    variables
-        .into_iter()
-        .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
-        .collect()
-}
-
-/// A number of bytes: `512M`, `512MiB`, `1G`, `1048576`.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    let shift = match suffix {
-        "" => 0,
-        "K" | "k" | "KiB" => 10,
-        "M" | "m" | "MiB" => 20,
-        "G" | "g" | "GiB" => 30,
-        "T" | "t" | "TiB" => 40,
-        _ => return Err("give a size as in 512M or 2G".to_owned()),
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "give a size as in 512M or 2G".to_owned())
 }
 
 /// A time as in `10`, `0.5s`, `1.5m`, `2h`, `1d` or `250ms`.
@@ -330,6 +302,33 @@ fn parse_disk(text: OsString) -> Result<DiskConfig, String> {
     }
 }
 
+/// `UID[:GID]`.
+fn parse_user(text: &str) -> Result<User, &'static str> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    // The last number is no ID (chown(2)).
+    let id = |text: &str| text.parse().ok().filter(|id| *id != u32::MAX);
+    match (id(uid), id(gid)) {
+        (Some(uid), Some(gid)) => Ok(User { uid, gid }),
+        _ => Err("give numbers, as in 1000 or 1000:1000"),
+    }
+}
+
+/// A name as sethostname(2) takes it, of the characters that names of hosts have.
+fn parse_host_name(text: &str) -> Result<String, &'static str> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    match text.len() {
+        1..=64 if text.bytes().all(is_name) => Ok(text.to_owned()),
+        _ => Err("give up to 64 letters, digits, '-', '.' and '_'"),
+    }
+}
+
+fn parse_directory(text: OsString) -> Result<PathBuf, &'static str> {
+    match text.as_bytes().starts_with(b"/") {
+        true => Ok(text.into()),
+        false => Err("give an absolute path"),
+    }
+}
+
 /// What is before the last comma of `text` and what behind it, if that is text.
 fn last_option(text: &[u8]) -> Option<(&[u8], &str)> {
     let comma = text.iter().rposition(|byte| *byte == b',')?;
@@ -341,19 +340,6 @@ fn at_least_one(name: &str, number: Option<u64>) -> Result<NonZeroU64, String> {
     number
         .and_then(NonZeroU64::new)
         .ok_or_else(|| format!("{name}= takes a number from 1 on"))
-}
-
-fn parse_env(text: OsString) -> Result<EnvArg, &'static str> {
-    let bytes = text.as_bytes();
-    let split = bytes.iter().position(|byte| *byte == b'=');
-    let name = &bytes[..split.unwrap_or(bytes.len())];
-    if name.is_empty() {
-        return Err("give a name, as in K=V");
-    }
-    Ok(EnvArg {
-        name: OsString::from_vec(name.to_vec()),
-        value: split.map(|at| OsString::from_vec(bytes[at + 1..].to_vec())),
-    })
 }
 
 fn parse_shell(name: &str) -> Result<Shell, &'static str> {
@@ -419,6 +405,11 @@ mod tests {
             (&["--bogus", "--", "x"], "--bogus"),
             (&["--disk", ",ro", "--", "x"], "--disk"),
             (&["--env", "=v", "--", "x"], "K=V"),
+            (&["-v", "a:b", "--", "x"], "HOST"),
+            (&["--tmpfs", "t", "--", "x"], "absolute"),
+            (&["-w", "w", "--", "x"], "absolute"),
+            (&["-u", "root", "--", "x"], "numbers"),
+            (&["--hostname", "a b", "--", "x"], "letters"),
             (&["--append", "a -- b", "--", "x"], "--append"),
             (&["--append", "é", "--", "x"], "--append"),
             (&["--gdb", "70000", "--", "x"], "HOST:PORT"),
@@ -436,25 +427,6 @@ mod tests {
             "a=1 b"
         );
         assert_eq!(run(&["x"]).unwrap().append, "");
-    }
-
-    #[test]
-    fn sizes() {
-        for (text, bytes) in [
-            ("4096", Ok(4096)),
-            ("1K", Ok(1 << 10)),
-            ("512M", Ok(512 << 20)),
-            ("512MiB", Ok(512 << 20)),
-            ("2G", Ok(2 << 30)),
-            ("99999999999G", Err(())),
-            ("", Err(())),
-            ("M", Err(())),
-            ("1T", Ok(1 << 40)),
-            ("1P", Err(())),
-            ("-1", Err(())),
-        ] {
-            assert_eq!(parse_size(text).map_err(|_| ()), bytes, "{text}");
-        }
     }
 
     #[test]
@@ -489,6 +461,7 @@ mod tests {
 
     #[test]
     fn disks_may_have_any_name() {
+        use std::os::unix::ffi::OsStringExt;
         let disk = |text: &[u8]| parse_disk(OsString::from_vec(text.to_vec())).unwrap();
         assert_eq!(disk(b"a,b").access, Access::ReadWrite);
         assert_eq!(disk(b"a,b,ro").access, Access::ReadOnly);
@@ -516,16 +489,54 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_the_defaults_and_what_is_asked_for() {
-        let host = |name: &OsStr| (name == "TERM" || name == "X").then(|| OsString::from("h"));
-        let parse = |text: &str| parse_env(text.into()).unwrap();
-        let args = ["HOME=/h", "A=1", "X", "MISSING", "A=", "B=c=d"].map(parse);
-        let strings: Vec<_> = environment(&args, true, host)
-            .into_iter()
-            .map(|string| String::from_utf8(string).unwrap())
-            .collect();
-        assert!(strings[0].starts_with("PATH=/usr/local/sbin:"));
-        assert_eq!(strings[1..], ["HOME=/h", "TERM=h", "A=", "X=h", "B=c=d"]);
-        assert_eq!(environment(&[], false, host).len(), 2);
+    fn users_are_numbers() {
+        assert_eq!(parse_user("7"), Ok(User { uid: 7, gid: 0 }));
+        assert_eq!(parse_user("7:8"), Ok(User { uid: 7, gid: 8 }));
+        for bad in ["", "root", "7:", ":8", "-1", "4294967295", "1:2:3"] {
+            assert!(parse_user(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn host_names_are_names() {
+        assert!(parse_host_name("a-b.c").is_ok());
+        for bad in ["", "a b", &"x".repeat(65), "\u{e9}"] {
+            assert!(parse_host_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_are_those_of_podman() {
+        let args = run(&[
+            "-v",
+            "/a:/b:ro",
+            "--volume",
+            "/c",
+            "--tmpfs",
+            "/t:size=1M",
+            "-w",
+            "/w",
+            "-u",
+            "1:2",
+            "--hostname",
+            "h",
+            "-e",
+            "A=1",
+            "--env",
+            "B",
+            "-m",
+            "1G",
+            "--read-only",
+            "x",
+        ])
+        .unwrap();
+        assert_eq!(args.volumes.len(), 2);
+        assert_eq!(args.tmpfs.len(), 1);
+        assert_eq!(args.workdir, Some("/w".into()));
+        assert_eq!(args.user, User { uid: 1, gid: 2 });
+        assert_eq!(args.env.len(), 2);
+        assert_eq!(args.mem, 1 << 30);
+        assert!(args.read_only);
+        assert_eq!(run(&["--memory", "2G", "x"]).unwrap().mem, 2 << 30);
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ringlet_abi::ProcessSpec;
 use ringlet_devices::block::{Access, Limits};
+use ringlet_devices::fs::Cache;
 
 use crate::debug::Address;
 
@@ -18,6 +19,17 @@ pub struct DiskConfig {
     pub limits: Limits,
 }
 
+/// A directory or file of the host that the guest sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareConfig {
+    /// The directory or file.
+    pub path: PathBuf,
+    /// Whether the guest may change it.
+    pub is_writable: bool,
+    /// How long the guest may rely on what it has read.
+    pub cache: Cache,
+}
+
 /// Everything that makes one VM differ from another.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -29,8 +41,14 @@ pub struct Config {
     pub disks: Vec<DiskConfig>,
     /// The guest kernel.
     pub kernel: PathBuf,
-    /// The root file system image.
+    /// Directories and files that are shared, in the order of their tags.
+    pub shares: Vec<ShareConfig>,
+    /// The root file system: an archive, an image or a directory.
     pub rootfs: PathBuf,
+    /// Whether that is an archive, which is unpacked in guest memory.
+    pub is_rootfs_archive: bool,
+    /// An archive that is unpacked over the root file system; empty if there is none.
+    pub layer: Vec<u8>,
     /// The kernel's `mode=` parameter.
     pub mode: String,
     /// The kernel's `loglevel=` parameter.

@@ -1,24 +1,30 @@
 //! The `ringlet` command.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{CommandFactory, Parser};
-use ringlet_abi::ProcessSpec;
+use ringlet_abi::{MountAccess, ProcessSpec};
 use ringlet_vmm::accel::{Accelerator, NoAccelerator};
 use ringlet_vmm::cli::{self, Cli, Command, RunArgs};
 use ringlet_vmm::doctor::{Diagnosis, DoctorArgs};
+use ringlet_vmm::environment::{self, EnvFileError};
+use ringlet_vmm::host_program::{self, ProgramError};
 use ringlet_vmm::images::{self, NoImage};
 use ringlet_vmm::lifecycle::{GRACE, Outside, RunError, VirtualMachine};
 use ringlet_vmm::metrics::server::Place;
 use ringlet_vmm::missing::{self, Missing};
+use ringlet_vmm::mounts::{self, MountError, Plan, RootOption};
 use ringlet_vmm::outcome::{STATUS_ERROR, STATUS_LOST_OUTPUT, single_line};
 use ringlet_vmm::report::{CannotWrite, JsonFile, Report};
+use ringlet_vmm::root_view::RootView;
 use ringlet_vmm::signals::{self, Signals};
 use ringlet_vmm::terminal::{self, RawMode};
 use ringlet_vmm::{BuildError, Config, Outcome, Timeline, logger, messages, qemu};
@@ -28,6 +34,12 @@ use ringlet_vmm::{BuildError, Config, Outcome, Timeline, logger, messages, qemu}
 enum Error {
     #[error(transparent)]
     Image(#[from] NoImage),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    EnvFile(#[from] EnvFileError),
     #[error(transparent)]
     Accelerator(#[from] NoAccelerator),
     #[error(transparent)]
@@ -253,29 +265,98 @@ fn config(args: &RunArgs) -> Result<Config, Error> {
     let variable = |name: &str| std::env::var_os(name);
     let terminals = terminal::streams();
     let on_terminal = terminals.contains(0) || terminals.contains(1);
+    let root = match &args.rootfs {
+        Some(rootfs) => RootOption::parse(rootfs),
+        None => RootOption::parse(images::ROOTFS.find(None, variable, &exe)?.as_os_str()),
+    };
+    let plan = mounts::plan(&root, &args.volumes, &args.tmpfs, args.disks.len())?;
+    let host = host_program(args, &root, &plan)?;
+    let mut env = Vec::new();
+    for file in &args.env_file {
+        env.append(&mut environment::read_file(file)?);
+    }
+    env.extend_from_slice(&args.env);
+    let variables: Vec<_> = std::env::vars_os().collect();
+    let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+    let mut command = args.command.clone();
+    let mut directory = args.workdir.clone();
+    if let Some(host) = &host {
+        command[0] = host.path.clone().into();
+        directory = directory.or_else(|| host.directory.clone());
+    }
     Ok(Config {
         cpus: args.cpus,
         memory: args.mem,
-        disks: args.disks.clone(),
+        disks: args.disks.iter().cloned().chain(plan.disks).collect(),
+        shares: plan.shares,
         kernel: images::KERNEL.find(args.kernel.as_deref(), variable, &exe)?,
-        rootfs: images::ROOTFS.find(args.rootfs.as_deref(), variable, &exe)?,
+        rootfs: root.path,
+        is_rootfs_archive: plan.is_root_archive,
+        layer: host
+            .as_ref()
+            .map(|host| host.layer.clone())
+            .unwrap_or_default(),
         mode: cli::value_name(&args.mode),
         kernel_log: cli::value_name(&args.kernel_log),
         append: args.append.clone(),
         gdb: args.gdb.clone(),
         gdb_insecure: args.gdb_insecure,
         process: ProcessSpec {
-            args: args
-                .command
-                .iter()
-                .map(|arg| std::os::unix::ffi::OsStrExt::as_bytes(arg.as_os_str()).to_vec())
-                .collect(),
-            env: cli::environment(&args.env, on_terminal, |name| std::env::var_os(name)),
+            args: command.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
+            env: environment::environment(&env, on_terminal, &variables),
             terminals,
             size: terminal::size(),
-            ..ProcessSpec::default()
+            working_directory: directory.as_deref().map(bytes).unwrap_or_default(),
+            user: args.user,
+            host_name: args.hostname.clone().unwrap_or_default().into_bytes(),
+            read_only_root: args.read_only,
+            mounts: plan.mounts,
         },
     })
+}
+
+/// A program of the host that is to run in the guest.
+struct HostProgram {
+    path: PathBuf,
+    layer: Vec<u8>,
+    /// Where the guest has the working directory.
+    directory: Option<PathBuf>,
+}
+
+/// The program, if it is one of the host, with what it needs.
+fn host_program(
+    args: &RunArgs,
+    root: &RootOption,
+    plan: &Plan,
+) -> Result<Option<HostProgram>, Error> {
+    let view = || match plan.is_root_archive {
+        true => RootView::open_archive(&root.path),
+        false => Ok(RootView::directory(&root.path)),
+    };
+    // What is in an image is not looked at: there a program is the image's.
+    if !plan.is_root_archive && !root.path.is_dir() {
+        return Ok(None);
+    }
+    let found = args.command.first().map(OsString::as_os_str);
+    let Some(path) = found.and_then(|program| host_program::find(program, view)) else {
+        return Ok(None);
+    };
+    let here = std::env::current_dir()?;
+    let is_mounted = |path: &Path| plan.guest_path(path).is_some_and(|guest| guest == path);
+    let layer = host_program::layer(&path, &view()?, &is_mounted)?;
+    // An archive's root is in guest memory, too.
+    let can_be_laid_over = plan
+        .root_access()
+        .is_none_or(|access| access == MountAccess::Overlay);
+    if !can_be_laid_over {
+        let (program, root) = (path, root.path.clone());
+        return Err(ProgramError::FixedRoot { program, root }.into());
+    }
+    Ok(Some(HostProgram {
+        path,
+        layer,
+        directory: plan.guest_path(&here),
+    }))
 }
 
 /// Help and version go to stdout; an error is one line.

@@ -108,9 +108,13 @@ impl Outcome {
             Exit::Panic => format!(
                 "the guest kernel {kernel} panicked; its message is above, please report it"
             ),
-            Exit::BadRootfs => format!(
+            Exit::BadRootfs if config.is_rootfs_archive => format!(
                 "the root file system {rootfs} cannot be used: it is damaged or no cpio archive \
                  (newc); build it again with 'make' or name another with --rootfs"
+            ),
+            Exit::BadRootfs => format!(
+                "the root file system {rootfs}, or what is mounted in it, cannot be used; its message \
+                 is on the serial port, see --kernel-log warn"
             ),
             Exit::OutOfMemory => format!(
                 "guest memory of {} MiB does not suffice to start {program}; raise --mem",

@@ -4,11 +4,8 @@
 //! I/O vectors point at the guest's buffers.
 
 mod disk;
-mod engine;
-mod pool;
 mod request;
 mod throttle;
-mod uring;
 mod worker;
 
 use std::io;
@@ -20,10 +17,9 @@ use virtio_bindings::virtio_blk::{
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
+pub use crate::engine::{EngineKind, has_io_uring, has_restrictions};
 pub use disk::{Access, Disk, DiskError};
-pub use engine::EngineKind;
 pub use throttle::Limits;
-pub use uring::{has_io_uring, has_restrictions};
 
 use crate::device::read_config_bytes;
 use crate::{Activation, Service, Statistics, Stop, Threads, VirtioDevice};

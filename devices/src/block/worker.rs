@@ -11,13 +11,11 @@ use std::time::{Duration, Instant};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::engine::{Completion, Engine, EngineKind, Operation};
-use super::pool::Pool;
 use super::request::{self, Action};
 use super::throttle::{Limits, Throttle};
-use super::uring::Uring;
-use super::{Disk, MAX_WRITE_ZEROES_SECTORS, QUEUE_SIZE, SECTOR};
+use super::{Disk, EngineKind, MAX_WRITE_ZEROES_SECTORS, QUEUE_SIZE, SECTOR};
 use crate::chain::{advance, to_iovecs, total};
+use crate::engine::{Completion, Engine, Operation, Pool, Uring};
 use crate::poll::Spin;
 use crate::{Buffers, QueueError, Statistics, Stop, ThreadKind, Virtqueue};
 
@@ -140,7 +138,7 @@ fn serve<E: Engine>(
     throttle: &mut Throttle,
     stop: &Stop,
 ) -> Result<(), QueueError> {
-    engine.attach(job.queue.doorbell().try_clone()?);
+    engine.attach(vec![job.queue.doorbell().try_clone()?]);
     let mut server = Server::new(job, disk, engine, throttle, stop);
     let result = server.run();
     server.engine.detach()?;
@@ -366,7 +364,10 @@ impl<'a, E: Engine> Server<'a, E> {
                 fd: data_fd,
                 offset,
             },
-            Stage::Sync => Operation::Sync { fd },
+            Stage::Sync => Operation::Sync {
+                fd,
+                metadata: false,
+            },
             Stage::Discard { len } => Operation::Allocate {
                 fd,
                 mode: libc::FALLOC_FL_PUNCH_HOLE | keep,

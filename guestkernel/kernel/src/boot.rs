@@ -11,9 +11,10 @@ use crate::fs::procfs::{self, ProcessFacts};
 use crate::fs::{DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View};
 use crate::log;
 use crate::mm;
-use crate::process::{self, ExitStatus, Process, Thread};
+use crate::process::{self, ExitStatus, Ids, Process, Thread};
 use crate::provoke::provoke;
 use crate::standard_streams::StandardStreams;
+use crate::syscall;
 use crate::thread_loop;
 use ::log::{debug, error, info, warn};
 use alloc::format;
@@ -25,7 +26,7 @@ use core::time::Duration;
 use linux_raw_sys::general::AT_FDCWD;
 use machine::{BootInfo, BootModule, Mode, PAGE_SIZE, power};
 use ringlet_abi::control::{Exit, Mark, ModeChoice};
-use ringlet_abi::{Footer, MODULE_INITRAMFS, MODULE_PROCESS, ProcessSpec};
+use ringlet_abi::{Footer, MODULE_INITRAMFS, MODULE_PROCESS, ProcessSpec, User};
 
 /// Device numbers of `/dev/vda` and so on: the major that Linux usually gives them, and 16 minors
 /// for a disk and its partitions.
@@ -144,6 +145,11 @@ fn start(
         files: &files,
         context: &fs,
     };
+    check_supported(&spec)?;
+    enter_working_directory(view, &spec.working_directory)?;
+    if !spec.host_name.is_empty() {
+        syscall::set_host_name(&spec.host_name);
+    }
     let name = spec.args.first().cloned().unwrap_or_default();
     let shown = String::from_utf8_lossy(&name).into_owned();
     let path = executor::block_on(process::find(view, &name, &spec.env)).map_err(|errno| {
@@ -166,6 +172,7 @@ fn start(
     let found = executor::block_on(view.lookup(AT_FDCWD, &path, true));
     let executable = found.map_err(|errno| Exit::NotExecutable(errno.number()))?;
     let process = Process::new(program.space, files, fs);
+    set_user(&process, spec.user);
     let facts = ProcessFacts {
         process: Arc::downgrade(&process),
         arguments,
@@ -186,6 +193,55 @@ fn start(
     power::mark(Mark::ProgramEntered);
     thread.start();
     Ok(process)
+}
+
+/// Refuses what the description asks for and this kernel has not.
+fn check_supported(spec: &ProcessSpec) -> Result<(), Exit> {
+    if let Some(mount) = spec.mounts.first() {
+        let target = String::from_utf8_lossy(&mount.target);
+        error!("{target}: this kernel mounts no shares, images or file systems in memory");
+        return Err(Exit::BadBoot);
+    }
+    if spec.read_only_root {
+        error!("this kernel has no read-only root");
+        return Err(Exit::BadBoot);
+    }
+    Ok(())
+}
+
+/// Makes `path` the working directory, and first each directory on its way that is missing.
+fn enter_working_directory(view: View<'_>, path: &[u8]) -> Result<(), Exit> {
+    if path.is_empty() {
+        return Ok(());
+    }
+    let entered = executor::block_on(async {
+        let ends = (1..path.len()).filter(|at| path[*at] == b'/');
+        for end in ends.chain([path.len()]) {
+            match view.make_directory(AT_FDCWD, &path[..end], 0o755).await {
+                Ok(()) | Err(Errno::EEXIST) => (),
+                Err(errno) => return Err(errno),
+            }
+        }
+        let directory = view.lookup(AT_FDCWD, path, true).await?;
+        view.context.set_working_directory(directory)
+    });
+    entered.map_err(|errno| {
+        let path = String::from_utf8_lossy(path);
+        error!("working directory {path}: {errno:?}");
+        Exit::BadBoot
+    })
+}
+
+/// Has `process` run as `user`.
+fn set_user(process: &Process, user: User) {
+    let ids = |id| Ids {
+        real: id,
+        effective: id,
+        saved: id,
+    };
+    let mut credentials = process.credentials.lock();
+    credentials.user = ids(user.uid);
+    credentials.group = ids(user.gid);
 }
 
 /// Tells the boot modules apart: the archives of the root file system, and what to run.
@@ -419,6 +475,65 @@ mod tests {
         );
         let modules = vec_of([rootfs(), process("/text")]);
         assert_eq!(boot_without_console("", modules), Exit::BadBoot);
+    }
+
+    #[test]
+    fn a_description_says_where_as_whom_and_on_which_host() {
+        let image = crate::process::tests::elf(2, None);
+        let mut calls = [(raw::__NR_getuid, 7), (raw::__NR_getegid, 8)].into_iter();
+        let mut expected = None;
+        set_program(Box::new(move |context| {
+            if let Some(expected) = expected {
+                assert_eq!(context.registers.rax, expected);
+            }
+            let (call, result) = calls.next().unwrap_or((raw::__NR_exit_group, 0));
+            expected = Some(result);
+            context.registers.rax = call.into();
+            context.registers.rdi = 9;
+            Trap::Syscall
+        }));
+        let spec = ProcessSpec {
+            args: vec_of_bytes(&["../../program"]),
+            working_directory: b"/a/b".to_vec(),
+            user: User { uid: 7, gid: 8 },
+            host_name: b"name".to_vec(),
+            ..ProcessSpec::default()
+        };
+        let archive = archive("program", &image);
+        let modules = |spec: &ProcessSpec| {
+            vec_of([
+                module(MODULE_INITRAMFS, &archive),
+                module(MODULE_PROCESS, &spec.encode().unwrap()),
+            ])
+        };
+        // The program is found from there.
+        assert_eq!(boot("", modules(&spec)), Exit::Exited(9));
+        let nowhere = ProcessSpec {
+            working_directory: b"/program/b".to_vec(),
+            ..spec.clone()
+        };
+        assert_eq!(boot("", modules(&nowhere)), Exit::BadBoot);
+        let mounts = ProcessSpec {
+            mounts: Vec::from([ringlet_abi::Mount {
+                target: b"/x".to_vec(),
+                source: ringlet_abi::MountSource::Tmpfs { size: 0 },
+                access: ringlet_abi::MountAccess::ReadWrite,
+            }]),
+            ..spec.clone()
+        };
+        assert_eq!(boot("", modules(&mounts)), Exit::BadBoot);
+        let read_only = ProcessSpec {
+            read_only_root: true,
+            ..spec
+        };
+        assert_eq!(boot("", modules(&read_only)), Exit::BadBoot);
+    }
+
+    fn vec_of_bytes(strings: &[&str]) -> Vec<Vec<u8>> {
+        strings
+            .iter()
+            .map(|string| string.as_bytes().to_vec())
+            .collect()
     }
 
     #[test]

@@ -153,6 +153,18 @@ impl Launch {
         ));
     }
 
+    /// Adds a share with so many request queues that is served at the other end of `socket`.
+    pub(super) fn add_share(&mut self, socket: UnixStream, tag: &str, request_queues: u32) {
+        let fd = socket.as_raw_fd();
+        self.passed.push(socket.into());
+        self.option("-chardev", format!("socket,id=share{fd},fd={fd}"));
+        let queue_size = ringlet_abi::fs::QUEUE_SIZE;
+        self.device(&format!(
+            "vhost-user-fs-device,chardev=share{fd},tag={tag},queue-size={queue_size},\
+             num-request-queues={request_queues}"
+        ));
+    }
+
     /// Adds a connection to the monitor, whose other end this gives.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use ringlet_abi::TerminalSize;
 use ringlet_abi::block::{FEATURE_FBIG, FEATURE_NOSPC};
 use ringlet_abi::console::{INPUT_FAILED, SIZE_MESSAGE};
 use ringlet_devices::block::{Block, EngineKind};
+use ringlet_devices::fs::{DescriptorLimits, Fs};
 use ringlet_devices::{Memory, Stop, ThreadKind, Threads, VhostUser, Worker};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -40,6 +41,7 @@ use crate::memory;
 use crate::messages;
 use crate::metrics::{Metrics, server as metrics};
 use crate::missing::{Missing, MissingTable};
+use crate::mounts;
 use crate::outcome::{Ending, Outcome};
 use crate::timeline::{Stage, Timeline};
 use command::Launch;
@@ -69,8 +71,8 @@ pub struct QemuVm {
     /// Output was lost that the program believes written.
     has_lost_output: Arc<AtomicBool>,
     threads: Threads,
-    /// What serves the disks.
-    _disks: Vec<Worker>,
+    /// What serves disks and shares.
+    _devices: Vec<Worker>,
 }
 
 /// Prepares the guest that `config` describes for QEMU, whose command is `qemu`.
@@ -84,6 +86,7 @@ pub fn build(
     timeline: &Arc<Timeline>,
 ) -> Result<QemuVm, BuildError> {
     let disks = builder::open_disks(config)?;
+    let shares = builder::open_shares(config)?;
     let server = builder::bind_debugger(config)?;
     builder::check_cpus_of_kernel(config.cpus)?;
     let (initrd, kernel) = check_images(config)?;
@@ -112,6 +115,15 @@ pub fn build(
         let served = VhostUser::serve(block, implied, ours, &threads);
         workers.push(served?);
     }
+    let limits = DescriptorLimits::of_process(shares.len());
+    for (index, share) in shares.into_iter().enumerate() {
+        let (ours, theirs) = UnixStream::pair()?;
+        let tag = mounts::share_tag(index);
+        let kind = EngineKind::Auto;
+        let fs = Fs::new(&tag, share, config.cpus, limits, kind, &threads)?;
+        launch.add_share(theirs, &tag, fs.request_queues());
+        workers.push(VhostUser::serve(fs, 0, ours, &threads)?);
+    }
     if let Some(server) = &server {
         launch.add_debugger(server.as_fd())?;
     }
@@ -133,7 +145,7 @@ pub fn build(
         metrics,
         has_lost_output: Arc::default(),
         threads,
-        _disks: workers,
+        _devices: workers,
     })
 }
 
@@ -147,9 +159,12 @@ fn check_images(config: &Config) -> Result<(File, LoadedKernel), BuildError> {
         .encode()
         .map_err(|error| BuildError::Boot(error.into()))?;
     let named = |cause| builder::name_rootfs(config, cause);
-    let (image, size) = boot::open_image(&config.rootfs).map_err(named)?;
-    boot::place_modules(config, &kernel, size, process.len() as u64).map_err(named)?;
-    Ok((initrd::make(&image, size, &process)?, kernel))
+    let image = boot::open_rootfs(config).map_err(named)?;
+    let size = image.as_ref().map_or(0, |(_, size)| *size);
+    let sizes = [size, config.layer.len() as u64, process.len() as u64];
+    boot::place_modules(config, &kernel, sizes.into_iter()).map_err(named)?;
+    let image = image.as_ref().map(|(file, size)| (file, *size));
+    Ok((initrd::make(image, &config.layer, &process)?, kernel))
 }
 
 impl VirtualMachine for QemuVm {

@@ -25,6 +25,7 @@ mod time;
 
 pub use arguments::Args;
 pub(crate) use io_uring::finish_enter;
+pub(crate) use system::set_host_name;
 
 use crate::error::{Errno, Result};
 use crate::io_uring::Entered;

@@ -67,6 +67,14 @@ fn set_name(thread: &Thread, args: Args, name: &Mutex<[u8; NAME]>) -> Result<u64
     Ok(0)
 }
 
+/// Sets the host name; what does not fit is cut off.
+pub(crate) fn set_host_name(name: &[u8]) {
+    let mut padded = [0; NAME];
+    let length = name.len().min(NAME - 1);
+    padded[..length].copy_from_slice(&name[..length]);
+    *HOST_NAME.lock() = padded;
+}
+
 pub(super) fn sethostname(thread: &mut Thread, args: Args) -> Result<u64> {
     set_name(thread, args, &HOST_NAME)
 }

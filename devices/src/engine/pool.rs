@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::engine::{Completion, Engine, Operation};
+use super::{Completion, Engine, Operation};
 use crate::poll;
 
 /// Most threads: as many operations as the host can have at a time. They are started when they are
@@ -41,7 +41,11 @@ impl Work {
             match self.operation {
                 Operation::Read { fd, offset } => libc::preadv(fd, base, count, offset as i64),
                 Operation::Write { fd, offset } => libc::pwritev(fd, base, count, offset as i64),
-                Operation::Sync { fd } => libc::fdatasync(fd) as isize,
+                Operation::Append { fd } => libc::pwritev2(fd, base, count, 0, libc::RWF_APPEND),
+                Operation::Sync { fd, metadata } => match metadata {
+                    true => libc::fsync(fd) as isize,
+                    false => libc::fdatasync(fd) as isize,
+                },
                 Operation::Allocate {
                     fd,
                     mode,
@@ -113,7 +117,7 @@ impl Shared {
 /// Runs operations on threads.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
-    doorbell: Option<EventFd>,
+    doorbells: Vec<EventFd>,
     stop: EventFd,
     /// What was started since the last flush.
     started: VecDeque<Work>,
@@ -139,7 +143,7 @@ impl Pool {
                 is_waiting: AtomicBool::new(false),
                 done: EventFd::new(EFD_NONBLOCK)?,
             }),
-            doorbell: None,
+            doorbells: Vec::new(),
             stop: stop.try_clone()?,
             started: VecDeque::new(),
             finished: VecDeque::new(),
@@ -171,12 +175,12 @@ impl Pool {
 }
 
 impl Engine for Pool {
-    fn attach(&mut self, doorbell: EventFd) {
-        self.doorbell = Some(doorbell);
+    fn attach(&mut self, doorbells: Vec<EventFd>) {
+        self.doorbells = doorbells;
     }
 
     fn detach(&mut self) -> io::Result<()> {
-        self.doorbell = None;
+        self.doorbells.clear();
         Ok(())
     }
 
@@ -233,19 +237,18 @@ impl Engine for Pool {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let Some(doorbell) = &self.doorbell else {
+        if self.doorbells.is_empty() {
             return Ok(());
-        };
+        }
         self.shared.is_waiting.store(true, Ordering::SeqCst);
         // Whoever finishes after this look sees the flag.
         if self.finished.is_empty() && self.shared.finished.load(Ordering::SeqCst) == 0 {
-            let fds = [doorbell, &self.stop, &self.shared.done].map(poll::borrow);
-            match timeout {
-                Some(timeout) => poll::readable_within(fds, timeout)?,
-                None => poll::readable(fds)?,
-            };
-            // EAGAIN says that another one woke us.
-            let _ = doorbell.read();
+            let others = [&self.stop, &self.shared.done];
+            poll::any_readable(self.doorbells.iter().chain(others), timeout)?;
+            for doorbell in &self.doorbells {
+                // EAGAIN says that another one woke us.
+                let _ = doorbell.read();
+            }
         }
         self.shared.is_waiting.store(false, Ordering::SeqCst);
         let _ = self.shared.done.read();
@@ -337,7 +340,7 @@ mod tests {
         file.set_len((DEPTH * PAGE) as u64).unwrap();
         let stop = EventFd::new(EFD_NONBLOCK).unwrap();
         let mut pool = Pool::new(&stop).unwrap();
-        pool.attach(EventFd::new(EFD_NONBLOCK).unwrap());
+        pool.attach(vec![EventFd::new(EFD_NONBLOCK).unwrap()]);
         let iovecs: Vec<_> = (0..DEPTH)
             .map(|index| {
                 [libc::iovec {

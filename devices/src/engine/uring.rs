@@ -1,4 +1,4 @@
-//! The io_uring engine: operations, doorbell and stop event all complete in one ring.
+//! The io_uring engine: operations, doorbells and stop event all complete in one ring.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,18 +10,17 @@ use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::QUEUE_SIZE;
-use super::engine::{Completion, Engine, Operation};
+use super::{Completion, Engine, Operation};
 use crate::Statistics;
 
-/// Room for an operation of every slot and the two polls.
-const ENTRIES: u32 = 2 * QUEUE_SIZE as u32;
+/// Room for what is started between two flushes.
+const ENTRIES: u32 = 512;
 
-/// User data of the polls; slots have theirs below.
-const DOORBELL: u64 = 1 << 16;
-const STOP: u64 = DOORBELL + 1;
+/// User data of the polls, the doorbells' by their place; slots have theirs below.
+const STOP: u64 = 1 << 16;
 /// User data of an order to forget a poll.
 const FORGET: u64 = STOP + 1;
+const DOORBELLS: u64 = FORGET + 1;
 
 /// The longest sleep where the ring cannot wait for a time.
 const NAP: Duration = Duration::from_millis(1);
@@ -61,8 +60,8 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
 pub(crate) struct Uring {
     ring: IoUring,
     statistics: Arc<Statistics>,
-    doorbell: Option<EventFd>,
-    doorbell_armed: bool,
+    /// Each with whether a poll waits for it.
+    doorbells: Vec<(EventFd, bool)>,
     stop: EventFd,
     stop_armed: bool,
 }
@@ -98,8 +97,7 @@ impl Uring {
         Ok(Self {
             ring,
             statistics,
-            doorbell: None,
-            doorbell_armed: false,
+            doorbells: Vec::new(),
             stop: stop.try_clone()?,
             stop_armed: false,
         })
@@ -153,22 +151,24 @@ fn unless_interrupted(result: io::Result<usize>) -> io::Result<()> {
 }
 
 impl Engine for Uring {
-    fn attach(&mut self, doorbell: EventFd) {
-        self.doorbell = Some(doorbell);
+    fn attach(&mut self, doorbells: Vec<EventFd>) {
+        self.doorbells = doorbells.into_iter().map(|event| (event, false)).collect();
     }
 
     fn detach(&mut self) -> io::Result<()> {
-        if self.doorbell_armed {
-            let forget = opcode::PollRemove::new(DOORBELL).build();
-            // SAFETY: it has no memory arguments.
-            unsafe { self.push(&forget.user_data(FORGET))? };
+        for place in 0..self.doorbells.len() {
+            if self.doorbells[place].1 {
+                let forget = opcode::PollRemove::new(DOORBELLS + place as u64).build();
+                // SAFETY: it has no memory arguments.
+                unsafe { self.push(&forget.user_data(FORGET))? };
+            }
         }
-        while self.doorbell_armed {
+        while self.doorbells.iter().any(|(_, is_armed)| *is_armed) {
             unless_interrupted(self.ring.submit_and_wait(1))?;
             // Of operations none is in flight.
             while self.next_completion().is_some() {}
         }
-        self.doorbell = None;
+        self.doorbells.clear();
         Ok(())
     }
 
@@ -196,8 +196,14 @@ impl Engine for Uring {
             (Operation::Write { fd, offset }, _) => opcode::Writev::new(types::Fd(fd), base, count)
                 .offset(offset)
                 .build(),
-            (Operation::Sync { fd }, _) => opcode::Fsync::new(types::Fd(fd))
-                .flags(types::FsyncFlags::DATASYNC)
+            (Operation::Append { fd }, _) => opcode::Writev::new(types::Fd(fd), base, count)
+                .rw_flags(libc::RWF_APPEND)
+                .build(),
+            (Operation::Sync { fd, metadata }, _) => opcode::Fsync::new(types::Fd(fd))
+                .flags(match metadata {
+                    true => types::FsyncFlags::empty(),
+                    false => types::FsyncFlags::DATASYNC,
+                })
                 .build(),
             (
                 Operation::Allocate {
@@ -232,18 +238,21 @@ impl Engine for Uring {
             let entry = self.ring.completion().next()?;
             match entry.user_data() {
                 STOP => self.stop_armed = false,
-                DOORBELL => {
-                    self.doorbell_armed = false;
-                    // EAGAIN says that it was read already.
-                    let _ = self.doorbell.as_ref().map(EventFd::read);
-                }
                 FORGET => (),
-                slot => {
+                slot @ ..STOP => {
                     self.statistics.ring_completions.add(1);
                     return Some(Completion {
                         slot: slot as u16,
                         result: entry.result(),
                     });
+                }
+                doorbell => {
+                    let place = (doorbell - DOORBELLS) as usize;
+                    if let Some((doorbell, is_armed)) = self.doorbells.get_mut(place) {
+                        *is_armed = false;
+                        // EAGAIN says that it was read already.
+                        let _ = doorbell.read();
+                    }
                 }
             }
         }
@@ -256,11 +265,15 @@ impl Engine for Uring {
             unsafe { self.push(&poll)? };
             self.stop_armed = true;
         }
-        if let Some(doorbell) = self.doorbell.as_ref().filter(|_| !self.doorbell_armed) {
-            let poll = poll_entry(doorbell, DOORBELL);
+        for place in 0..self.doorbells.len() {
+            let (doorbell, is_armed) = &self.doorbells[place];
+            if *is_armed {
+                continue;
+            }
+            let poll = poll_entry(doorbell, DOORBELLS + place as u64);
             // SAFETY: a poll has no memory arguments; the poll is forgotten before the doorbell is.
             unsafe { self.push(&poll)? };
-            self.doorbell_armed = true;
+            self.doorbells[place].1 = true;
         }
         self.count_enter();
         let Some(timeout) = timeout else {

@@ -1,10 +1,17 @@
-//! How the block device reaches the host's file: the interface that both engines have.
+//! How devices reach the host's files: the interface that both engines have.
+
+mod pool;
+mod uring;
 
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
+
+pub(crate) use pool::Pool;
+pub(crate) use uring::Uring;
+pub use uring::{has_io_uring, has_restrictions};
 
 /// Which engine to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,8 +30,10 @@ pub(crate) enum Operation {
     Read { fd: RawFd, offset: u64 },
     /// pwritev(2)
     Write { fd: RawFd, offset: u64 },
-    /// fdatasync(2)
-    Sync { fd: RawFd },
+    /// pwritev2(2) with RWF_APPEND
+    Append { fd: RawFd },
+    /// fdatasync(2), or fsync(2) with `metadata`
+    Sync { fd: RawFd, metadata: bool },
     /// fallocate(2)
     Allocate {
         fd: RawFd,
@@ -45,10 +54,10 @@ pub(crate) struct Completion {
 
 /// Starts operations and reports their ends, for one activation of the device after the other.
 pub(crate) trait Engine {
-    /// Has `doorbell` wake the worker from now on.
-    fn attach(&mut self, doorbell: EventFd);
+    /// Has `doorbells` wake the worker from now on.
+    fn attach(&mut self, doorbells: Vec<EventFd>);
 
-    /// The doorbell wakes nobody any more. No operation may be in flight.
+    /// The doorbells wake nobody any more. No operation may be in flight.
     ///
     /// # Errors
     ///
@@ -82,7 +91,7 @@ pub(crate) trait Engine {
     /// The next finished operation, in any order.
     fn next_completion(&mut self) -> Option<Completion>;
 
-    /// Sleeps until an operation is finished, the doorbell rings, the worker is told to stop, or
+    /// Sleeps until an operation is finished, a doorbell rings, the worker is told to stop, or
     /// `timeout` is over if there is one; may return early.
     ///
     /// # Errors
