@@ -79,8 +79,34 @@ fn rootfs_missing() {
 }
 
 #[test]
-fn rootfs_is_a_directory() {
-    refused(&["--rootfs", "/tmp"], 125, "/tmp");
+fn rootfs_is_a_device() {
+    refused(&["--rootfs", "/dev/null"], 125, "/dev/null");
+}
+
+#[test]
+fn rootfs_is_of_the_hosts_kernel() {
+    refused(&["--rootfs", "/proc"], 125, "/proc");
+}
+
+#[test]
+fn volumes_that_cannot_be() {
+    refused(&["-v", "/none/volume"], 125, "/none/volume");
+    refused(&["-v", "/proc/self:/x"], 125, "/proc/self");
+    refused(&["-v", "/dev/null:/x"], 125, "/dev/null");
+    refused(&["-v", "/tmp:/"], 125, "--rootfs");
+    refused(&["-v", "/tmp:/x", "--tmpfs", "/x"], 125, "/x");
+    refused(&["--env-file", "/none/file"], 125, "/none/file");
+}
+
+/// Where the kernel cannot mount what it is told to, nothing runs.
+#[test]
+fn what_is_not_mounted_ends_the_start() {
+    for options in [["-v", "/tmp:/x"], ["--tmpfs", "/x"], ["--rootfs", "/tmp"]] {
+        let output = Ringlet::run(options, ["/bin/true"]).output();
+        let text = output.err();
+        assert!(text.contains("mounts no"), "{text}");
+        output.expect_code(125);
+    }
 }
 
 #[test]

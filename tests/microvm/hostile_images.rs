@@ -112,9 +112,12 @@ fn programs_with_damaged_headers_end() {
 #[test]
 fn a_root_file_system_without_the_program() {
     let (_dir, path) = file(&Image::default().archive().unwrap());
-    Ringlet::run(["--rootfs", path.to_str().unwrap()], ["/bin/true"])
-        .output()
-        .expect_refusal(127, "/bin/true");
+    // A path that the host has would be the host's program.
+    for program in ["true", "/bin/none"] {
+        Ringlet::run(["--rootfs", path.to_str().unwrap()], [program])
+            .output()
+            .expect_refusal(127, program);
+    }
 }
 
 #[test]

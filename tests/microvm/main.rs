@@ -11,6 +11,7 @@ mod disks;
 mod doctor;
 mod exit_status;
 mod host_faults;
+mod host_programs;
 mod hostile_images;
 mod memory;
 mod qemu;

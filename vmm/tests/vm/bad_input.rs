@@ -146,7 +146,7 @@ fn root_file_systems() {
     }
     for (path, says) in [
         ("/does/not/exist", "No such file"),
-        ("/", "not a regular file"),
+        ("/dev/null", "not a regular file"),
     ] {
         refused(
             dir.ringlet(&exiting()).args(["--rootfs", path]),
