@@ -35,6 +35,30 @@ errnos! {
     EHWPOISON ENOBUFS ESRCH ELIBBAD
 }
 
+/// What programs never see: a system call was interrupted by a signal, and how it goes on is decided
+/// when that is delivered (Linux `include/linux/errno.h`).
+impl Errno {
+    /// It is made again if the handler says so (`SA_RESTART`) or there is none.
+    pub const ERESTARTSYS: Self = Self(512);
+    /// It is made again.
+    pub const ERESTARTNOINTR: Self = Self(513);
+    /// It is made again if there is no handler.
+    pub const ERESTARTNOHAND: Self = Self(514);
+    /// It goes on where it was if there is no handler.
+    pub const ERESTART_RESTARTBLOCK: Self = Self(516);
+
+    /// Whether it is one of these.
+    pub fn is_restart(self) -> bool {
+        matches!(
+            self,
+            Self::ERESTARTSYS
+                | Self::ERESTARTNOINTR
+                | Self::ERESTARTNOHAND
+                | Self::ERESTART_RESTARTBLOCK
+        )
+    }
+}
+
 impl Errno {
     /// Not an error of Linux, and no program sees it: a page of the program's memory has to be
     /// read before the call can do what it was to do. What was done so far, if anything, is kept

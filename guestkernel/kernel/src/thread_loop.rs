@@ -5,7 +5,7 @@
 
 use crate::error::{Errno, Result};
 use crate::executor;
-use crate::process::{Process, Signal, Thread, ThreadState};
+use crate::process::{Interrupted, Process, Thread, ThreadState};
 use crate::syscall::{self, Args, Dispatched};
 use alloc::boxed::Box;
 use core::future::{Future, poll_fn};
@@ -31,8 +31,11 @@ async fn run_program(mut thread: Thread) {
     let state = thread.state.clone();
     loop {
         give_way(&mut thread).await;
-        if thread.exit.is_some() || process.is_ending() {
-            break;
+        if !state.attention().is_empty() || thread.interrupted.is_some() {
+            match thread.attend().await {
+                true => continue,
+                false => break,
+            }
         }
         match thread
             .sequences
@@ -43,15 +46,12 @@ async fn run_program(mut thread: Thread) {
                 // Its area, or what that points at, lies in a page that has to be read first.
                 thread.sequences.disturb();
                 if let Some(Err(error)) = thread.bring_in_absent().await {
-                    thread.die(
-                        Signal::SIGSEGV,
-                        format_args!("restartable sequence: {error:?}"),
-                    );
+                    thread.fail(false, format_args!("restartable sequence: {error:?}"));
                 }
                 continue;
             }
             Err(_) => {
-                thread.die(Signal::SIGSEGV, format_args!("bad restartable sequence"));
+                thread.fail(false, format_args!("bad restartable sequence"));
                 continue;
             }
         }
@@ -97,8 +97,10 @@ async fn run_program(mut thread: Thread) {
                             // What it would have waited for may be there, for the next try.
                             executor::poll_devices();
                         }
-                        let value = i64::from(error.as_result()) as u64;
-                        thread.context.set_syscall_result(value);
+                        if error.is_restart() {
+                            thread.interrupted = Some(Interrupted { number, error });
+                        }
+                        thread.set_error(error);
                     }
                     None => {}
                 }
@@ -128,10 +130,7 @@ impl Wait<'_> {
         call: impl Future<Output = Result<u64>>,
     ) -> Option<Result<u64>> {
         self.state.waits_in(Some(self.number));
-        let result = self
-            .process
-            .until_ending(self.state.tid, is_urgent, call)
-            .await;
+        let result = self.process.until_ending(self.state, is_urgent, call).await;
         self.state.waits_in(None);
         result
     }

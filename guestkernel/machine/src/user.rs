@@ -123,7 +123,65 @@ impl UserContext {
     pub fn set_syscall_result(&mut self, value: u64) {
         self.registers.rax = value;
     }
+
+    /// The selectors of the code and of the stack segment.
+    pub fn segments(&self) -> [u16; 2] {
+        [self.registers.cs as u16, self.registers.ss as u16]
+    }
+
+    /// Sets the selectors of the code segment, of 64-bit or of 32-bit code, and of the stack segment;
+    /// false, and nothing is changed, for others than those of programs.
+    #[must_use]
+    pub fn set_segments(&mut self, [code, stack]: [u16; 2]) -> bool {
+        let is_known = matches!(u64::from(code), backend::USER_CS | USER_CS_32)
+            && u64::from(stack) == backend::USER_SS;
+        if is_known {
+            self.registers.cs = code.into();
+            self.registers.ss = stack.into();
+            self.backend.leave_with_all_registers();
+        }
+        is_known
+    }
+
+    /// Makes the segments those of a new program.
+    pub fn set_program_segments(&mut self) {
+        let is_known = self.set_segments([backend::USER_CS as u16, backend::USER_SS as u16]);
+        debug_assert!(is_known);
+    }
+
+    /// Bytes of the floating-point and vector state: those of an area of XSAVE in its standard form
+    /// or, where there is no XSAVE, of FXSAVE.
+    pub fn extended_size() -> usize {
+        backend::extended_size()
+    }
+
+    /// The parts of the floating-point and vector state that there are (XCR0); 0 where there is no XSAVE.
+    pub fn extended_features() -> u64 {
+        backend::extended_features()
+    }
+
+    /// The floating-point and vector state, as XSAVE stores it: [`extended_size`](Self::extended_size)
+    /// bytes.
+    pub fn extended(&mut self) -> &[u8] {
+        self.backend.extended()
+    }
+
+    /// Has `fill` write a floating-point and vector state as [`extended`](Self::extended) gives it, over
+    /// the one that there was. It need not make sense: if `fill` says false, or no processor has such a
+    /// state, it is the one of a new program from now on, and the result is false.
+    #[must_use]
+    pub fn set_extended(&mut self, fill: impl FnOnce(&mut [u8]) -> bool) -> bool {
+        self.backend.set_extended(fill)
+    }
+
+    /// Gives the program the floating-point and vector state of a new one.
+    pub fn reset_extended(&mut self) {
+        self.backend.reset_extended();
+    }
 }
+
+/// The selector of 32-bit code of programs.
+const USER_CS_32: u64 = 0x23;
 
 /// The address of a pointer to code that does what SYSCALL does, for programs to jump through:
 /// with the address to return to in RCX. `None` where SYSCALL itself is the fastest way, or the

@@ -232,7 +232,7 @@ fn encode_latencies(
 ) -> Result<(), fmt::Error> {
     let classes = statistics.latencies.classes();
     let bounds = LATENCY_BOUNDS.iter().map(|bound| *bound as f64 / 1e6);
-    let buckets: Vec<_> = bounds.chain([f64::MAX]).zip(classes).collect();
+    let buckets: Vec<_> = bounds.chain([f64::INFINITY]).zip(classes).collect();
     let sum = statistics.latencies.sum().as_secs_f64();
     let none: Option<&std::collections::HashMap<usize, _>> = None;
     encoder.encode_histogram::<NoLabelSet>(sum, classes.iter().sum(), &buckets, none)

@@ -73,6 +73,7 @@ impl Server {
     ///
     /// The host denies the thread.
     pub fn start(metrics: &Arc<Metrics>, place: Place, threads: &Threads) -> io::Result<Self> {
+        metrics.open();
         let place = Arc::new(place);
         let (seen, served) = (Arc::clone(&place), Arc::clone(metrics));
         threads.spawn(ThreadKind::Metrics, "metrics", move || {

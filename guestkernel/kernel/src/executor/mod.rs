@@ -146,10 +146,6 @@ fn step() -> bool {
         Some(thread) => {
             SCHEDULER.is_busy(this);
             thread.run();
-            if machine::cpu_count() > 1 {
-                // It may go on elsewhere.
-                machine::suspend_program();
-            }
             true
         }
         None => progress,

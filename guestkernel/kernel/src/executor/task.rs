@@ -100,6 +100,10 @@ impl Runnable for Task {
             return;
         }
         drop(slot);
+        if matches!(self.kind, Kind::Thread(_)) && machine::cpu_count() > 1 {
+            // It may go on elsewhere, as soon as it does not run here any more.
+            machine::suspend_program();
+        }
         if self.state.suspend() {
             self.queue(true);
         }

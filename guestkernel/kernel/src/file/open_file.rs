@@ -152,11 +152,11 @@ impl OpenFile {
         if whence > raw::SEEK_MAX {
             return Err(Errno::EINVAL);
         }
+        if self.ops.stays_at_start() || self.ops.ignores_position() {
+            return Ok(0);
+        }
         if !self.ops.is_seekable() {
             return Err(Errno::ESPIPE);
-        }
-        if self.ops.ignores_position() {
-            return Ok(0);
         }
         let base = match whence {
             raw::SEEK_SET => 0,

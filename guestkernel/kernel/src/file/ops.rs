@@ -2,7 +2,7 @@
 
 use super::{Answer, BoxFuture, Readiness, Stat};
 use crate::error::{Errno, Result};
-use crate::io::Io;
+use crate::io::{Direction, Io};
 use crate::mm::{AddressSpace, PageSource};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -66,6 +66,16 @@ pub trait FileOps: Any + Send + Sync {
     /// `/dev/null`.
     fn ignores_position(&self) -> bool {
         false
+    }
+
+    /// Whether `lseek(2)` does nothing, though it has no positions.
+    fn stays_at_start(&self) -> bool {
+        false
+    }
+
+    /// Whether `sendfile(2)` and `splice(2)` take bytes out of it, or put them in.
+    fn can_splice(&self, direction: Direction) -> bool {
+        direction == Direction::Write || self.has_size() || !self.is_seekable()
     }
 
     /// The number of bytes in it, where `SEEK_END` counts from. `EINVAL` if it has no size.

@@ -119,13 +119,16 @@ pub async fn copy_range(from: Place<'_>, to: Place<'_>, count: usize) -> Result<
     }
     let start = |(file, start): Place<'_>| start.unwrap_or_else(|| file.position());
     let (from_start, to_start) = (start(from), start(to));
-    let end = |start: u64| {
-        let end = start.checked_add(count as u64);
-        end.filter(|end| *end <= i64::MAX as u64)
-    };
+    let end = |start: u64| start.checked_add(count as u64);
     let (Some(from_end), Some(to_end)) = (end(from_start), end(to_start)) else {
         return Err(Errno::EOVERFLOW);
     };
+    if to_start == i64::MAX as u64 {
+        return Err(Errno::EFBIG);
+    }
+    if from_end > i64::MAX as u64 || to_end > i64::MAX as u64 {
+        return Err(Errno::EINVAL);
+    }
     if let (Some(one), Some(other)) = (from.0.inode(), to.0.inode())
         && is_same(&**one, &**other)
         && from_start < to_end

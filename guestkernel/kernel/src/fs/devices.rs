@@ -185,6 +185,13 @@ impl FileOps for MemoryDevice {
         true
     }
 
+    fn can_splice(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Read => *self != Self::Null,
+            Direction::Write => *self != Self::Full,
+        }
+    }
+
     fn ioctl<'a>(
         &'a self,
         request: u32,

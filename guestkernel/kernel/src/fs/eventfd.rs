@@ -55,7 +55,12 @@ impl EventFd {
     }
 
     fn try_io(&self, io: &mut Io) -> Result<Option<()>> {
-        if io.buffer.len() < SIZE {
+        let length = io.buffer.len();
+        let is_right = match io.direction {
+            Direction::Read => length >= SIZE,
+            Direction::Write => length == SIZE,
+        };
+        if !is_right {
             return Err(Errno::EINVAL);
         }
         match io.direction {
@@ -101,6 +106,14 @@ impl FileOps for EventFd {
 
     fn kind(&self) -> &'static str {
         "eventfd"
+    }
+
+    fn stays_at_start(&self) -> bool {
+        true
+    }
+
+    fn can_splice(&self, _direction: Direction) -> bool {
+        false
     }
 
     fn poll_ready(&self, _interest: Readiness, context: &mut Context<'_>) -> Readiness {

@@ -93,15 +93,17 @@ impl Pipe {
     pub(super) async fn open(self: &Arc<Self>, flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
         let (reads, writes) = (flags.can_read(), flags.can_write());
         let is_waiting = !flags.contains(OpenFlags::NONBLOCK);
-        let before = {
+        let (before, is_there) = {
             let state = self.state.lock();
             if writes && !reads && !is_waiting && state.readers == 0 {
                 return Err(Errno::ENXIO);
             }
-            (state.readers_seen, state.writers_seen)
+            // It may be gone again by the time that this looks.
+            let others = if reads { state.writers } else { state.readers };
+            ((state.readers_seen, state.writers_seen), others > 0)
         };
         let end = self.end(reads, writes);
-        if is_waiting && reads != writes {
+        if is_waiting && reads != writes && !is_there {
             poll_fn(|context| {
                 self.changes.register(context.waker());
                 let state = self.state.lock();
@@ -169,10 +171,13 @@ impl Pipe {
                 Some(beyond) => &second[beyond..ready - first.len()],
                 None => &first[done..ready.min(first.len())],
             };
+            // As on Linux, a piece is read as a whole or stays.
+            let bytes = &bytes[..bytes.len().min(CHUNK)];
             match io.buffer.fill(done, bytes) {
-                Ok(filled) => done += filled,
+                Ok(filled) if filled == bytes.len() => done += filled,
                 Err(error) if done == 0 => return Poll::Ready(Err(error)),
-                Err(_) => break,
+                Ok(_) if done == 0 => return Poll::Ready(Err(Errno::EFAULT)),
+                Ok(_) | Err(_) => break,
             }
         }
         state.bytes.drain(..done);
@@ -186,7 +191,7 @@ impl Pipe {
         let mut bytes = [0; CHUNK];
         let mut has_written = false;
         let result = loop {
-            if io.done == total && total > 0 {
+            if io.done == total {
                 break Poll::Ready(Ok(total));
             }
             let mut state = self.state.lock();
@@ -195,9 +200,6 @@ impl Pipe {
                     0 => Err(Errno::EPIPE),
                     done => Ok(done),
                 });
-            }
-            if total == 0 {
-                break Poll::Ready(Ok(0));
             }
             let room = state.capacity - state.bytes.len();
             let needed = if total <= ATOMIC { total } else { 1 };

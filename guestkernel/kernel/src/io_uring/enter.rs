@@ -111,9 +111,12 @@ impl Entered {
         let waiting = poll_fn(|context| wait.poll(ring, context));
         let result = match process.until_signal(task, waiting).await {
             Err(_) if ring.lock().reap() > 0 => Ok(()),
-            result => result.flatten(),
+            Err(_) => Err(Errno::EINTR),
+            Ok(result) => result,
         };
-        drop(mask);
+        if let Some(mask) = mask {
+            mask.end(result);
+        }
         finish(submitted, result)
     }
 }
@@ -256,29 +259,23 @@ fn span(time: &__kernel_timespec) -> u64 {
     u64::try_from(total.max(0)).unwrap_or(u64::MAX)
 }
 
-/// Blocks other signals than before as long as it exists.
+/// The task blocks other signals than before, as long as this exists.
 struct SignalMask<'a> {
     process: &'a Process,
     task: u32,
-    before: SignalSet,
 }
 
 impl<'a> SignalMask<'a> {
     fn set(process: &'a Process, task: u32, mask: SignalSet) -> Self {
-        let before = core::mem::replace(&mut process.signals.lock().thread(task).blocked, mask);
-        process.deliver_signals();
-        Self {
-            process,
-            task,
-            before,
-        }
+        process.set_blocked_temporarily(task, mask);
+        Self { process, task }
     }
-}
 
-impl Drop for SignalMask<'_> {
-    fn drop(&mut self) {
-        self.process.signals.lock().thread(self.task).blocked = self.before;
-        self.process.deliver_signals();
+    /// The wait is over; a signal that has ended it is handled before the others are blocked again.
+    fn end(self, result: Result<()>) {
+        if result != Err(Errno::EINTR) {
+            self.process.restore_blocked(self.task);
+        }
     }
 }
 

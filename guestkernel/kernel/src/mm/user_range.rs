@@ -63,7 +63,13 @@ pub fn read_iovecs(space: &AddressSpace, address: u64, count: u64) -> Result<Use
     }
     // As on Linux, all are read before the first is looked at.
     let mut room = MAX_COUNT;
-    let mut range = |(base, length)| {
+    let mut range = |(base, length): (u64, u64)| {
+        // One alone is cut off first, and of several each must be the program's as it is.
+        let length = if count == 1 {
+            length.min(MAX_COUNT as u64)
+        } else {
+            length
+        };
         let range = UserRange::new(base, length, room)?;
         room -= range.length;
         Ok(range)

@@ -86,11 +86,12 @@ impl<'a> Actor<'a> {
     }
 
     /// Waits for `future`; in a system call, not longer than until a signal comes that the thread has
-    /// to handle.
+    /// to see to.
     ///
     /// # Errors
     ///
-    /// `EINTR`.
+    /// `ERESTARTSYS`: how the call goes on after the signal depends on its handler. What behaves
+    /// otherwise on Linux makes another error of it.
     pub async fn until_signal<F: Future>(&self, future: F) -> Result<F::Output> {
         match self.is_interruptible {
             true => self.process.until_signal(self.tid, future).await,
@@ -101,6 +102,6 @@ impl<'a> Actor<'a> {
     /// Sends `signal` to the thread that asks, for what it has asked for.
     #[cold]
     pub fn signal(&self, signal: Signal) {
-        self.process.signal_thread(self.tid, signal);
+        self.process.signal_by_itself(self.tid, signal);
     }
 }

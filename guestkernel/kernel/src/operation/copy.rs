@@ -21,12 +21,18 @@ pub struct End {
 
 /// The position at `address`, if there is one.
 fn read_position(actor: Actor<'_>, address: u64) -> Result<Option<u64>> {
-    if address == 0 {
-        return Ok(None);
+    match address {
+        0 => Ok(None),
+        address => actor.space().read_value(address).map(Some),
     }
-    let position: i64 = actor.space().read_value(address)?;
-    let position = u64::try_from(position).map_err(|_| Errno::EINVAL)?;
-    Ok(Some(position))
+}
+
+/// A position that was read, if it is one.
+fn check_position(position: Option<u64>) -> Result<()> {
+    match position {
+        Some(position) if i64::try_from(position).is_err() => Err(Errno::EINVAL),
+        _ => Ok(()),
+    }
 }
 
 /// Stores the position after `count` bytes, if there was one.
@@ -84,12 +90,26 @@ impl SendFile {
         if start.is_some() && !from.ops.is_seekable() {
             return Err(Errno::ESPIPE);
         }
+        check_position(start)?;
         let to = file_for(actor, self.to, Direction::Write)?;
-        let is_file = from.ops.is_seekable() && from.ops.has_size();
-        if !is_file || to.flags().contains(OpenFlags::APPEND) {
+        let can_splice = from.ops.is_seekable()
+            && from.ops.can_splice(Direction::Read)
+            && to.ops.can_splice(Direction::Write);
+        if !can_splice || to.flags().contains(OpenFlags::APPEND) {
             return Err(Errno::EINVAL);
         }
         let count = self.count.min(MAX_COUNT);
+        if Arc::ptr_eq(&from, &to) {
+            // Both ends start where it is, and it moves once.
+            let at = from.position();
+            let from_start = start.unwrap_or(at);
+            let count = actor.within_limit(&to, at, count)?;
+            let copied = copy(actor, (&from, Some(from_start)), (&to, Some(at)), count).await?;
+            to.set_position(at + copied as u64);
+            write_position(actor, self.from.position_at, start, copied)?;
+            return Ok(copied as u64);
+        }
+        let count = actor.within_limit(&to, to.position(), count)?;
         let copied = copy(actor, (&from, start), (&to, None), count).await?;
         write_position(actor, self.from.position_at, start, copied)?;
         Ok(copied as u64)
@@ -123,6 +143,11 @@ impl CopyFileRange {
             return Err(Errno::EINVAL);
         }
         let count = self.count.min(MAX_COUNT);
+        let at = to_start.unwrap_or_else(|| to.position());
+        let count = match to.flags().can_write() && i64::try_from(at).is_ok() {
+            true => actor.within_limit(&to, at, count)?,
+            false => count,
+        };
         let copied = fs::copy_range((&from, from_start), (&to, to_start), count).await?;
         write_position(actor, self.from.position_at, from_start, copied)?;
         write_position(actor, self.to.position_at, to_start, copied)?;
@@ -174,8 +199,15 @@ impl Splice {
             if start.is_some() && !file.ops.is_seekable() {
                 return Err(Errno::EINVAL);
             }
+            check_position(start)?;
         }
-        if to.flags().contains(OpenFlags::APPEND) {
+        let is_one_pipe = match (fs::pipe_of(&from), fs::pipe_of(&to)) {
+            (Some(from), Some(to)) => Arc::ptr_eq(from, to),
+            _ => false,
+        };
+        let can_splice =
+            from.ops.can_splice(Direction::Read) && to.ops.can_splice(Direction::Write);
+        if is_one_pipe || !can_splice || to.flags().contains(OpenFlags::APPEND) {
             return Err(Errno::EINVAL);
         }
         // One piece that a pipe takes or gives at once, as Linux moves it.

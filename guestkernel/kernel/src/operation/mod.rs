@@ -14,6 +14,7 @@
 mod actor;
 mod close;
 mod copy;
+mod file_size;
 mod range;
 mod seek;
 mod sync;

@@ -23,7 +23,11 @@ impl Truncate {
     /// Those of `ftruncate(2)`.
     pub async fn run(self, actor: Actor<'_>) -> Result<()> {
         let size = u64::try_from(self.size).map_err(|_| Errno::EINVAL)?;
-        actor.file(self.file)?.truncate(size).await
+        let file = actor.file(self.file)?;
+        if file.flags().can_write() {
+            actor.check_size(&file, size).await?;
+        }
+        file.truncate(size).await
     }
 }
 
@@ -47,6 +51,16 @@ impl Allocate {
     /// Those of `fallocate(2)`.
     pub async fn run(self, actor: Actor<'_>) -> Result<()> {
         let file = actor.file(self.file)?;
+        let is_plain = self.mode & !raw::FALLOC_FL_KEEP_SIZE == 0;
+        if let (true, true, 0.., 1.., Some(end)) = (
+            is_plain,
+            file.flags().can_write(),
+            self.offset,
+            self.length,
+            self.offset.checked_add(self.length),
+        ) {
+            actor.check_size(&file, end as u64).await?;
+        }
         file.allocate(self.mode, self.offset, self.length).await
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Actor, FileRef};
 use crate::error::{Errno, Result};
-use crate::fs::{OpenFile, Readiness};
+use crate::fs::{OpenFile, OpenFlags, Readiness};
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::{AddressSpace, IoBuffer, MAX_COUNT, UserRange, UserRanges, read_iovecs};
 use crate::process::Signal;
@@ -89,7 +89,10 @@ impl ReadWrite {
             return Err(Errno::ESPIPE);
         }
         file.check_direction(self.direction)?;
-        let ranges = self.memory.ranges(actor.space())?;
+        let mut ranges = self.memory.ranges(actor.space())?;
+        if self.direction == Direction::Write && file.is_regular() {
+            keep_within_limit(actor, &file, (self.position, self.flags), &mut ranges).await?;
+        }
         let buffer = IoBuffer::vectored(actor.space().clone(), ranges);
         // Flags are looked at only if there is something to do, as on Linux.
         if self.flags != 0 && buffer.is_empty() {
@@ -98,6 +101,31 @@ impl ReadWrite {
         let mut transfer = Transfer::new(&file, self.direction, buffer, self.position, self.flags)?;
         transfer.run(&file, actor).await
     }
+}
+
+/// Leaves of `ranges`, to be written at that position with these `RWF_*`, what the limit of a file's
+/// size does.
+async fn keep_within_limit(
+    actor: Actor<'_>,
+    file: &OpenFile,
+    (position, flags): (Position, u32),
+    ranges: &mut UserRanges,
+) -> Result<()> {
+    let flags = IoFlags::from_rwf(flags, file)?;
+    let appends = file.flags().contains(OpenFlags::APPEND) && !flags.contains(IoFlags::NO_APPEND)
+        || flags.contains(IoFlags::APPEND);
+    let start = match position {
+        _ if appends => file.ops.size().await?,
+        Position::Own => file.position(),
+        Position::At(at) | Position::Hint(at) => u64::try_from(at).map_err(|_| Errno::EINVAL)?,
+    };
+    let total = ranges.iter().map(|range| range.length).sum();
+    let mut left = actor.within_limit(file, start, total)?;
+    for range in ranges {
+        range.length = range.length.min(left);
+        left -= range.length;
+    }
+    Ok(())
 }
 
 /// A read or write that was checked, to be polled where it stands.

@@ -65,7 +65,12 @@ impl<'a> Futex<'a> {
                 Some(frame) => Key::Shared(machine::PhysAddr(
                     frame.address().0 + address % crate::mm::PAGE,
                 )),
-                None => Key::Own(number, address),
+                None => {
+                    // The program's own page is told from others by being its alone, so it must
+                    // be one that can be written to.
+                    space.with_u32(address, Access::WRITE, |_| ())?;
+                    Key::Own(number, address)
+                }
             }
         };
         Ok(Self {

@@ -1,100 +1,113 @@
-//! The timer that sends SIGALRM (`setitimer(2)` with `ITIMER_REAL`, `alarm(2)`).
+//! The three timers that each process has (`setitimer(2)`): one by the clock, which `alarm(2)` sets
+//! too, and two by the CPU time of the process.
 
 use super::process::Process;
-use super::signals::Signal;
-use crate::executor::{self, Sleep, Urgent, sleep_until};
-use alloc::sync::Arc;
-use core::future::{Future, poll_fn};
-use core::pin::Pin;
-use core::task::{Poll, Waker};
-use machine::lock::Mutex;
-
-/// When a timer goes off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TimerSetting {
-    /// Nanoseconds until the next time; 0 for never.
-    pub value: u64,
-    /// Nanoseconds between times after that; 0 for no more.
-    pub interval: u64,
-}
-
-#[derive(Default)]
-struct State {
-    /// Monotonic time at which it goes off next.
-    deadline: Option<u64>,
-    interval: u64,
-    /// Of the task that waits for it; there is one while there is a deadline.
-    waker: Option<Waker>,
-    is_running: bool,
-}
+use super::signal::Signal;
+use super::timer::{self, Schedule, Timer, TimerClock, TimerSetting, next_after};
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicU64, Ordering};
+use linux_raw_sys::general as raw;
 
 /// An interval timer.
-#[derive(Default)]
-pub struct IntervalTimer(Mutex<State>);
+pub struct IntervalTimer {
+    schedule: Schedule,
+    process: Weak<Process>,
+    signal: Signal,
+    /// Nanoseconds between times; 0 for once.
+    interval: AtomicU64,
+    /// The deadline at which it has gone off last.
+    expired_at: AtomicU64,
+}
+
+/// The three of them.
+pub struct IntervalTimers([Arc<IntervalTimer>; 3]);
+
+impl IntervalTimers {
+    /// Those of a new process: none is set.
+    pub(super) fn new(process: &Weak<Process>) -> Self {
+        let cpu = || TimerClock::Process(process.clone());
+        Self(
+            [
+                (Signal::SIGALRM, TimerClock::Monotonic),
+                (Signal::SIGVTALRM, cpu()),
+                (Signal::SIGPROF, cpu()),
+            ]
+            .map(|(signal, clock)| {
+                Arc::new(IntervalTimer {
+                    schedule: Schedule::new(clock),
+                    process: process.clone(),
+                    signal,
+                    interval: AtomicU64::new(0),
+                    expired_at: AtomicU64::new(0),
+                })
+            }),
+        )
+    }
+
+    /// That of `ITIMER_*`, if there is such a one.
+    pub fn get(&self, which: u32) -> Option<&Arc<IntervalTimer>> {
+        self.0.get(which as usize)
+    }
+
+    /// That of `alarm(2)`.
+    pub fn real(&self) -> &Arc<IntervalTimer> {
+        &self.0[raw::ITIMER_REAL as usize]
+    }
+
+    /// The process ends.
+    pub(super) fn stop(&self) {
+        self.0.iter().for_each(|timer| timer::set(timer, None));
+    }
+}
 
 impl IntervalTimer {
     /// What is left.
     pub fn get(&self) -> TimerSetting {
-        self.0.lock().setting()
+        let deadline = self.schedule.deadline();
+        TimerSetting {
+            // A timer that is due has not gone off yet: it is not one that is off.
+            value: deadline.map_or(0, |deadline| {
+                deadline.saturating_sub(self.schedule.now()).max(1)
+            }),
+            interval: self.interval.load(Ordering::Relaxed),
+        }
     }
 
-    /// Sets it, for `process`, and returns what was left.
-    pub fn set(self: &Arc<Self>, process: &Arc<Process>, setting: TimerSetting) -> TimerSetting {
-        let mut state = self.0.lock();
-        let before = state.setting();
-        state.interval = setting.interval;
-        state.deadline =
-            (setting.value > 0).then(|| machine::clock::monotonic().saturating_add(setting.value));
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
-        if state.deadline.is_some() && !state.is_running {
-            state.is_running = true;
-            drop(state);
-            executor::spawn("interval timer", self.clone().run(Arc::downgrade(process)));
-        }
+    /// Sets it, and returns what was left.
+    pub fn set(self: &Arc<Self>, setting: TimerSetting) -> TimerSetting {
+        let before = self.get();
+        self.interval.store(setting.interval, Ordering::Relaxed);
+        let deadline = || self.schedule.now().saturating_add(setting.value);
+        timer::set(self, (setting.value > 0).then(deadline));
         before
     }
 
-    async fn run(self: Arc<Self>, process: alloc::sync::Weak<Process>) {
-        // It goes off even if the program never enters the kernel.
-        let _urgent = Urgent::new();
-        let mut sleep: Option<Sleep> = None;
-        poll_fn(|context| {
-            loop {
-                let mut state = self.0.lock();
-                let Some(deadline) = state.deadline else {
-                    state.is_running = false;
-                    return Poll::Ready(());
-                };
-                let sleep = match &mut sleep {
-                    Some(sleep) if sleep.deadline() == deadline => sleep,
-                    slot => slot.insert(sleep_until(deadline)),
-                };
-                if Pin::new(sleep).poll(context).is_pending() {
-                    state.waker = Some(context.waker().clone());
-                    return Poll::Pending;
-                }
-                state.deadline = (state.interval > 0)
-                    .then(|| machine::clock::monotonic().saturating_add(state.interval));
-                drop(state);
-                if let Some(process) = process.upgrade() {
-                    process.signal(Signal::SIGALRM);
-                }
-            }
-        })
-        .await;
+    /// Sets it for the next of its intervals, if it has gone off. The one by the clock does so when its
+    /// signal is taken: however short the interval is, the process gets somewhere in between.
+    pub(super) fn go_on(self: &Arc<Self>) {
+        let interval = self.interval.load(Ordering::Relaxed);
+        if interval > 0 && self.schedule.deadline().is_none() {
+            let expired_at = self.expired_at.load(Ordering::Relaxed);
+            let (next, _) = next_after(expired_at, interval, self.schedule.now());
+            timer::set(self, Some(next));
+        }
     }
 }
 
-impl State {
-    fn setting(&self) -> TimerSetting {
-        TimerSetting {
-            // A timer that is due has not gone off yet: it is not one that is off.
-            value: self.deadline.map_or(0, |deadline| {
-                deadline.saturating_sub(machine::clock::monotonic()).max(1)
-            }),
-            interval: self.interval,
+impl Timer for IntervalTimer {
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    fn expire(self: Arc<Self>, deadline: u64) {
+        let Some(process) = self.process.upgrade() else {
+            return;
+        };
+        self.expired_at.store(deadline, Ordering::Relaxed);
+        // Those of CPU time are not looked at so often that they could keep the kernel busy.
+        if self.signal != Signal::SIGALRM {
+            self.go_on();
         }
+        process.signal(self.signal);
     }
 }

@@ -24,8 +24,9 @@ pub struct Limit {
 #[derive(Clone, Debug)]
 pub struct Limits([Limit; COUNT]);
 
-impl Default for Limits {
-    fn default() -> Self {
+impl Limits {
+    /// Those of the first process, where there can be `threads` threads.
+    pub(super) fn new(threads: u64) -> Self {
         let mut limits = [Limit {
             soft: INFINITY,
             hard: INFINITY,
@@ -38,11 +39,16 @@ impl Default for Limits {
         set(raw::RLIMIT_MSGQUEUE, 819_200, 819_200);
         set(raw::RLIMIT_NICE, 0, 0);
         set(raw::RLIMIT_RTPRIO, 0, 0);
+        set(raw::RLIMIT_SIGPENDING, threads / 2, threads / 2);
+        set(raw::RLIMIT_NPROC, threads / 2, threads / 2);
         Self(limits)
     }
-}
 
-impl Limits {
+    /// What counts of a resource that there is (`RLIMIT_*`).
+    pub(super) fn soft(&self, resource: u32) -> u64 {
+        self.0[resource as usize % COUNT].soft
+    }
+
     /// The limit of a resource (`RLIMIT_*`).
     ///
     /// # Errors

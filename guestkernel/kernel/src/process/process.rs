@@ -1,21 +1,23 @@
 //! A process: memory, files, identity, and how it ends.
 
+use super::account::{Account, Charge};
 use super::credentials::Credentials;
-use super::interval_timer::IntervalTimer;
+use super::interval_timer::IntervalTimers;
 use super::limits::{Limit, Limits};
-use super::signals::{Signal, Signals};
-use super::thread_state::ThreadState;
+use super::posix_timer::PosixTimers;
+use super::signal::{Handlers, Signal, SignalSet};
+use super::thread_group::ThreadGroup;
+use super::thread_state::{Attention, ThreadState};
 use crate::error::{Errno, Result};
 use crate::executor::Urgent;
-use crate::fs::{FdTable, FsContext};
+use crate::fs::{FdTable, FsContext, WaitQueue};
 use crate::mm::{AddressSpace, PAGE};
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use core::task::{Poll, Waker};
+use core::task::Poll;
 use linux_raw_sys::general as raw;
 use machine::lock::Mutex;
 
@@ -40,74 +42,68 @@ pub struct Process {
     pub fs: Arc<FsContext>,
     /// Its resource limits; [`set_limit`](Self::set_limit) changes them.
     pub limits: Mutex<Limits>,
-    /// Its signals.
-    pub signals: Mutex<Signals>,
     /// Who it is.
     pub credentials: Mutex<Credentials>,
     /// Its nice value, -20 to 19.
     pub nice: Mutex<i32>,
-    /// Its alarm (`ITIMER_REAL`).
-    pub alarm: Arc<IntervalTimer>,
+    /// Its alarm, and its timers of CPU time.
+    pub interval_timers: IntervalTimers,
+    /// The timers that it has made.
+    pub timers: Mutex<PosixTimers>,
+    /// Its threads and their signals.
+    pub(super) group: Mutex<ThreadGroup>,
     exit: Mutex<Option<ExitStatus>>,
     is_ending: AtomicBool,
-    threads: Mutex<Threads>,
-    /// By thread: those who wait for something and must hear of a signal or the end.
-    wakers: Mutex<BTreeMap<u32, Waker>>,
+    /// What the first thread said when it ended: the process's status when all have ended.
+    first_status: Mutex<ExitStatus>,
+    next_tid: Mutex<u32>,
+    /// Those who wait for the end.
+    waiting_for_end: WaitQueue,
     /// Nanoseconds of CPU time that threads used which have ended.
     past_cpu_time: AtomicU64,
 }
 
-/// The threads of a process.
-struct Threads {
-    /// Those that have not ended, by number.
-    alive: BTreeMap<u32, Arc<ThreadState>>,
-    /// The number that the next one gets, if it is free.
-    next_tid: u32,
-    /// What the first thread said when it ended: the process's status when all have ended.
-    status: ExitStatus,
-}
-
-/// Who waits for the end of the process, among those who are woken: no thread has that number.
-const NOBODY: u32 = 0;
 /// Numbers of threads are below this (`pid_max`).
 const TID_MAX: u32 = 1 << 22;
 /// Bytes of RAM that a thread needs, for a bound on their number: a thread takes some of the
 /// kernel's memory, of which programs must not be able to use up all.
 const RAM_PER_THREAD: u64 = 256 << 10;
 
+/// How many threads there can be.
+pub(super) fn threads_max() -> u64 {
+    machine::memory_use().total as u64 * PAGE / RAM_PER_THREAD
+}
+
 impl Process {
     /// The first process.
     pub fn new(space: Arc<AddressSpace>, files: Arc<FdTable>, fs: Arc<FsContext>) -> Arc<Self> {
         const PID: u32 = 1;
-        let process = Arc::new(Self {
+        let process = Arc::new_cyclic(|me| Self {
             pid: PID,
             space,
             files,
             fs,
-            limits: Mutex::new(Limits::default()),
-            signals: Mutex::new(Signals::default()),
+            limits: Mutex::new(Limits::new(threads_max())),
             credentials: Mutex::new(Credentials {
                 process_group: PID,
                 session: PID,
                 ..Credentials::default()
             }),
             nice: Mutex::new(0),
-            alarm: Arc::default(),
+            interval_timers: IntervalTimers::new(me),
+            timers: Mutex::default(),
+            group: Mutex::new(ThreadGroup::new(Arc::new(Handlers::default()))),
             exit: Mutex::new(None),
             is_ending: AtomicBool::new(false),
-            threads: Mutex::new(Threads {
-                alive: BTreeMap::new(),
-                next_tid: PID + 1,
-                status: ExitStatus::Exited(0),
-            }),
-            wakers: Mutex::new(BTreeMap::new()),
+            first_status: Mutex::new(ExitStatus::Exited(0)),
+            next_tid: Mutex::new(PID + 1),
+            waiting_for_end: WaitQueue::new(),
             past_cpu_time: AtomicU64::new(0),
         });
-        process.signals.lock().thread(PID);
         let weak = Arc::downgrade(&process);
         process.space.set_on_exhaustion(move || {
             if let Some(process) = weak.upgrade() {
-                process.force(Signal::SIGKILL);
+                process.exit(ExitStatus::Signaled(Signal::SIGKILL.number()));
             }
         });
         process
@@ -128,13 +124,25 @@ impl Process {
         Ok(())
     }
 
+    /// Counts one more signal that waits, unless the user has too many.
+    pub(super) fn charge_signal(&self) -> Option<Charge> {
+        let limit = self.limits.lock().soft(raw::RLIMIT_SIGPENDING);
+        let user = self.credentials.lock().user.real;
+        Account::of(user).charge_signal(limit)
+    }
+
     /// Ends it, unless it ends already.
     pub fn exit(&self, status: ExitStatus) {
         self.exit.lock().get_or_insert(status);
         self.is_ending.store(true, Ordering::Release);
-        self.wake();
-        for thread in self.threads.lock().alive.values() {
-            thread.interrupt();
+        let group = self.group.lock();
+        for thread in group.threads() {
+            thread.notify(Attention::END);
+        }
+        let is_gone = group.len() == 0;
+        drop(group);
+        if is_gone {
+            self.waiting_for_end.wake_all();
         }
     }
 
@@ -147,10 +155,10 @@ impl Process {
     /// How it ended; waits for that, and for all its threads to be gone.
     pub async fn ended(&self) -> ExitStatus {
         poll_fn(|context| {
-            self.wake_on_signal(NOBODY, context.waker());
+            self.waiting_for_end.register(context.waker());
             let status = *self.exit.lock();
             match status {
-                Some(status) if self.threads.lock().alive.is_empty() => Poll::Ready(status),
+                Some(status) if self.group.lock().len() == 0 => Poll::Ready(status),
                 _ => Poll::Pending,
             }
         })
@@ -164,42 +172,52 @@ impl Process {
     ///
     /// `EAGAIN` if there are too many.
     pub(super) fn add_thread(&self, parent: Option<&ThreadState>) -> Result<Arc<ThreadState>> {
-        let limit = machine::memory_use().total as u64 * PAGE / RAM_PER_THREAD;
-        let mut threads = self.threads.lock();
-        if threads.alive.len() as u64 >= limit {
+        let mut group = self.group.lock();
+        if group.len() as u64 >= threads_max() {
             return Err(Errno::EAGAIN);
         }
-        let tid = match parent {
-            None => self.pid,
-            Some(_) => threads.take_number(),
+        let (tid, blocked) = match parent {
+            None => (self.pid, SignalSet::EMPTY),
+            Some(parent) => (self.take_number(&group), group.blocked(parent.tid)),
         };
         let state = Arc::new(ThreadState::new(tid, parent));
-        threads.alive.insert(tid, state.clone());
-        drop(threads);
-        if let Some(parent) = parent {
-            let mut signals = self.signals.lock();
-            let blocked = signals.thread(parent.tid).blocked;
-            signals.thread(tid).blocked = blocked;
+        group.add(state.clone(), blocked);
+        drop(group);
+        if self.is_ending() {
+            state.notify(Attention::END);
         }
         Ok(state)
+    }
+
+    fn take_number(&self, group: &ThreadGroup) -> u32 {
+        let mut next = self.next_tid.lock();
+        loop {
+            let tid = *next;
+            *next = if tid + 1 < TID_MAX { tid + 1 } else { 2 };
+            if group.thread(tid).is_none() {
+                return tid;
+            }
+        }
     }
 
     /// A thread has ended, with the status that the process gets if it was the first and nobody
     /// gives another. The process ends with its last thread.
     pub(super) fn remove_thread(&self, state: &ThreadState, status: u8) {
-        self.signals.lock().remove_thread(state.tid);
-        self.wakers.lock().remove(&state.tid);
-        let mut threads = self.threads.lock();
+        state.forget_waker();
+        if state.tid == self.pid {
+            *self.first_status.lock() = ExitStatus::Exited(status);
+        }
+        let mut group = self.group.lock();
         self.past_cpu_time
             .fetch_add(state.cpu_time(), Ordering::Relaxed);
-        threads.alive.remove(&state.tid);
-        if state.tid == self.pid {
-            threads.status = ExitStatus::Exited(status);
-        }
-        let is_last = threads.alive.is_empty();
-        let status = threads.status;
-        drop(threads);
+        group.remove(state.tid);
+        let is_last = group.len() == 0;
+        drop(group);
         if is_last {
+            let timers = self.timers.lock().remove_all();
+            timers.for_each(|timer| timer.set(None, 0));
+            self.interval_timers.stop();
+            let status = *self.first_status.lock();
             self.exit(status);
         }
     }
@@ -214,61 +232,20 @@ impl Process {
         if tid == 0 || tid == own.tid {
             return Ok(own.clone());
         }
-        let threads = self.threads.lock();
-        threads.alive.get(&tid).cloned().ok_or(Errno::ESRCH)
+        let group = self.group.lock();
+        group.thread(tid).cloned().ok_or(Errno::ESRCH)
     }
 
     /// Its threads, by number.
     pub fn threads(&self) -> Vec<Arc<ThreadState>> {
-        self.threads.lock().alive.values().cloned().collect()
+        self.group.lock().threads().cloned().collect()
     }
 
-    /// Has `waker` called when the process ends or a signal comes.
-    fn wake_on_signal(&self, tid: u32, waker: &Waker) {
-        let mut wakers = self.wakers.lock();
-        match wakers.get_mut(&tid) {
-            Some(known) => known.clone_from(waker),
-            None => drop(wakers.insert(tid, waker.clone())),
-        }
-    }
-
-    fn wake(&self) {
-        let wakers = core::mem::take(&mut *self.wakers.lock());
-        wakers.into_values().for_each(Waker::wake);
-    }
-
-    /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
-        self.signals.lock().raise(signal, None);
-        self.deliver_signals();
-    }
-
-    /// Sends one of its threads a signal.
-    pub fn signal_thread(&self, tid: u32, signal: Signal) {
-        self.signals.lock().raise(signal, Some(tid));
-        self.deliver_signals();
-    }
-
-    /// Carries out what pending signals do that are not blocked any more.
-    pub fn deliver_signals(&self) {
-        let fatal = self.signals.lock().deliver();
-        match fatal {
-            Some(signal) => self.force(signal),
-            None => self.wake(),
-        }
-    }
-
-    /// Ends it by `signal`, whatever it does about signals: for those that it has caused itself
-    /// by what it executed.
-    pub fn force(&self, signal: Signal) {
-        self.exit(ExitStatus::Signaled(signal.number()));
-    }
-
-    /// Waits for `future`, in the thread `tid`, but not longer than until the process ends
+    /// Waits for `future`, in the thread of `state`, but not longer than until that is to end
     /// (`None`). If `is_urgent`, what it waits for must be seen while other threads run.
     pub(crate) async fn until_ending<F: Future>(
         &self,
-        tid: u32,
+        state: &ThreadState,
         is_urgent: bool,
         future: F,
     ) -> Option<F::Output> {
@@ -278,8 +255,8 @@ impl Process {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Some(output));
             }
-            self.wake_on_signal(tid, context.waker());
-            if self.is_ending() {
+            state.register(context.waker());
+            if state.attention().contains(Attention::END) {
                 return Poll::Ready(None);
             }
             if is_urgent && urgent.is_none() {
@@ -290,64 +267,25 @@ impl Process {
         .await
     }
 
-    /// Waits for `future`, in the thread `tid`, but not longer than until a signal comes that it
-    /// has to handle.
+    /// As [`Thread::until_signal`](super::Thread::until_signal), in the thread `tid`.
     ///
     /// # Errors
     ///
-    /// `EINTR`.
+    /// `ERESTARTSYS`.
     pub async fn until_signal<F: Future>(&self, tid: u32, future: F) -> Result<F::Output> {
-        let mut future = pin!(future);
-        let before = self.signals.lock().thread(tid).caught;
-        poll_fn(|context| {
-            if let Poll::Ready(output) = future.as_mut().poll(context) {
-                return Poll::Ready(Ok(output));
-            }
-            self.wake_on_signal(tid, context.waker());
-            match self.signals.lock().thread(tid).caught == before {
-                true => Poll::Pending,
-                false => Poll::Ready(Err(Errno::EINTR)),
-            }
-        })
-        .await
-    }
-
-    /// Waits, in the thread `tid`, until `ready`, which is asked again whenever a signal has come,
-    /// gives something.
-    pub async fn on_signal<T>(
-        &self,
-        tid: u32,
-        mut ready: impl FnMut(&mut Signals) -> Option<T>,
-    ) -> T {
-        poll_fn(|context| {
-            self.wake_on_signal(tid, context.waker());
-            match ready(&mut self.signals.lock()) {
-                Some(value) => Poll::Ready(value),
-                None => Poll::Pending,
-            }
-        })
-        .await
+        let state = self.group.lock().thread(tid).cloned();
+        match state {
+            Some(state) => state.until_signal(future).await,
+            None => Ok(future.await),
+        }
     }
 
     /// Nanoseconds of CPU time that its threads have used.
     pub fn cpu_time(&self) -> u64 {
-        let threads = self.threads.lock();
+        let group = self.group.lock();
         let past = self.past_cpu_time.load(Ordering::Relaxed);
-        threads
-            .alive
-            .values()
+        group
+            .threads()
             .fold(past, |sum, thread| sum + thread.cpu_time())
-    }
-}
-
-impl Threads {
-    fn take_number(&mut self) -> u32 {
-        loop {
-            let tid = self.next_tid;
-            self.next_tid = if tid + 1 < TID_MAX { tid + 1 } else { 2 };
-            if !self.alive.contains_key(&tid) {
-                return tid;
-            }
-        }
     }
 }

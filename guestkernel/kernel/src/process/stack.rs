@@ -3,6 +3,7 @@
 
 use super::limits::STACK;
 use super::rseq;
+use super::signal::minimum_stack;
 use crate::error::{Errno, Result};
 use crate::mm::{Access, AddressSpace};
 use alloc::vec::Vec;
@@ -14,8 +15,6 @@ const STRING_MAX: usize = 128 << 10;
 const STRINGS_MAX: usize = (STACK / 4) as usize;
 /// Pages filled in below the first stack pointer, so that start-up code does not fault on them.
 const FILL: u64 = 64 << 10;
-/// Bytes of a signal frame with all register state that x86-64 has (`AT_MINSIGSTKSZ`).
-const SIGNAL_FRAME: u64 = 3376;
 
 /// What the program is told.
 pub(super) struct Start<'a> {
@@ -92,7 +91,7 @@ pub(super) fn build(space: &AddressSpace, top: u64, start: &Start<'_>) -> Result
     space.write(random_at, &start.random)?;
 
     let auxiliary = [
-        (raw::AT_MINSIGSTKSZ, SIGNAL_FRAME),
+        (raw::AT_MINSIGSTKSZ, minimum_stack()),
         (raw::AT_HWCAP, hardware_capabilities()),
         (raw::AT_PAGESZ, crate::mm::PAGE),
         (raw::AT_CLKTCK, crate::process::CLOCK_TICKS),

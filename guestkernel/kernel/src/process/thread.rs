@@ -2,23 +2,22 @@
 //! What runs it is above this layer ([`ThreadMain`]).
 
 use super::call_sites::CallSites;
-use super::emulated_fault;
+use super::exceptions::LastException;
 use super::futex::{ALL_BITS, Futex};
 use super::process::Process;
+use super::restart::Restart;
 use super::robust_list;
 use super::rseq::RestartableSequences;
-use super::signals::Signal;
-use super::thread_state::ThreadState;
+use super::signal::{AlternateStack, Interrupted};
+use super::thread_state::{Attention, ThreadState};
 use crate::error::Result;
 use crate::executor;
-use crate::mm::FaultError;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::Ordering;
-use linux_raw_sys::general as raw;
-use machine::{PageFault, UserContext};
+use machine::UserContext;
 
 /// Runs a thread until it or its process ends.
 pub type ThreadMain = fn(Thread) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -36,8 +35,13 @@ pub struct Thread {
     /// A word that is cleared, and one who waits there woken, when it ends; 0 for none
     /// (`set_tid_address(2)`).
     pub clear_at_end: u64,
-    /// What `sigaltstack(2)` said: address, flags, size.
-    pub alternate_stack: (u64, u32, u64),
+    /// What `sigaltstack(2)` said.
+    pub alternate_stack: AlternateStack,
+    /// The system call that a signal has just interrupted.
+    pub(crate) interrupted: Option<Interrupted>,
+    /// What is left of a system call that was interrupted.
+    pub restart: Option<Restart>,
+    pub(super) last_exception: LastException,
     /// What `rseq(2)` said.
     pub sequences: RestartableSequences,
     /// What it said when it ended itself.
@@ -94,7 +98,10 @@ impl Thread {
             state,
             context,
             clear_at_end: 0,
-            alternate_stack: (0, raw::SS_DISABLE, 0),
+            alternate_stack: AlternateStack::default(),
+            interrupted: None,
+            restart: None,
+            last_exception: LastException::default(),
             sequences: RestartableSequences::default(),
             exit: None,
             call_sites,
@@ -153,21 +160,24 @@ impl Thread {
     /// is the first and nobody says otherwise.
     pub fn end(&mut self, status: u8) {
         self.exit = Some(status);
+        self.state.set_attention(Attention::END, true);
     }
 
-    /// Waits for `future`, but not longer than until a signal comes that the thread has to handle.
+    /// Waits for `future`, but not longer than until a signal comes that the thread has to see to. One
+    /// that has come before counts as well.
     ///
     /// # Errors
     ///
-    /// `EINTR`.
+    /// `ERESTARTSYS`: how the call goes on after the signal depends on its handler. What behaves
+    /// otherwise on Linux makes another error of it.
     pub fn until_signal<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output>> {
-        self.process.until_signal(self.tid, future)
+        self.state.until_signal(future)
     }
 
     /// Gets the page that the kernel has missed; `None` if the process ends before.
     pub(crate) async fn bring_in_absent(&self) -> Option<Result<()>> {
         let bringing = self.process.space.bring_in_absent();
-        self.process.until_ending(self.tid, true, bringing).await
+        self.process.until_ending(&self.state, true, bringing).await
     }
 
     /// Tells those who want to know that the thread has ended.
@@ -186,64 +196,5 @@ impl Thread {
         }
         let status = self.exit.unwrap_or(0);
         self.process.remove_thread(&self.state, status);
-    }
-
-    /// The program dies by a signal that it has caused.
-    pub(crate) fn die(&self, signal: Signal, why: core::fmt::Arguments<'_>) {
-        log::info!(
-            "process {}: signal {} at {:#x}: {why}",
-            self.process.pid,
-            signal.number(),
-            self.context.registers.rip,
-        );
-        self.process.force(signal);
-    }
-
-    pub(crate) async fn page_fault(&self, fault: PageFault) {
-        let space = &self.process.space;
-        let mut result = space.fault(fault);
-        if result == Err(FaultError::Absent) {
-            let waiting = space.fault_waiting(fault);
-            match self.process.until_ending(self.tid, true, waiting).await {
-                Some(brought) => result = brought,
-                None => return,
-            }
-        }
-        let signal = match result {
-            Ok(()) => return,
-            Err(FaultError::NotMapped | FaultError::Denied) => Signal::SIGSEGV,
-            Err(FaultError::NoPage | FaultError::Absent) => Signal::SIGBUS,
-            // That has ended the process.
-            Err(FaultError::OutOfMemory) => return,
-        };
-        let access = match (fault.is_write, fault.is_fetch) {
-            (true, _) => "store",
-            (_, true) => "fetch",
-            _ => "load",
-        };
-        let address = fault.address;
-        self.die(signal, format_args!("{access} of address {address:#x}"));
-    }
-
-    /// Whether an invalid opcode is none: see [`emulated_fault`].
-    fn is_misreported(&self) -> bool {
-        let mut code = [0; emulated_fault::PREFIX];
-        let rip = self.context.registers.rip;
-        machine::is_cpl0_emulated()
-            && self.process.space.read(rip, &mut code).is_ok()
-            && emulated_fault::is_valid(&code)
-    }
-
-    pub(crate) fn exception(&self, vector: u8, code: u64) {
-        let signal = match vector {
-            0 | 16 | 19 => Signal::SIGFPE,
-            1 | 3 => Signal::SIGTRAP,
-            6 if self.is_misreported() => Signal::SIGSEGV,
-            6 => Signal::SIGILL,
-            // As on Linux: a segment is not present, the stack segment, alignment.
-            11 | 12 | 17 => Signal::SIGBUS,
-            _ => Signal::SIGSEGV,
-        };
-        self.die(signal, format_args!("exception {vector} ({code:#x})"));
     }
 }

@@ -1,11 +1,24 @@
 //! What others see of a thread: its number, its name, the CPU time that it has used.
 
 use crate::executor::{Scheduled, Slice, all_cpus};
+use bitflags::bitflags;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use core::task::Waker;
 use machine::clock;
 use machine::lock::Mutex;
 use ringlet_abi::names::system_call as name;
+
+bitflags! {
+    /// What a thread has to see to before its program goes on, and that ends what it waits for.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Attention: u32 {
+        /// A signal that it does not block, or it is to stop.
+        const SIGNAL = 1;
+        /// It is to end.
+        const END = 2;
+    }
+}
 
 /// The part of a thread that is not its own alone.
 #[derive(Debug)]
@@ -28,6 +41,10 @@ pub struct ThreadState {
     waits_in: AtomicU64,
     /// When its last turn ended, on the monotonic clock.
     left: AtomicU64,
+    /// [`Attention`]. What concerns signals changes under the lock of its process's threads only.
+    attention: AtomicU32,
+    /// Of the task that runs it, once it has waited.
+    waker: Mutex<Option<Waker>>,
 }
 
 /// The CPU time of a thread.
@@ -64,7 +81,50 @@ impl ThreadState {
             cpu: AtomicU32::new(NOWHERE),
             turns: AtomicU64::new(0),
             slice_end: AtomicU64::new(0),
+            attention: AtomicU32::new(0),
+            waker: Mutex::new(None),
         }
+    }
+
+    /// What it has to see to.
+    #[inline]
+    pub(crate) fn attention(&self) -> Attention {
+        Attention::from_bits_truncate(self.attention.load(Ordering::Acquire))
+    }
+
+    /// Has it see to something, wherever it is.
+    pub(super) fn notify(&self, what: Attention) {
+        self.attention.fetch_or(what.bits(), Ordering::AcqRel);
+        // Woken by reference: a waker that goes may be the last to hold the task.
+        if let Some(waker) = &*self.waker.lock() {
+            waker.wake_by_ref();
+        }
+        self.interrupt();
+    }
+
+    /// Notes whether there is something that it has to see to; it notices by itself.
+    pub(super) fn set_attention(&self, what: Attention, is_needed: bool) {
+        match is_needed {
+            true => self.attention.fetch_or(what.bits(), Ordering::AcqRel),
+            false => self.attention.fetch_and(!what.bits(), Ordering::AcqRel),
+        };
+    }
+
+    /// Has `waker` woken when there is something that it has to see to. Whoever waits looks at
+    /// [`attention`](Self::attention) afterwards.
+    pub(crate) fn register(&self, waker: &Waker) {
+        let mut known = self.waker.lock();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            let before = known.replace(waker.clone());
+            drop(known);
+            drop(before);
+        }
+    }
+
+    /// It has ended: nobody need wake it any more.
+    pub(super) fn forget_waker(&self) {
+        let waker = self.waker.lock().take();
+        drop(waker);
     }
 
     /// The thread gets a CPU, and a slice of its time.

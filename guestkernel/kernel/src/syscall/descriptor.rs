@@ -170,7 +170,9 @@ pub(super) async fn fcntl(thread: &mut Thread, args: Args) -> Result<u64> {
         | raw::F_OFD_SETLK
         | raw::F_OFD_SETLKW => lock_range(thread, &file, command, argument).await,
         // Nobody is told of readiness by a signal.
-        raw::F_GETOWN => Ok(0),
+        raw::F_GETOWN | raw::F_GETSIG => Ok(0),
+        // Nor of somebody who opens the file.
+        raw::F_GETLEASE => Ok(raw::F_UNLCK.into()),
         raw::F_GETPIPE_SZ | raw::F_SETPIPE_SZ => {
             let pipe = fs::pipe_of(&file).ok_or(Errno::EBADF)?;
             match command {

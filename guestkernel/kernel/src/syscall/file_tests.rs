@@ -226,9 +226,9 @@ fn a_write_to_nobody_is_an_error_and_a_signal() {
     let (reader, writer) = caller.pipe();
     caller.call(raw::__NR_close, &[reader]).unwrap();
     let blocked = crate::process::SignalSet(1 << (Signal::SIGPIPE.number() - 1));
-    caller.thread.process.signals.lock().thread(1).blocked = blocked;
+    caller.thread.process.set_blocked(1, blocked);
     assert_eq!(caller.write(writer, b"x"), Err(Errno::EPIPE));
-    let pending = caller.thread.process.signals.lock().thread(1).pending;
+    let [pending, _] = caller.thread.process.pending(1);
     assert!(pending.contains(Signal::SIGPIPE));
 }
 

@@ -4,8 +4,8 @@ use super::time::{deadline_after, deadline_at_realtime, read_timespec};
 use super::{Args, Dispatched};
 use crate::error::{Errno, Result};
 use crate::executor::sleep_until;
-use crate::process::Thread;
 use crate::process::futex::{ALL_BITS, Futex, Operation};
+use crate::process::{Restart, Thread};
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::Poll;
@@ -56,10 +56,7 @@ pub(super) fn futex_now(thread: &mut Thread, args: Args) -> Dispatched {
 
 /// `futex(2)` with a command that waits.
 pub(super) async fn futex(thread: &mut Thread, args: Args) -> Result<u64> {
-    wait(thread, Call::new(args)).await
-}
-
-async fn wait(thread: &Thread, call: Call) -> Result<u64> {
+    let call = Call::new(args);
     let space = &thread.process.space;
     let is_absolute = call.command == raw::FUTEX_WAIT_BITSET;
     let deadline = match call.time {
@@ -77,8 +74,31 @@ async fn wait(thread: &Thread, call: Call) -> Result<u64> {
         return Err(Errno::ENOSYS);
     }
     let bits = if is_absolute { call.third } else { ALL_BITS };
-    let futex = Futex::new(space, call.address, call.is_private)?;
-    let waiting = futex.wait(call.value, bits)?;
+    let value = (call.value, bits);
+    let result = wait(thread, (call.address, call.is_private), value, deadline).await;
+    match (result, deadline) {
+        (Err(Errno::ERESTARTSYS), Some(deadline)) => {
+            thread.restart = Some(Restart::Futex {
+                address: call.address,
+                value,
+                is_private: call.is_private,
+                deadline,
+            });
+            Err(Errno::ERESTART_RESTARTBLOCK)
+        }
+        (result, _) => result,
+    }
+}
+
+/// Waits at a word that holds the first value, for wake-ups with one of the bits.
+pub(super) async fn wait(
+    thread: &Thread,
+    (address, is_private): (u64, bool),
+    (value, bits): (u32, u32),
+    deadline: Option<u64>,
+) -> Result<u64> {
+    let futex = Futex::new(&thread.process.space, address, is_private)?;
+    let waiting = futex.wait(value, bits)?;
     let mut timeout = deadline.map(sleep_until);
     let woken = poll_fn(|context| {
         if waiting.poll(context).is_ready() {

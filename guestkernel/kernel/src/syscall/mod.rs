@@ -17,11 +17,13 @@ mod path;
 mod poll;
 mod process;
 mod read_write;
+mod restart;
 mod schedule;
 mod signal;
 mod system;
 mod thread;
 mod time;
+mod timer;
 
 pub use arguments::Args;
 pub(crate) use io_uring::finish_enter;
@@ -178,6 +180,9 @@ system_calls! {
         __NR_rt_sigprocmask => signal::rt_sigprocmask,
         __NR_rt_sigpending => signal::rt_sigpending,
         __NR_sigaltstack => signal::sigaltstack,
+        __NR_rt_sigreturn => signal::rt_sigreturn,
+        __NR_rt_sigqueueinfo => signal::rt_sigqueueinfo,
+        __NR_rt_tgsigqueueinfo => signal::rt_tgsigqueueinfo,
         __NR_kill => signal::kill,
         __NR_tkill => signal::tkill,
         __NR_tgkill => signal::tgkill,
@@ -194,9 +199,14 @@ system_calls! {
         __NR_settimeofday => time::settimeofday,
         __NR_gettimeofday => time::gettimeofday,
         __NR_time => time::time,
-        __NR_getitimer => time::getitimer,
-        __NR_setitimer => time::setitimer,
-        __NR_alarm => time::alarm,
+        __NR_getitimer => timer::getitimer,
+        __NR_setitimer => timer::setitimer,
+        __NR_alarm => timer::alarm,
+        __NR_timer_create => timer::timer_create,
+        __NR_timer_settime => timer::timer_settime,
+        __NR_timer_gettime => timer::timer_gettime,
+        __NR_timer_getoverrun => timer::timer_getoverrun,
+        __NR_timer_delete => timer::timer_delete,
         __NR_times => time::times,
         __NR_getrusage => time::getrusage,
     }
@@ -296,6 +306,7 @@ system_calls! {
         __NR_lremovexattr => attributes::lxattr,
         __NR_futex => futex::futex,
         __NR_sched_yield => schedule::sched_yield,
+        __NR_restart_syscall => restart::restart_syscall,
         __NR_pause => signal::pause,
         __NR_rt_sigsuspend => signal::rt_sigsuspend,
         __NR_rt_sigtimedwait => signal::rt_sigtimedwait,

@@ -8,7 +8,7 @@ use crate::executor::sleep_until;
 use crate::fs::{OpenFile, Readiness};
 use crate::heap;
 use crate::mm::AddressSpace;
-use crate::process::{SignalSet, Thread};
+use crate::process::{Restart, SignalSet, Thread};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
@@ -51,7 +51,8 @@ impl Watched {
     }
 }
 
-/// Waits until one of the files is ready, until `deadline`, or until a signal comes.
+/// Waits until one of the files is ready, until `deadline`, or until a signal comes, which goes before
+/// the deadline.
 async fn wait(thread: &Thread, watched: &mut [Watched], deadline: Option<u64>) -> Result<()> {
     let mut timeout = pin!(sleep_until(deadline.unwrap_or(u64::MAX)));
     let ready = poll_fn(|context| {
@@ -63,16 +64,21 @@ async fn wait(thread: &Thread, watched: &mut [Watched], deadline: Option<u64>) -
             Some(_) => timeout.as_mut().poll(context).is_ready(),
             None => false,
         };
-        if is_ready || is_over {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+        match (is_ready, is_over) {
+            (true, _) => Poll::Ready(true),
+            (false, true) => Poll::Ready(false),
+            (false, false) => Poll::Pending,
         }
     });
-    thread.until_signal(ready).await
+    match thread.until_signal(ready).await {
+        Ok(true) => Ok(()),
+        Ok(false) if thread.state.attention().is_empty() => Ok(()),
+        _ => Err(Errno::ERESTARTNOHAND),
+    }
 }
 
-/// Does `waiting` with the signals of the set at `address` blocked in place of the thread's own.
+/// Does `waiting` with the signals of the set at `address` blocked in place of the thread's own. A
+/// signal that ends it is handled before those are blocked again.
 async fn with_signal_set(
     thread: &Thread,
     (address, size): (u64, usize),
@@ -84,13 +90,11 @@ async fn with_signal_set(
     check_set_size(size)?;
     let set: SignalSet = read_set(thread, address)?;
     let process = &thread.process;
-    let block =
-        |set| core::mem::replace(&mut process.signals.lock().thread(thread.tid).blocked, set);
-    let old = block(set);
-    process.deliver_signals();
+    process.set_blocked_temporarily(thread.tid, set);
     let result = waiting.await;
-    block(old);
-    process.deliver_signals();
+    if result != Err(Errno::ERESTARTNOHAND) {
+        process.restore_blocked(thread.tid);
+    }
     result
 }
 
@@ -139,7 +143,22 @@ pub(super) async fn poll(thread: &mut Thread, args: Args) -> Result<u64> {
         milliseconds @ 0.. => Some(deadline_after(milliseconds as u64 * MILLISECOND)),
         _ => None,
     };
-    poll_files(thread, args.get(0), args.uint(1), deadline).await
+    poll_until(thread, (args.get(0), args.uint(1)), deadline).await
+}
+
+/// Does `poll`, which goes on where it was when a signal without a handler interrupts it.
+pub(super) async fn poll_until(
+    thread: &mut Thread,
+    files: (u64, u32),
+    deadline: Option<u64>,
+) -> Result<u64> {
+    match poll_files(thread, files.0, files.1, deadline).await {
+        Err(Errno::ERESTARTNOHAND) => {
+            thread.restart = Some(Restart::Poll { files, deadline });
+            Err(Errno::ERESTART_RESTARTBLOCK)
+        }
+        result => result,
+    }
 }
 
 /// The deadline that the timeout at `address` gives, if there is one.
@@ -150,17 +169,28 @@ fn read_deadline(space: &AddressSpace, address: u64) -> Result<Option<u64>> {
     }
 }
 
-/// Stores the time that was left until `deadline` at `address`. As on Linux, one that cannot be
-/// stored changes nothing.
-fn write_left(space: &AddressSpace, address: u64, deadline: Option<u64>, unit: u64) {
-    if let Some(deadline) = deadline {
-        let left = deadline.saturating_sub(clock::monotonic());
-        let second = 1_000_000_000;
-        let stored = space
-            .write_value(address, &(left / second))
-            .and_then(|()| space.write_value(address.wrapping_add(8), &(left % second / unit)));
-        // An address that can only be read is no error.
-        let _ = stored;
+/// Stores the time that was left until `deadline` at `address`, and gives the result of the call. As on
+/// Linux, a time that cannot be stored is no error, but then the call is not made again.
+async fn with_time_left(
+    space: &AddressSpace,
+    (address, unit): (u64, u64),
+    deadline: Option<u64>,
+    result: Result<u64>,
+) -> Result<u64> {
+    let Some(deadline) = deadline else {
+        return result;
+    };
+    let left = deadline.saturating_sub(clock::monotonic());
+    let second = 1_000_000_000;
+    let parts = [left / second, left % second / unit];
+    let store = |part: usize| {
+        let at = address.wrapping_add(part as u64 * 8);
+        space.write_value(at, &parts[part])
+    };
+    let stored = space.retry(|| store(0).and_then(|()| store(1))).await;
+    match (stored, result) {
+        (Err(_), Err(Errno::ERESTARTNOHAND)) => Err(Errno::EINTR),
+        (_, result) => result,
     }
 }
 
@@ -170,8 +200,7 @@ pub(super) async fn ppoll(thread: &mut Thread, args: Args) -> Result<u64> {
     let deadline = read_deadline(space, args.get(2))?;
     let waiting = poll_files(thread, args.get(0), args.uint(1), deadline);
     let result = with_signal_set(thread, (args.get(3), args.size(4)), waiting).await;
-    write_left(space, args.get(2), deadline, 1);
-    result
+    with_time_left(space, (args.get(2), 1), deadline, result).await
 }
 
 /// The three sets of `select`: the events that each waits for, and those that put a descriptor in
@@ -261,8 +290,7 @@ pub(super) async fn select(thread: &mut Thread, args: Args) -> Result<u64> {
         }
     };
     let result = select_files(thread, args.int(0), [read, write, except], deadline).await;
-    write_left(space, timeout, deadline, MICROSECOND);
-    result
+    with_time_left(space, (timeout, MICROSECOND), deadline, result).await
 }
 
 pub(super) async fn pselect6(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -280,6 +308,5 @@ pub(super) async fn pselect6(thread: &mut Thread, args: Args) -> Result<u64> {
     };
     let waiting = select_files(thread, args.int(0), [read, write, except], deadline);
     let result = with_signal_set(thread, mask, waiting).await;
-    write_left(space, timeout, deadline, 1);
-    result
+    with_time_left(space, (timeout, 1), deadline, result).await
 }

@@ -1,18 +1,21 @@
 //! System calls about signals. What signals do is described in
-//! [`process::Signals`](crate::process::Signals).
+//! [`process`](crate::process).
 
 use super::Args;
-use super::time::read_timespec;
+use super::time::{deadline_after, read_timespec};
 use crate::error::{Errno, Result};
 use crate::executor::sleep_until;
-use crate::process::{Action, Signal, SignalSet, Thread};
-use core::future::{Future, poll_fn};
-use core::pin::pin;
-use core::task::Poll;
+use crate::process::{
+    Action, AlternateStack, INFO_SIZE, SI_TKILL, SI_USER, Signal, SignalInfo, SignalSet, Target,
+    Thread,
+};
+use core::future::pending;
 use linux_raw_sys::general as raw;
 
 /// Bytes of `struct sigaction` as the system call has it: handler, flags, restorer, mask.
 const ACTION_WORDS: usize = 4;
+/// Bytes of `stack_t`.
+const STACK_SIZE: usize = 24;
 /// Flags of `rt_sigaction(2)` that are kept; others are dropped, so that a program can tell.
 const ACTION_FLAGS: u64 = (raw::SA_NOCLDSTOP
     | raw::SA_NOCLDWAIT
@@ -23,8 +26,6 @@ const ACTION_FLAGS: u64 = (raw::SA_NOCLDSTOP
     | raw::SA_RESETHAND
     | raw::SA_EXPOSE_TAGBITS
     | raw::SA_RESTORER) as u64;
-/// Bytes of `siginfo_t`.
-const INFO_SIZE: usize = 128;
 
 pub(super) fn check_set_size(size: usize) -> Result<()> {
     match size {
@@ -59,13 +60,12 @@ pub(super) fn rt_sigaction(thread: &mut Thread, args: Args) -> Result<u64> {
     if new.is_some() && SignalSet::UNBLOCKABLE.contains(signal) {
         return Err(Errno::EINVAL);
     }
-    let old = {
-        let mut signals = thread.process.signals.lock();
-        let old = signals.action(signal);
-        if let Some(new) = new {
-            signals.set_action(signal, new);
-        }
-        old
+    if new.is_some() && args.get(2) != 0 {
+        space.prepare_write(args.get(2), ACTION_WORDS * 8)?;
+    }
+    let old = match new {
+        Some(new) => thread.process.set_action(signal, new),
+        None => thread.process.action(signal),
     };
     if args.get(2) != 0 {
         let words = [old.handler, old.flags, old.restorer, old.mask.0];
@@ -79,17 +79,19 @@ pub(super) fn rt_sigaction(thread: &mut Thread, args: Args) -> Result<u64> {
 pub(super) fn rt_sigprocmask(thread: &mut Thread, args: Args) -> Result<u64> {
     check_set_size(args.size(3))?;
     let process = &thread.process;
-    let old = process.signals.lock().thread(thread.tid).blocked;
+    let old = process.blocked(thread.tid);
     if args.get(1) != 0 {
         let set = read_set(thread, args.get(1))?;
         let new = match args.uint(0) {
-            raw::SIG_BLOCK => SignalSet(old.0 | set.0),
+            raw::SIG_BLOCK => old.union(set),
             raw::SIG_UNBLOCK => old.without(set),
             raw::SIG_SETMASK => set,
             _ => return Err(Errno::EINVAL),
         };
-        process.signals.lock().thread(thread.tid).blocked = new;
-        process.deliver_signals();
+        if args.get(2) != 0 {
+            process.space.prepare_write(args.get(2), size_of::<u64>())?;
+        }
+        process.set_blocked(thread.tid, new);
     }
     if args.get(2) != 0 {
         process.space.write_value(args.get(2), &old.0)?;
@@ -101,44 +103,41 @@ pub(super) fn rt_sigpending(thread: &mut Thread, args: Args) -> Result<u64> {
     if args.size(1) > 8 {
         return Err(Errno::EINVAL);
     }
-    let pending = {
-        let mut signals = thread.process.signals.lock();
-        let shared = signals.pending;
-        let own = signals.thread(thread.tid);
-        (shared.0 | own.pending.0) & own.blocked.0
-    };
-    let bytes = &pending.to_le_bytes()[..args.size(1)];
-    thread.process.space.write(args.get(0), bytes)?;
+    let process = &thread.process;
+    let [own, shared] = process.pending(thread.tid);
+    let pending = own.union(shared).intersection(process.blocked(thread.tid));
+    let bytes = &pending.0.to_le_bytes()[..args.size(1)];
+    process.space.write(args.get(0), bytes)?;
     Ok(0)
 }
 
 pub(super) fn sigaltstack(thread: &mut Thread, args: Args) -> Result<u64> {
     let space = &thread.process.space;
-    let (old_address, old_flags, old_size) = thread.alternate_stack;
-    let mut new = None;
+    let pointer = thread.context.registers.rsp;
+    let old = thread.alternate_stack;
     if args.get(0) != 0 {
-        let address: u64 = space.read_value(args.get(0))?;
-        let flags: u32 = space.read_value(args.get(0).wrapping_add(8))?;
-        let size: u64 = space.read_value(args.get(0).wrapping_add(16))?;
-        let auto_disarm = flags & raw::SS_AUTODISARM;
-        new = Some(match flags & !raw::SS_AUTODISARM {
-            raw::SS_DISABLE => (0, raw::SS_DISABLE | auto_disarm, 0),
-            0 | raw::SS_ONSTACK if size < raw::MINSIGSTKSZ.into() => return Err(Errno::ENOMEM),
-            0 | raw::SS_ONSTACK => (address, auto_disarm, size),
-            _ => return Err(Errno::EINVAL),
-        });
+        if args.get(1) != 0 {
+            space.prepare_write(args.get(1), STACK_SIZE)?;
+        }
+        let new = AlternateStack {
+            base: space.read_value(args.get(0))?,
+            flags: space.read_value(args.get(0).wrapping_add(8))?,
+            size: space.read_value(args.get(0).wrapping_add(16))?,
+        };
+        thread.alternate_stack.replace(new, pointer)?;
     }
     if args.get(1) != 0 {
-        let mut bytes = [0; 24];
-        bytes[..8].copy_from_slice(&old_address.to_le_bytes());
-        bytes[8..12].copy_from_slice(&old_flags.to_le_bytes());
-        bytes[16..].copy_from_slice(&old_size.to_le_bytes());
+        let mut bytes = [0; STACK_SIZE];
+        bytes[..8].copy_from_slice(&old.base.to_le_bytes());
+        bytes[8..12].copy_from_slice(&old.status(pointer).to_le_bytes());
+        bytes[16..].copy_from_slice(&old.size.to_le_bytes());
         space.write(args.get(1), &bytes)?;
     }
-    if let Some(new) = new {
-        thread.alternate_stack = new;
-    }
     Ok(0)
+}
+
+pub(super) fn rt_sigreturn(thread: &mut Thread, _: Args) -> Result<u64> {
+    thread.return_from_handler()
 }
 
 /// The signal to send; 0 only asks whether one could be sent.
@@ -153,7 +152,8 @@ fn signal_to_send(number: i32) -> Result<Option<Signal>> {
 fn send_to_thread(thread: &Thread, tid: i32, signal: i32) -> Result<u64> {
     let target = thread.process.thread(tid, &thread.state)?;
     if let Some(signal) = signal_to_send(signal)? {
-        thread.process.signal_thread(target.tid, signal);
+        let info = SignalInfo::sent(signal, SI_TKILL, thread.process.sender());
+        thread.process.send(Target::Thread(target.tid), info)?;
     }
     Ok(0)
 }
@@ -172,7 +172,8 @@ pub(super) fn kill(thread: &mut Thread, args: Args) -> Result<u64> {
         return Err(Errno::ESRCH);
     }
     if let Some(signal) = signal_to_send(args.int(1))? {
-        process.signal(signal);
+        let info = SignalInfo::sent(signal, SI_USER, process.sender());
+        process.send(Target::Process, info)?;
     }
     Ok(0)
 }
@@ -194,61 +195,82 @@ pub(super) fn tgkill(thread: &mut Thread, args: Args) -> Result<u64> {
     send_to_thread(thread, args.int(1), args.int(2))
 }
 
-pub(super) async fn pause(thread: &mut Thread, _: Args) -> Result<u64> {
-    thread.until_signal(core::future::pending::<()>()).await?;
+/// What a program tells of a signal that it sends to `to`: not that the kernel or `kill(2)` has sent
+/// it, unless it sends it to itself.
+fn read_info(thread: &Thread, signal: i32, address: u64, to: i32) -> Result<Option<SignalInfo>> {
+    let mut bytes = [0; INFO_SIZE];
+    thread.process.space.read(address, &mut bytes)?;
+    // The number that counts is the call's, which is looked at only when it is sent.
+    let stand_in = Signal::new(signal).unwrap_or(Signal::SIGKILL);
+    let info = SignalInfo::from_bytes(stand_in, &bytes)?;
+    let is_forged = info.code >= 0 || info.code == SI_TKILL;
+    if is_forged && to as u32 != thread.tid {
+        return Err(Errno::EPERM);
+    }
+    Ok(signal_to_send(signal)?.map(|_| info))
+}
+
+pub(super) fn rt_sigqueueinfo(thread: &mut Thread, args: Args) -> Result<u64> {
+    let info = read_info(thread, args.int(1), args.get(2), args.int(0))?;
+    if args.uint(0) != thread.process.pid {
+        return Err(Errno::ESRCH);
+    }
+    if let Some(info) = info {
+        thread.process.send(Target::Process, info)?;
+    }
     Ok(0)
+}
+
+pub(super) fn rt_tgsigqueueinfo(thread: &mut Thread, args: Args) -> Result<u64> {
+    if args.int(0) <= 0 || args.int(1) <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    let info = read_info(thread, args.int(2), args.get(3), args.int(1))?;
+    if args.uint(0) != thread.process.pid {
+        return Err(Errno::ESRCH);
+    }
+    let target = thread.process.thread(args.int(1), &thread.state)?;
+    if let Some(info) = info {
+        thread.process.send(Target::Thread(target.tid), info)?;
+    }
+    Ok(0)
+}
+
+pub(super) async fn pause(thread: &mut Thread, _: Args) -> Result<u64> {
+    let waiting = thread.until_signal(pending::<u64>()).await;
+    waiting.map_err(|_| Errno::ERESTARTNOHAND)
 }
 
 pub(super) async fn rt_sigsuspend(thread: &mut Thread, args: Args) -> Result<u64> {
     check_set_size(args.size(1))?;
-    let mask = read_set(thread, args.get(0))?;
-    let (process, tid) = (&thread.process, thread.tid);
-    let (old, before) = {
-        let mut signals = process.signals.lock();
-        let own = signals.thread(tid);
-        (core::mem::replace(&mut own.blocked, mask), own.caught)
-    };
-    process.deliver_signals();
-    process
-        .on_signal(tid, |signals| {
-            (signals.thread(tid).caught != before).then_some(())
-        })
-        .await;
-    process.signals.lock().thread(tid).blocked = old;
-    Err(Errno::EINTR)
+    let blocked = read_set(thread, args.get(0))?;
+    thread.process.set_blocked_temporarily(thread.tid, blocked);
+    let waiting = thread.until_signal(pending::<u64>()).await;
+    waiting.map_err(|_| Errno::ERESTARTNOHAND)
 }
 
 pub(super) async fn rt_sigtimedwait(thread: &mut Thread, args: Args) -> Result<u64> {
     check_set_size(args.size(3))?;
     let wanted = read_set(thread, args.get(0))?;
-    let (process, tid) = (&thread.process, thread.tid);
+    let process = &thread.process;
     let deadline = match args.get(2) {
         0 => None,
-        address => Some(super::time::deadline_after(read_timespec(
-            &process.space,
-            address,
-        )?)),
+        address => Some(deadline_after(read_timespec(&process.space, address)?)),
     };
-    let mut arrival = pin!(process.on_signal(tid, |signals| signals.take(tid, wanted)));
-    let mut timeout = deadline.map(sleep_until);
-    let signal = poll_fn(|context| {
-        if let Poll::Ready(signal) = arrival.as_mut().poll(context) {
-            return Poll::Ready(Ok(signal));
+    let timeout = async {
+        match deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => pending().await,
         }
-        match &mut timeout {
-            Some(sleep) => core::pin::Pin::new(sleep)
-                .poll(context)
-                .map(|()| Err(Errno::EAGAIN)),
-            None => Poll::Pending,
-        }
-    })
-    .await?;
+        Errno::EAGAIN
+    };
+    let info = process
+        .wait_for_signal(&thread.state, wanted, timeout)
+        .await?;
     if args.get(1) != 0 {
-        let mut info = [0; INFO_SIZE];
-        info[0] = signal.number();
-        // si_code is SI_USER (0); si_pid follows the 16 bytes that all kinds have.
-        info[16..20].copy_from_slice(&process.pid.to_le_bytes());
-        process.space.write(args.get(1), &info)?;
+        let bytes = info.bytes();
+        let write = || process.space.write(args.get(1), &bytes);
+        process.space.retry(write).await?;
     }
-    Ok(signal.number().into())
+    Ok(info.signal.number().into())
 }

@@ -4,12 +4,12 @@ use super::Args;
 use crate::error::{Errno, Result};
 use crate::executor::sleep_until;
 use crate::mm::AddressSpace;
-use crate::process::{CLOCK_TICKS, Thread, ThreadState, TimerSetting};
+use crate::process::{CLOCK_TICKS, Restart, Thread, ThreadState, TimerClock};
 use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 use machine::clock;
 
-const SECOND: u64 = 1_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
 /// The difference between TAI and UTC is unknown until somebody sets it; Linux starts with 0 too.
 const TAI_OFFSET: u64 = 0;
 /// Kinds of clocks in the numbers that `clock_getcpuclockid(3)` makes: of the lower three bits.
@@ -20,7 +20,7 @@ const RUSAGE_THREAD: i32 = 1;
 
 /// A clock of `clock_gettime(2)`.
 #[derive(Clone, Debug)]
-enum Clock {
+pub(super) enum Clock {
     Realtime,
     Monotonic,
     /// CPU time of the process.
@@ -37,7 +37,7 @@ enum Clock {
 
 impl Clock {
     /// The clock with the number `id`, as `thread` means it.
-    fn new(thread: &Thread, id: i32) -> Result<Self> {
+    pub(super) fn new(thread: &Thread, id: i32) -> Result<Self> {
         if id < 0 {
             let kind = id as u32 & 7;
             let pid = !(id >> 3);
@@ -69,6 +69,17 @@ impl Clock {
         })
     }
 
+    /// What a timer of `thread` by this clock goes by.
+    pub(super) fn for_timer(&self, thread: &Thread) -> Result<TimerClock> {
+        Ok(match self {
+            Self::Realtime | Self::Monotonic => TimerClock::Monotonic,
+            Self::Process => TimerClock::Process(Arc::downgrade(&thread.process)),
+            Self::Thread(target) => TimerClock::Thread(Arc::downgrade(target)),
+            Self::OwnCpu => TimerClock::Thread(Arc::downgrade(&thread.state)),
+            Self::Variant { .. } => return Err(Errno::EOPNOTSUPP),
+        })
+    }
+
     /// What it shows, in nanoseconds.
     fn now(&self, thread: &Thread) -> u64 {
         match self {
@@ -89,7 +100,7 @@ pub(super) fn timespec(nanoseconds: u64) -> raw::__kernel_timespec {
     }
 }
 
-fn timeval(nanoseconds: u64) -> raw::timeval {
+pub(super) fn timeval(nanoseconds: u64) -> raw::timeval {
     raw::timeval {
         tv_sec: (nanoseconds / SECOND) as i64,
         tv_usec: (nanoseconds % SECOND / 1000) as i64,
@@ -151,8 +162,23 @@ pub(super) fn clock_settime(thread: &mut Thread, args: Args) -> Result<u64> {
     }
 }
 
-pub(super) fn settimeofday(_: &mut Thread, _: Args) -> Result<u64> {
-    Err(Errno::EPERM)
+pub(super) fn settimeofday(thread: &mut Thread, args: Args) -> Result<u64> {
+    let space = &thread.process.space;
+    let is_set = args.get(0) != 0;
+    if is_set {
+        let time: raw::timeval = space.read_value(args.get(0))?;
+        // Linux takes a whole second of microseconds for one.
+        if !(0..=1_000_000).contains(&time.tv_usec) {
+            return Err(Errno::EINVAL);
+        }
+    }
+    if args.get(1) != 0 {
+        space.read_value::<u64>(args.get(1))?;
+    }
+    match is_set || args.get(1) != 0 {
+        true => Err(Errno::EPERM),
+        false => Ok(0),
+    }
 }
 
 pub(super) fn gettimeofday(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -175,16 +201,29 @@ pub(super) fn time(thread: &mut Thread, args: Args) -> Result<u64> {
     Ok(now)
 }
 
-/// Sleeps until `deadline`; if a signal interrupts it, stores what is left at `remaining`, unless
-/// that is 0.
-async fn sleep(thread: &Thread, deadline: u64, remaining: u64) -> Result<u64> {
-    let process = &thread.process;
+/// Sleeps until `deadline`, and if a signal without a handler interrupts it goes on; if it has one,
+/// what is left is stored at `remaining`, unless that is 0.
+pub(super) async fn sleep(thread: &mut Thread, deadline: u64, remaining: u64) -> Result<u64> {
     let result = thread.until_signal(sleep_until(deadline)).await;
-    if result.is_err() && remaining != 0 {
-        let left = deadline.saturating_sub(clock::monotonic());
-        process.space.write_value(remaining, &timespec(left))?;
+    if result.is_ok() {
+        return Ok(0);
     }
-    result.map(|()| 0)
+    if remaining != 0 {
+        let left = timespec(deadline.saturating_sub(clock::monotonic()));
+        let space = &thread.process.space;
+        space.retry(|| space.write_value(remaining, &left)).await?;
+    }
+    thread.restart = Some(Restart::Sleep {
+        deadline,
+        remaining,
+    });
+    Err(Errno::ERESTART_RESTARTBLOCK)
+}
+
+/// Sleeps until `deadline`, which does not change if the call is made again.
+async fn sleep_absolute(thread: &Thread, deadline: u64) -> Result<u64> {
+    let result = thread.until_signal(sleep_until(deadline)).await;
+    result.map(|()| 0).map_err(|_| Errno::ERESTARTNOHAND)
 }
 
 pub(super) async fn nanosleep(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -204,12 +243,17 @@ pub(super) async fn clock_nanosleep(thread: &mut Thread, args: Args) -> Result<u
         (Clock::Process | Clock::Thread(_), _) => {
             let start = if is_absolute { 0 } else { clock.now(thread) };
             let end = start.saturating_add(time);
-            thread.until_signal(sleep_on(&clock, thread, end)).await?;
-            Ok(0)
+            let sleeping = sleep_on(&clock, thread, end);
+            let result = thread.until_signal(sleeping).await;
+            let error = match is_absolute {
+                true => Errno::ERESTARTNOHAND,
+                false => Errno::EINTR,
+            };
+            result.map(|()| 0).map_err(|_| error)
         }
         (_, false) => sleep(thread, deadline_after(time), args.get(3)).await,
-        (Clock::Realtime, true) => sleep(thread, deadline_at_realtime(time), 0).await,
-        (_, true) => sleep(thread, time, 0).await,
+        (Clock::Realtime, true) => sleep_absolute(thread, deadline_at_realtime(time)).await,
+        (_, true) => sleep_absolute(thread, time).await,
     }
 }
 
@@ -221,64 +265,6 @@ async fn sleep_on(clock: &Clock, thread: &Thread, end: u64) {
     while let Some(left @ 1..) = end.checked_sub(clock.now(thread)) {
         sleep_until(deadline_after((left / cpus).max(AT_LEAST))).await;
     }
-}
-
-fn read_timeval(space: &AddressSpace, address: u64) -> Result<u64> {
-    let time: raw::timeval = space.read_value(address)?;
-    if time.tv_sec < 0 || !(0..1_000_000).contains(&time.tv_usec) {
-        return Err(Errno::EINVAL);
-    }
-    Ok((time.tv_sec as u64)
-        .saturating_mul(SECOND)
-        .saturating_add(time.tv_usec as u64 * 1000))
-}
-
-fn write_timer(space: &AddressSpace, address: u64, setting: TimerSetting) -> Result<()> {
-    space.write_value(address, &timeval(setting.interval))?;
-    space.write_value(address.wrapping_add(16), &timeval(setting.value))
-}
-
-/// Timers of CPU time are refused: there is no tick that would look at them.
-fn check_timer(which: u32) -> Result<()> {
-    match which {
-        raw::ITIMER_REAL => Ok(()),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-pub(super) fn getitimer(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_timer(args.uint(0))?;
-    let process = &thread.process;
-    write_timer(&process.space, args.get(1), process.alarm.get())?;
-    Ok(0)
-}
-
-pub(super) fn setitimer(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_timer(args.uint(0))?;
-    let process = &thread.process;
-    let setting = match args.get(1) {
-        0 => TimerSetting::default(),
-        address => TimerSetting {
-            interval: read_timeval(&process.space, address)?,
-            value: read_timeval(&process.space, address.wrapping_add(16))?,
-        },
-    };
-    let before = process.alarm.set(process, setting);
-    if args.get(2) != 0 {
-        write_timer(&process.space, args.get(2), before)?;
-    }
-    Ok(0)
-}
-
-pub(super) fn alarm(thread: &mut Thread, args: Args) -> Result<u64> {
-    let setting = TimerSetting {
-        value: u64::from(args.uint(0)) * SECOND,
-        interval: 0,
-    };
-    let before = thread.process.alarm.set(&thread.process, setting);
-    // Rounded to the nearest second, but never to "none".
-    let seconds = before.value.saturating_add(SECOND / 2) / SECOND;
-    Ok(seconds.max(u64::from(before.value > 0)))
 }
 
 /// All CPU time counts as the program's: telling its share would take two looks at the clock for

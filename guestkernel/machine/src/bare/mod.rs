@@ -92,7 +92,29 @@ impl ContextState {
     pub(crate) fn set_gs_base(&mut self, base: u64) -> bool {
         self.extended.set_gs_base(base)
     }
+
+    pub(crate) fn extended(&mut self) -> &[u8] {
+        self.extended.image(&self.xmm)
+    }
+
+    pub(crate) fn set_extended(&mut self, fill: impl FnOnce(&mut [u8]) -> bool) -> bool {
+        let is_filled = self.extended.set_image(fill);
+        self.xmm = self.extended.xmm();
+        is_filled
+    }
+
+    pub(crate) fn reset_extended(&mut self) {
+        self.extended.reset();
+        self.xmm = [0; 16];
+    }
+
+    /// Has the program entered in a way that gives it all its registers.
+    pub(crate) fn leave_with_all_registers(&mut self) {
+        self.leave_by = LeaveBy::Return as u32;
+    }
 }
+
+pub(crate) use extended::{features as extended_features, size as extended_size};
 
 global_asm!(
     include_str!("boot.S"),

@@ -38,11 +38,47 @@ const FRAMES: u32 = if cfg!(miri) { 2048 } else { 65536 };
 pub(crate) const USER_CS: u64 = 0x33;
 pub(crate) const USER_SS: u64 = 0x2b;
 
-/// Nothing beyond the general registers.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ContextState {}
+/// What FXSAVE would store: nothing changes it but who sets it.
+#[derive(Clone, Debug)]
+pub(crate) struct ContextState {
+    extended: [u8; extended_size()],
+}
+
+impl Default for ContextState {
+    fn default() -> Self {
+        Self {
+            extended: [0; extended_size()],
+        }
+    }
+}
+
+pub(crate) const fn extended_size() -> usize {
+    512
+}
+
+pub(crate) fn extended_features() -> u64 {
+    0
+}
 
 impl ContextState {
+    pub(crate) fn extended(&mut self) -> &[u8] {
+        &self.extended
+    }
+
+    pub(crate) fn set_extended(&mut self, fill: impl FnOnce(&mut [u8]) -> bool) -> bool {
+        let is_filled = fill(&mut self.extended);
+        if !is_filled {
+            self.reset_extended();
+        }
+        is_filled
+    }
+
+    pub(crate) fn reset_extended(&mut self) {
+        self.extended.fill(0);
+    }
+
+    pub(crate) fn leave_with_all_registers(&mut self) {}
+
     pub(crate) fn gs_base(&self) -> Option<u64> {
         None
     }

@@ -454,9 +454,13 @@ impl FileOps for TmpfsInode {
         };
         Poll::Ready(match io.direction {
             Direction::Read => content.read(io).inspect(|_| self.note_access()),
-            Direction::Write => content
-                .write(io, &self.fs.pages)
-                .inspect(|_| self.touch(Timestamp::now())),
+            Direction::Write => {
+                // Before the bytes are looked at, as on Linux, and only if there are any.
+                if !io.buffer.is_empty() && io.done == 0 {
+                    self.touch(Timestamp::now());
+                }
+                content.write(io, &self.fs.pages)
+            }
         })
     }
 

@@ -20,7 +20,7 @@ use crate::fs::{
 };
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::{Access, AddressSpace, MapRequest};
-use crate::process::Process;
+use crate::process::{Process, Thread};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -29,8 +29,8 @@ use core::pin::pin;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 use linux_raw_sys::io_uring as raw;
-use machine::Plain;
 use machine::lock::Mutex;
+use machine::{Plain, UserContext};
 use raw::io_uring_op as op;
 
 const RW: Access = Access::READ.union(Access::WRITE);
@@ -138,6 +138,11 @@ impl Program {
             files.clone(),
             FsContext::new(Namespace::new()),
         );
+        let context = UserContext::new(0, 0);
+        let main = crate::thread_loop::run;
+        // Its first thread is the task that uses the ring.
+        let thread = Thread::new(process.clone(), context, [0; 16], main).unwrap();
+        assert_eq!(thread.tid, TASK);
         let mut params = raw::io_uring_params::zeroed();
         params.flags = flags;
         params.cq_entries = cq_entries;

@@ -163,18 +163,23 @@ fn a_signal_with_a_handler_interrupts_the_wait_unless_it_is_blocked() {
         ..Action::default()
     };
     let process = program.process.clone();
-    process.signals.lock().set_action(Signal::SIGTERM, action);
+    process.set_action(Signal::SIGTERM, action);
+    let is_taken = || process.take_wanted(TASK, SignalSet(u64::MAX)).is_some();
     let signal_soon = || {
         let process = process.clone();
         executor::spawn("test", async move { process.signal(Signal::SIGTERM) });
     };
     signal_soon();
     assert_eq!(program.enter(0, 1, GETEVENTS), Err(Errno::EINTR));
+    // It came before this one begins to wait.
+    assert_eq!(program.enter(0, 1, GETEVENTS), Err(Errno::EINTR));
+    assert!(is_taken());
     // Some CQEs are better than none.
     program.push(nop());
     assert_eq!(program.enter(1, 0, 0), Ok(1));
     signal_soon();
     assert_eq!(program.enter(0, 2, GETEVENTS), Ok(0));
+    assert!(is_taken());
     let mask = program.words(&[1 << (Signal::SIGTERM.number() - 1)]);
     let time = program.words(&[0, 5 * MS]);
     let argument = program.argument(mask, 8, 0, time);
@@ -182,8 +187,7 @@ fn a_signal_with_a_handler_interrupts_the_wait_unless_it_is_blocked() {
     signal_soon();
     let result = program.enter_with(1, GETEVENTS | EXT_ARG, argument, 24);
     assert_eq!(result, Err(Errno::ETIME));
-    let blocked = process.signals.lock().thread(TASK).blocked;
-    assert_eq!(blocked, SignalSet::default());
+    assert_eq!(process.blocked(TASK), SignalSet::EMPTY);
 }
 
 #[test]

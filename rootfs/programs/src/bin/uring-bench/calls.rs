@@ -1,4 +1,4 @@
-//! What entering the kernel costs: io_uring NOPs in batches, and a system call that does nothing.
+//! What entering the kernel costs: io_uring NOPs in batches, a system call that does nothing, and a signal.
 
 use std::error::Error;
 
@@ -53,5 +53,29 @@ pub(crate) fn null_syscall(context: &Context) -> Outcome {
         }
         Ok(CALLS)
     })?;
+    Ok(1e9 / rate)
+}
+
+/// Nanoseconds for a signal that the program sends itself: its handler is called, and returns.
+pub(crate) fn signal(context: &Context) -> Outcome {
+    const SIGNALS: u64 = 1000;
+    extern "C" fn handler(_: libc::c_int) {}
+    let before = {
+        let handler = handler as *const () as libc::sighandler_t;
+        // SAFETY: the handler does nothing.
+        unsafe { libc::signal(libc::SIGUSR1, handler) }
+    };
+    let pid = std::process::id();
+    let rate = context.rate(|| {
+        for _ in 0..SIGNALS {
+            // SAFETY: kill takes two numbers.
+            if unsafe { libc::syscall(libc::SYS_kill, pid, libc::SIGUSR1) } < 0 {
+                return Err("kill failed".into());
+            }
+        }
+        Ok(SIGNALS)
+    })?;
+    // SAFETY: it was what was done before.
+    unsafe { libc::signal(libc::SIGUSR1, before) };
     Ok(1e9 / rate)
 }

@@ -61,11 +61,12 @@ impl Benchmark {
     }
 }
 
-const BENCHMARKS: [Benchmark; 16] = [
+const BENCHMARKS: [Benchmark; 17] = [
     Benchmark::new("nop_batch1", "ns", 1, |context| calls::nops(context, 1)),
     Benchmark::new("nop_batch32", "ns", 1, |context| calls::nops(context, 32)),
     Benchmark::new("nop_batch128", "ns", 1, |context| calls::nops(context, 128)),
     Benchmark::new("null_syscall", "ns", 1, calls::null_syscall),
+    Benchmark::new("signal", "ns", 1, calls::signal),
     Benchmark::new("page_fault", "ns", 1, |context| {
         memory::touch(context, &Pages::New)
     }),
