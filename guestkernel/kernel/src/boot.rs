@@ -73,6 +73,7 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
         boot_loop_cycles,
     } = boot;
     debug!("command line: {command_line}");
+    choose_flush(&command_line);
     let cpus = parameter(&command_line, "ringlet.cpus").and_then(|cpus| cpus.parse().ok());
     executor::start_cpus(cpus.unwrap_or(1));
     check_mode(&command_line, boot_loop_cycles)?;
@@ -117,6 +118,25 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
         ExitStatus::Exited(status) => Exit::Exited(status),
         ExitStatus::Signaled(signal) => Exit::Signaled(signal),
     })
+}
+
+/// Chooses how TLBs are flushed, as `ringlet.flush` wishes, and checks it as often as
+/// `ringlet.check_flush` says, on each CPU.
+fn choose_flush(command_line: &str) {
+    let wanted = parameter(command_line, "ringlet.flush");
+    let known = [FlushWay::Store, FlushWay::Invalidate];
+    let way = wanted.and_then(|name| known.into_iter().find(|way| way.name() == name));
+    let chosen = machine::choose_flush(way);
+    debug!("TLBs are flushed by: {}", chosen.name());
+    if let Some(name) = wanted
+        && name != chosen.name()
+    {
+        warn!("ringlet.flush={name} is not possible here");
+    }
+    let rounds = parameter(command_line, "ringlet.check_flush");
+    if let Some(rounds) = rounds.and_then(|rounds| rounds.parse().ok()) {
+        machine::check_flush(rounds);
+    }
 }
 
 /// Starts to watch the CPUs, as Linux's parameters of these names say, and provokes what

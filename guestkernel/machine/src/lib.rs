@@ -23,6 +23,7 @@ mod boot_info;
 #[cfg(any(baremetal, test))]
 mod calibration;
 mod dma;
+mod flush;
 mod frame;
 #[cfg(any(baremetal, test))]
 mod heap_cache;
@@ -48,12 +49,13 @@ pub const MAX_CPUS: usize = 64;
 
 pub use boot_info::{BootInfo, BootModule};
 pub use dma::{DmaSegments, Segment};
+pub use flush::{Flush, FlushWay};
 pub use frame::{Frame, MemoryUse, OutOfMemory, PinnedFrame, memory_use};
 pub use heap_use::HeapUse;
 pub use in_place::InPlace;
 pub use mmio::{MmioError, MmioRegion};
 pub use mode::Mode;
-pub use page_table::{Access, Flush, MapError, Missing, PageTable, Space};
+pub use page_table::{Access, MapError, Missing, PageTable, Space};
 pub use physical::{PAGE_SIZE, PhysAddr};
 pub use plain::Plain;
 pub use random::hardware_random;
@@ -72,5 +74,6 @@ pub use backend::power;
 pub use backend::provoke;
 pub use backend::report::cpus as report_cpus;
 pub use backend::serial;
+pub use backend::shadow::{check_flush, choose_flush};
 pub use backend::smp::{cpu_count, current_cpu, kick, start_cpus};
 pub use backend::watch::progress;

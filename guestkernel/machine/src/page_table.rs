@@ -5,6 +5,7 @@
 //! never faults. Format: Intel SDM volume 3, section 5.5 (4-level paging).
 
 use crate::backend;
+use crate::flush::Flush;
 use crate::frame::{Frame, OutOfMemory};
 use crate::physical::{PAGE_SIZE, PhysAddr};
 use alloc::sync::Arc;
@@ -62,6 +63,10 @@ const HELD: u64 = 1 << 9;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const ENTRIES: usize = 512;
+/// Bits of an entry that refers to another table. As if it had been used, so that neither a processor
+/// nor a host that walks the tables has to note it; what the program may do is said at the last level
+/// alone.
+const TABLE: u64 = PRESENT | WRITABLE | USER | ACCESSED | HELD;
 /// Program addresses are below this: the lower half less its last page, as on Linux.
 const END: u64 = 0x7fff_ffff_f000;
 
@@ -75,6 +80,20 @@ pub(crate) struct Root {
 impl Root {
     pub(crate) fn address(&self) -> PhysAddr {
         self.frame.address()
+    }
+
+    /// The entry for `address` in its table of `level`: 3 is the root, 0 the last; `None` if there is
+    /// no such table.
+    pub(crate) fn entry(&self, address: u64, level: usize) -> Option<&AtomicU64> {
+        let mut table = Table::of(&self.frame);
+        for above in (level + 1..4).rev() {
+            let value = table.entry_at(address, above).load(Ordering::Relaxed);
+            if value & HELD == 0 {
+                return None;
+            }
+            table = Table(PhysAddr(value & ADDRESS));
+        }
+        Some(table.entry_at(address, level))
     }
 }
 
@@ -98,71 +117,6 @@ fn free_table(entry: &AtomicU64, level: u32) {
         for index in 0..ENTRIES {
             free_table(frame.atomic_u64(index * 8), level - 1);
         }
-    }
-}
-
-/// Frames that were unmapped, kept until no CPU's TLB can know them.
-///
-/// Flushes when it is dropped, in one round for all CPUs; collect the changes of one system call in
-/// one.
-#[must_use]
-#[derive(Debug, Default)]
-pub struct Flush {
-    /// The tables that were changed, by the address of their root; 0 for none yet.
-    root: u64,
-    /// The pages to flush, as far as they are few; after those come many.
-    pages: SmallVec<[u64; FEW_PAGES]>,
-    has_many: bool,
-    frames: Vec<Frame>,
-}
-
-/// Pages that are flushed one by one. More are flushed together with all others.
-const FEW_PAGES: usize = 4;
-
-impl Flush {
-    /// Nothing to flush yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The entry of the page at `address` in the tables at `root` held `old` before.
-    fn note(&mut self, root: PhysAddr, address: u64, old: u64) {
-        // A translation that was never used is in no TLB.
-        if old & ACCESSED == 0 {
-            return;
-        }
-        if self.root != root.0 {
-            self.flush();
-            self.root = root.0;
-        }
-        match self.pages.len() < FEW_PAGES {
-            true => self.pages.push(address & !(PAGE_SIZE as u64 - 1)),
-            false => self.has_many = true,
-        }
-    }
-
-    /// Takes the frame out of an entry that was just overwritten, as above.
-    fn take(&mut self, root: PhysAddr, address: u64, old: u64) {
-        if old & HELD != 0 {
-            self.note(root, address, old);
-            // SAFETY: the entry stood for one reference and is gone.
-            self.frames
-                .push(unsafe { Frame::from_address(PhysAddr(old & ADDRESS)) });
-        }
-    }
-
-    fn flush(&mut self) {
-        if !self.pages.is_empty() {
-            backend::flush_tlb(self.root, (!self.has_many).then_some(&self.pages));
-        }
-        self.pages.clear();
-        self.has_many = false;
-    }
-}
-
-impl Drop for Flush {
-    fn drop(&mut self) {
-        self.flush();
     }
 }
 
@@ -223,15 +177,15 @@ impl PageTable {
         let old = table
             .entry(address)
             .swap(leaf(frame, access), Ordering::Relaxed);
-        flush.take(self.root.address(), address, old);
+        take(flush, &self.root, address, old);
         Ok(())
     }
 
     /// Unmaps all pages of `range` (page aligned).
     pub fn unmap(&mut self, range: Range<u64>, flush: &mut Flush) {
-        let root = self.root.address();
+        let root = self.root.clone();
         self.for_each_entry(range, |address, entry| {
-            flush.take(root, address, entry.swap(0, Ordering::Relaxed))
+            take(flush, &root, address, entry.swap(0, Ordering::Relaxed));
         });
     }
 
@@ -258,7 +212,7 @@ impl PageTable {
         flush: &mut Flush,
         mut adjust: impl FnMut(u64, &Frame) -> Access,
     ) {
-        let root = self.root.address();
+        let root = self.root.clone();
         self.for_each_entry(range, |address, entry| {
             let old = entry.load(Ordering::Relaxed);
             // SAFETY: the entry keeps its reference; this second one is forgotten, not dropped.
@@ -267,7 +221,7 @@ impl PageTable {
             });
             let new = old & (ADDRESS | HELD) | bits(adjust(address, &frame));
             // Swapped, since a CPU may set ACCESSED meanwhile.
-            flush.note(root, address, entry.swap(new, Ordering::Relaxed));
+            note(flush, &root, address, entry.swap(new, Ordering::Relaxed));
         });
     }
 
@@ -301,7 +255,7 @@ impl PageTable {
         flush: &mut Flush,
         mut copy: impl FnMut(&Frame) -> Result<Frame, E>,
     ) -> Result<(), E> {
-        let root = self.root.address();
+        let root = self.root.clone();
         self.for_each_table(range, |start, entries| {
             let mut to = None;
             for (place, entry) in entries.enumerate() {
@@ -325,7 +279,7 @@ impl PageTable {
                     if old & WRITABLE != 0 {
                         // One step, since a processor may note an access meanwhile.
                         let old = entry.fetch_and(!(WRITABLE | DIRTY), Ordering::Relaxed);
-                        flush.note(root, address, old);
+                        note(flush, &root, address, old);
                     }
                     Frame::clone(&frame).into_address().0 | old & !(ADDRESS | WRITABLE | DIRTY)
                 };
@@ -347,11 +301,11 @@ impl PageTable {
         to: u64,
         flush: &mut Flush,
     ) -> Result<(), MapError> {
-        let root = self.root.address();
+        let root = self.root.clone();
         let mut moved = Vec::new();
         self.for_each_entry(range.clone(), |address, entry| {
             let old = entry.swap(0, Ordering::Relaxed);
-            flush.note(root, address, old);
+            note(flush, &root, address, old);
             moved.push((address, old & !ACCESSED));
         });
         let mut result = Ok(());
@@ -360,10 +314,10 @@ impl PageTable {
                 Ok(table) => {
                     let entry = table.entry(address - range.start + to);
                     let at = address - range.start + to;
-                    flush.take(root, at, entry.swap(value, Ordering::Relaxed));
+                    take(flush, &root, at, entry.swap(value, Ordering::Relaxed));
                 }
                 Err(error) => {
-                    flush.take(root, address, value);
+                    take(flush, &root, address, value);
                     result = Err(error);
                 }
             }
@@ -479,7 +433,7 @@ impl PageTable {
             let value = entry.load(Ordering::Relaxed);
             table = if value & HELD == 0 {
                 let next = Frame::zeroed()?.into_address();
-                entry.store(next.0 | PRESENT | WRITABLE | USER | HELD, Ordering::Relaxed);
+                entry.store(next.0 | TABLE, Ordering::Relaxed);
                 Table(next)
             } else {
                 Table(PhysAddr(value & ADDRESS))
@@ -493,15 +447,7 @@ impl PageTable {
         if address >= END {
             return None;
         }
-        let mut table = Table::of(&self.root.frame);
-        for level in (1..4).rev() {
-            let value = table.entry_at(address, level).load(Ordering::Relaxed);
-            if value & HELD == 0 {
-                return None;
-            }
-            table = Table(PhysAddr(value & ADDRESS));
-        }
-        Some(table.entry(address))
+        self.root.entry(address, 0)
     }
 
     /// Calls `each` for every held entry of the range, skipping tables that are not there.
@@ -575,6 +521,23 @@ impl<'a> Iterator for Entries<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let index = self.range.next()?;
         Some(self.table.entry((index as u64) << 12))
+    }
+}
+
+/// The entry of the page at `address` held `old` before it was overwritten.
+fn note(flush: &mut Flush, root: &Arc<Root>, address: u64, old: u64) {
+    // A translation that was never used is in no TLB.
+    if old & ACCESSED != 0 {
+        flush.note(root, address);
+    }
+}
+
+/// As [`note`], and takes the frame out of `old`.
+fn take(flush: &mut Flush, root: &Arc<Root>, address: u64, old: u64) {
+    if old & HELD != 0 {
+        note(flush, root, address, old);
+        // SAFETY: the entry stood for one reference and is gone.
+        flush.keep(unsafe { Frame::from_address(PhysAddr(old & ADDRESS)) });
     }
 }
 

@@ -86,6 +86,11 @@ pub(super) fn page_map_entry(index: usize) -> u64 {
     unsafe { page_map[index].load(Ordering::Relaxed) }
 }
 
+/// The physical address of that page map.
+pub(super) fn page_map_address() -> u64 {
+    (&raw const page_map) as u64 - IMAGE_BASE
+}
+
 /// Makes an entry of the kernel's half of the page map. Address spaces that exist do not see it.
 pub(super) fn set_page_map_entry(index: usize, entry: u64) {
     // SAFETY: the boot code's table, accessed atomically.

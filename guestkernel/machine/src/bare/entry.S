@@ -289,11 +289,19 @@ upcall_interrupt:
     mov eax, 2
     return_to_kernel
 
-// rax: function of the monitor; other registers as it says. The one HLT of the kernel.
+// rax: function of the monitor; other registers as it says.
 .globl monitor_call
 monitor_call:
-.globl monitor_call_site
-monitor_call_site:
-    hlt
+    int 4
+.globl monitor_call_return
+monitor_call_return:
+    ret
+
+// rdi: the page map to load.
+.globl switch_space
+switch_space:
+    int 4
+.globl switch_space_return
+switch_space_return:
     ret
 .popsection

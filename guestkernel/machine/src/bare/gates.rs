@@ -7,10 +7,11 @@ use spin::Once;
 
 const GATES: usize = 256;
 const KERNEL_CS: u64 = 0x10;
-/// Present interrupt gate, for CPL 0 and, last, for a program's INT3.
+/// Present interrupt gate, for CPL 0 and, last, for a program's INT3 and INT 4, as on Linux.
 const INTERRUPT_GATE: u64 = 0x8e << 40;
 const PROGRAM_GATE: u64 = 0xee << 40;
 const BREAKPOINT: usize = 3;
+const OVERFLOW: usize = 4;
 const NMI: usize = 2;
 const DOUBLE_FAULT: usize = 8;
 const MACHINE_CHECK: usize = 18;
@@ -45,10 +46,9 @@ pub(super) unsafe fn initialise() {
             FIRST_INTERRUPT.. => 1,
             _ => 0,
         };
-        let kind = if vector == BREAKPOINT {
-            PROGRAM_GATE
-        } else {
-            INTERRUPT_GATE
+        let kind = match vector {
+            BREAKPOINT | OVERFLOW => PROGRAM_GATE,
+            _ => INTERRUPT_GATE,
         };
         *gate = [
             target & 0xffff | KERNEL_CS << 16 | stack << 32 | kind | (target >> 16 & 0xffff) << 48,

@@ -18,6 +18,7 @@ pub mod provoke;
 pub(crate) mod report;
 mod rtc;
 pub mod serial;
+pub mod shadow;
 pub(crate) mod smp;
 mod stacks;
 mod symbols;
@@ -221,8 +222,10 @@ pub(crate) fn run(context: &mut UserContext, space: &Space) -> Trap {
         1 => {
             // SAFETY: the block's exception was written before we were resumed, and is written
             // again only at the next exception, which the kernel does not raise.
-            let stack = unsafe { &(*per_cpu::current()).exception };
-            trap_of(&stack.exception)
+            let exception = unsafe { &mut (*per_cpu::current()).exception.exception };
+            let trap = trap_of(exception);
+            exception.vector = per_cpu::PAGE_FAULT;
+            trap
         }
         _ => {
             interrupt::acknowledge();
@@ -283,7 +286,7 @@ fn read_fs_base(loaded: u64) -> u64 {
 
 fn trap_of(exception: &per_cpu::Exception) -> Trap {
     match exception.vector {
-        14 => Trap::PageFault(PageFault {
+        per_cpu::PAGE_FAULT => Trap::PageFault(PageFault {
             address: exception.cr2,
             is_present: exception.code & 1 != 0,
             is_write: exception.code & 2 != 0,

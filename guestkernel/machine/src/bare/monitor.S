@@ -9,17 +9,17 @@
 .globl monitor_start
 monitor_start:
 
-// Exceptions: leave cr2, rax, vector and code below the frame; enter the kernel at CPL 3.
+// Exceptions: leave vector, cr2, rax and code below the frame; enter the kernel at CPL 3.
 .macro exception vector, has_code
 .balign 16
 exception_\vector:
     .if \has_code == 0
     push 0
     .endif
-    push \vector
     push rax
     mov rax, cr2
     push rax
+    push \vector
     add rsp, {to_upcall}
     iretq
 .endm
@@ -27,7 +27,6 @@ exception_\vector:
     exception 0, 0
     exception 1, 0
     exception 3, 0
-    exception 4, 0
     exception 5, 0
     exception 6, 0
     exception 7, 0
@@ -36,7 +35,7 @@ exception_\vector:
     exception 10, 1
     exception 11, 1
     exception 12, 1
-    exception 14, 1
+    exception 13, 1
     exception 15, 0
     exception 16, 0
     exception 17, 1
@@ -63,23 +62,35 @@ exception_2:
     pop rbp
     iretq
 
-// #GP at the one HLT of the kernel is a call of the monitor: function in rax.
+// Page faults: the kernel leaves their vector where it is stored.
 .balign 16
-exception_13:
-    cmp qword ptr [rsp + 8], offset monitor_call_site
+exception_14:
+    push rax
+    mov rax, cr2
+    push rax
+    add rsp, {to_upcall} - 8
+    iretq
+
+// INT 4 at one of two places in the kernel is a call of the monitor: a switch of the address space,
+// or the function in rax. It costs half of what an instruction that faults does.
+.balign 16
+exception_4:
+    cmp qword ptr [rsp], offset switch_space_return
     jne 1f
-    add rsp, 8
-    inc qword ptr [rsp]                                 // past the HLT
+    mov cr3, rdi
+    iretq
+1:  cmp qword ptr [rsp], offset monitor_call_return
+    jne 2f
     jmp qword ptr [monitor_functions + rax * 8]
-1:  push 13
+2:  push 0
     push rax
     push rax                                            // where cr2 would be
+    push 4
     add rsp, {to_upcall}
     iretq
 
 monitor_functions:
-    .quad monitor_wait, monitor_load_cr3, monitor_wrmsr, monitor_outs, monitor_in, monitor_reset
-    .quad monitor_invlpg
+    .quad monitor_wait, monitor_wrmsr, monitor_outs, monitor_in, monitor_reset, monitor_invlpg
 
 // Waits for an interrupt unless one is latched.
 monitor_wait:
@@ -90,10 +101,6 @@ monitor_halt:
     hlt
     cli
 1:  iretq
-
-monitor_load_cr3:                                       // rdi: the value
-    mov cr3, rdi
-    iretq
 
 monitor_invlpg:                                         // rdi: the address
     invlpg [rdi]
@@ -173,7 +180,7 @@ idt:
     exception_gate %vector, 0x8e, 3
     .elseif vector == 8 || vector == 18
     exception_gate %vector, 0x8e, 2
-    .elseif vector == 3
+    .elseif vector == 3 || vector == 4
     exception_gate %vector, 0xee, 0
     .else
     exception_gate %vector, 0x8e, 0

@@ -43,7 +43,8 @@ pub(super) struct Frame {
 }
 
 /// A stack that holds one exception: the CPU pushes `frame` and perhaps `code`, the monitor the
-/// rest; then it pops `upcall`, which is never changed.
+/// rest; then it pops `upcall`, which is never changed. Who has taken an exception makes it a page fault
+/// again.
 #[repr(C, align(16))]
 pub(super) struct ExceptionStack {
     unused: [u64; 23],
@@ -52,13 +53,17 @@ pub(super) struct ExceptionStack {
     unused_end: u64,
 }
 
-/// An exception: what the gate and the CPU have pushed.
+/// The vector of page faults.
+pub(super) const PAGE_FAULT: u64 = 14;
+
+/// An exception: what the gate and the CPU have pushed. The monitor does not push the vector of a page
+/// fault, the most frequent of all: it is there before.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct Exception {
+    pub(super) vector: u64,
     pub(super) cr2: u64,
     pub(super) rax: u64,
-    pub(super) vector: u64,
     pub(super) code: u64,
     pub(super) frame: Frame,
 }
@@ -214,9 +219,9 @@ const fn exception_stack() -> ExceptionStack {
     ExceptionStack {
         unused: [0; 23],
         exception: Exception {
+            vector: PAGE_FAULT,
             cr2: 0,
             rax: 0,
-            vector: 0,
             code: 0,
             frame: upcall_frame(),
         },

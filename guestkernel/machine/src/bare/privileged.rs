@@ -9,12 +9,11 @@ use core::arch::asm;
 const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
 
 const WAIT: u64 = 0;
-const LOAD_CR3: u64 = 1;
-const WRMSR: u64 = 2;
-const OUTS: u64 = 3;
-const IN: u64 = 4;
-const RESET: u64 = 5;
-const INVLPG: u64 = 6;
+const WRMSR: u64 = 1;
+const OUTS: u64 = 2;
+const IN: u64 = 3;
+const RESET: u64 = 4;
+const INVLPG: u64 = 5;
 
 /// Waits until an interrupt is latched.
 pub(super) fn wait() {
@@ -54,7 +53,7 @@ pub(super) unsafe fn load_cr3(root: u64) {
     }
     // SAFETY: the caller's promise.
     unsafe {
-        asm!("call monitor_call", inout("rax") LOAD_CR3 => _, in("rdi") root, out("rcx") _, out("rdx") _);
+        asm!("call switch_space", in("rdi") root);
     }
 }
 

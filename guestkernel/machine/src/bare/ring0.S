@@ -12,6 +12,9 @@ exception_ring0_\vector:
     .if \has_code == 0
     push 0
     .endif
+    push rax
+    mov rax, cr2
+    push rax
     push \vector
     jmp exception_ring0
 .endm
@@ -31,11 +34,8 @@ exception_ring0_\vector:
     .noaltmacro
 
 exception_ring0:
-    push rax
-    mov rax, cr2
-    push rax
     test byte ptr [rsp + 40], 3                         // the CPL that was interrupted
-    mov rax, [rsp + 8]
+    mov rax, [rsp + 16]
     jz 1f
     swapgs
     push 2                                              // the program's AC and DF are not ours
@@ -49,15 +49,18 @@ exception_ring0:
 .balign 16
 machine_check_ring0:
     push 0
+    push rax
+    mov rax, cr2
+    push rax
     push 18
     jmp fatal_ring0
 .balign 16
 double_fault_ring0:
-    push 8
-fatal_ring0:
     push rax
     mov rax, cr2
     push rax
+    push 8
+fatal_ring0:
     mov rdi, rsp
     mov rax, rsp
     and rax, -4096

@@ -6,8 +6,11 @@
 use super::interrupt::FLUSH;
 use super::mode::is_ring0;
 use super::per_cpu::{LeaveBy, PerCpu, Stacks};
+use super::shadow;
 use super::{PANIC_STACK_SIZE, boot, clock, gates, interrupt, per_cpu, privileged, stacks};
 use crate::PhysAddr;
+use crate::flush::{Changed, FlushWay};
+use crate::page_table::Root;
 use crate::physical::pointer;
 use crate::stall::{self, Patience};
 use crate::tsc_sync::WarpCheck;
@@ -128,6 +131,7 @@ fn start(number: u32) -> bool {
         }
     }
     COUNT.store(number + 1, Ordering::Release);
+    shadow::check_with(number);
     true
 }
 
@@ -170,6 +174,7 @@ extern "C" fn machine_start_cpu() -> ! {
         }
     }
     compare_tsc(number);
+    shadow::start_cpu(number);
     match MAIN.get() {
         Some(main) => main(),
         None => unreachable!("main is set before any CPU is started"),
@@ -210,29 +215,40 @@ pub fn kick(number: u32) {
     }
 }
 
-/// Takes what was unmapped from the tables at `root` out of the TLBs of all CPUs; when it returns, no
-/// program sees it. `pages` are the addresses that were, or `None` for many.
+/// Takes what has changed in the tables of `root` out of the TLBs of all CPUs; when it returns, no
+/// program sees it.
 ///
 /// The tables were changed before. A CPU that loads them says so before it does ([`load_space`]), and
 /// this looks afterwards, with a fence between the two steps of each: one that is not seen to have
 /// them loaded finds them changed.
 ///
 /// [`load_space`]: super::load_space
-pub(crate) fn flush_tlb(root: u64, pages: Option<&[u64]>) {
+pub(crate) fn flush_tlb(root: &Root, changed: &Changed) {
     fence(Ordering::SeqCst);
+    let address = root.address().0;
+    let has_loaded = |cpu: &PerCpu| cpu.root.load(Ordering::Relaxed) == address;
     // SAFETY: of this CPU's block only atomic fields are used.
-    let own = unsafe { &(*per_cpu::current()).root };
-    if own.load(Ordering::Relaxed) == root {
-        match pages {
-            Some(pages) => pages.iter().copied().for_each(privileged::invalidate_page),
-            // SAFETY: it is the page map that is loaded.
-            None => unsafe { privileged::load_cr3(root) },
-        }
-    }
-    if cpu_count() == 1 {
+    let is_loaded_here = has_loaded(unsafe { &*per_cpu::current() });
+    let is_alone = cpu_count() == 1;
+    if !is_loaded_here && (is_alone || !others().any(|(_, cpu)| has_loaded(cpu))) {
         return;
     }
-    let concerned = || others().filter(|(_, cpu)| cpu.root.load(Ordering::Relaxed) == root);
+    match shadow::way() {
+        FlushWay::Store if shadow::store_above(root, changed) => return,
+        FlushWay::Nothing => return,
+        FlushWay::Store | FlushWay::Invalidate => {}
+    }
+    if is_loaded_here {
+        match changed.pages.all() {
+            Some(pages) => pages.iter().copied().for_each(privileged::invalidate_page),
+            // SAFETY: it is the page map that is loaded.
+            None => unsafe { privileged::load_cr3(address) },
+        }
+    }
+    if is_alone {
+        return;
+    }
+    let concerned = || others().filter(|(_, cpu)| has_loaded(cpu));
     // A CPU in the kernel flushes before it enters a program again: it looks at the latch after it
     // has said that it is in the program. Only one that is there now has to be waited for.
     for (number, cpu) in concerned() {

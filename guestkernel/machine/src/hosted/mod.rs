@@ -18,12 +18,15 @@ pub mod power;
 pub mod provoke;
 pub(crate) mod report;
 pub mod serial;
+pub mod shadow;
 pub mod smp;
 pub(crate) mod watch;
 
 pub(crate) use mmio::{read_register, write_register};
 
+use crate::flush::Changed;
 use crate::frame::{self, Frame, FrameState};
+use crate::page_table::Root;
 use crate::page_table::Space;
 use crate::user::{Trap, UserContext};
 use std::alloc::{Layout, alloc_zeroed};
@@ -153,4 +156,4 @@ pub(crate) unsafe fn fill(to: *mut u8, value: u8, count: usize) {
 
 pub(crate) fn map_kernel(_root: &Frame) {}
 
-pub(crate) fn flush_tlb(_root: u64, _pages: Option<&[u64]>) {}
+pub(crate) fn flush_tlb(_root: &Root, _changed: &Changed) {}

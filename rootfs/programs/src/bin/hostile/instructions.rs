@@ -57,6 +57,7 @@ pub(crate) const NAMES: &[(&str, &[u8])] = &[
     ("int-1", &[0xcd, 1]),
     ("int-2", &[0xcd, 2]),
     ("int-3", &[0xcd, 3]),
+    ("int-4", &[0xcd, 4]),
     ("int-8", &[0xcd, 8]),
     ("int-13", &[0xcd, 13]),
     ("int-14", &[0xcd, 14]),
