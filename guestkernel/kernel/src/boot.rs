@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 use linux_raw_sys::general::AT_FDCWD;
-use machine::{BootInfo, BootModule, Mode, PAGE_SIZE, power};
+use machine::{BootInfo, BootModule, FlushWay, Mode, PAGE_SIZE, power};
 use ringlet_abi::control::{Exit, Mark, ModeChoice};
 use ringlet_abi::{Footer, MODULE_INITRAMFS, MODULE_PROCESS, ProcessSpec};
 
