@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVMIO, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use ringlet_abi::{HIGH_RAM_BASE, LOW_RAM_END};
 use vm_memory::mmap::MmapRegionBuilder;
@@ -14,10 +14,16 @@ use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap,
 };
+use vmm_sys_util::ioctl::{_IOC_NONE, ioctl_expr, ioctl_with_val};
 
 /// Less does not hold the kernel and a root file system.
 const MIN: u64 = 32 << 20;
 const PAGE: u64 = 4096;
+/// `KVM_SET_NR_MMU_PAGES` (`linux/kvm.h`).
+const KVM_SET_NR_MMU_PAGES: libc::c_ulong = ioctl_expr(_IOC_NONE, KVMIO, 0x44, 0);
+/// Pages of guest RAM for each shadow page that KVM may have, and how many it may have at least.
+const SHADOW_SHARE: u64 = 16;
+const SHADOW_MIN: u64 = 4096;
 
 /// Why guest memory cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -162,7 +168,22 @@ pub fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), MemoryError> 
         // SAFETY: the range is a mapping that lives as long as the VM: the VM's owner keeps it.
         unsafe { vm.set_user_memory_region(region) }.map_err(MemoryError::Kvm)?;
     }
+    allow_shadow_pages(vm, memory);
     Ok(())
+}
+
+/// Lets KVM keep a shadow of more page tables than it does by itself, where it keeps one at all: a
+/// guest of many processes has many, and KVM makes the shadow of one that it has dropped anew. They
+/// take memory as they are needed.
+fn allow_shadow_pages(vm: &VmFd, memory: &GuestMemoryMmap) {
+    let pages: u64 = memory.iter().map(|region| region.len() / PAGE).sum();
+    let most = (pages / SHADOW_SHARE).max(SHADOW_MIN);
+    // SAFETY: the call takes a number and changes nothing but a limit of the VM's.
+    let result = unsafe { ioctl_with_val(vm, KVM_SET_NR_MMU_PAGES, most) };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        log::debug!("KVM keeps as many shadow pages as it likes: {error}");
+    }
 }
 
 /// Maps the first `len` bytes of `file` over guest RAM at `at`, which is page-aligned: a private

@@ -61,7 +61,7 @@ impl Benchmark {
     }
 }
 
-const BENCHMARKS: [Benchmark; 16] = [
+const BENCHMARKS: [Benchmark; 19] = [
     Benchmark::new("nop_batch1", "ns", 1, |context| calls::nops(context, 1)),
     Benchmark::new("nop_batch32", "ns", 1, |context| calls::nops(context, 32)),
     Benchmark::new("nop_batch128", "ns", 1, |context| calls::nops(context, 128)),
@@ -78,6 +78,11 @@ const BENCHMARKS: [Benchmark; 16] = [
     Benchmark::new("page_refault", "ns", 1, |context| {
         memory::touch(context, &Pages::GivenBack)
     }),
+    Benchmark::new("mprotect_page", "ns", 1, |context| memory::protect(context, 1)),
+    Benchmark::new("mprotect_64_pages", "ns", 1, |context| {
+        memory::protect(context, 64)
+    }),
+    Benchmark::new("map_store_unmap", "ns", 1, memory::map_and_unmap),
     Benchmark::new("thread_create_join", "ns", 1, threads::create_and_join),
     Benchmark::new("futex_ping_pong_1cpu", "ns", 1, |context| {
         threads::ping_pong(context, 1)

@@ -51,6 +51,37 @@ pub(crate) fn touch(context: &Context, pages: &Pages) -> Outcome {
     Ok(1e9 / rate)
 }
 
+/// Nanoseconds for making `pages` pages read-only and writable again and storing to each.
+pub(crate) fn protect(context: &Context, pages: usize) -> Outcome {
+    /// Rounds before the clock is read.
+    const ROUNDS: u64 = 16;
+    let len = pages * PAGE;
+    let mapping = map(len)?;
+    let rate = context.rate(|| {
+        for _ in 0..ROUNDS {
+            for protection in [libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE] {
+                sys!(SYS_mprotect, mapping.start, len, protection).map_err(io_error)?;
+            }
+            timed_touch(&mapping, len, PAGE);
+        }
+        Ok(ROUNDS)
+    })?;
+    Ok(1e9 / rate)
+}
+
+/// Nanoseconds for mapping four pages, storing to each, and unmapping them.
+pub(crate) fn map_and_unmap(context: &Context) -> Outcome {
+    const LEN: usize = 4 * PAGE;
+    const ROUNDS: u64 = 16;
+    let rate = context.rate(|| {
+        for _ in 0..ROUNDS {
+            timed_touch(&map(LEN)?, LEN, PAGE);
+        }
+        Ok(ROUNDS)
+    })?;
+    Ok(1e9 / rate)
+}
+
 fn map(len: usize) -> io::Result<Mapping> {
     Mapping::new(len, libc::PROT_READ | libc::PROT_WRITE).map_err(io_error)
 }
