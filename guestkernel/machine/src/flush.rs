@@ -53,6 +53,8 @@ pub(crate) struct Changed {
     pub(crate) pages: Few<12>,
     pub(crate) tables: Few<21>,
     pub(crate) directories: Few<30>,
+    /// Whether a program may do less with some page than before, or sees another frame there.
+    pub(crate) has_lost: bool,
 }
 
 /// Addresses without their low `SHIFT` bits, each once, as long as they are few.
@@ -101,7 +103,9 @@ impl Flush {
             pages,
             tables,
             directories,
+            has_lost,
         } = &mut self.changed;
+        *has_lost = true;
         if pages.add(address) && tables.add(address) {
             directories.add(address);
         }
@@ -111,6 +115,15 @@ impl Flush {
     #[inline]
     pub(crate) fn keep(&mut self, frame: Frame) {
         self.frames.push(frame);
+    }
+
+    /// The program may do more with the page at `address` than before. A processor that knows it as it
+    /// was faults once for nothing; taking it out saves these faults where they are many.
+    #[inline]
+    pub(crate) fn note_gain(&mut self, root: &Arc<Root>, address: u64) {
+        let has_lost = self.changed.has_lost;
+        self.note(root, address);
+        self.changed.has_lost = has_lost;
     }
 
     fn flush(&mut self) {

@@ -55,7 +55,7 @@ pub use heap_use::HeapUse;
 pub use in_place::InPlace;
 pub use mmio::{MmioError, MmioRegion};
 pub use mode::Mode;
-pub use page_table::{Access, MapError, Missing, PageTable, Space};
+pub use page_table::{Access, MapError, Missing, PageTable, Portion, Space};
 pub use physical::{PAGE_SIZE, PhysAddr};
 pub use plain::Plain;
 pub use random::hardware_random;

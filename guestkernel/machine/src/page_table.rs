@@ -9,7 +9,6 @@ use crate::flush::Flush;
 use crate::frame::{Frame, OutOfMemory};
 use crate::physical::{PAGE_SIZE, PhysAddr};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -105,12 +104,15 @@ impl Drop for Root {
     }
 }
 
-/// Frees what a table entry refers to: at level 0 a page, above a table with all below it.
+/// Frees what a table entry refers to: at level 0 a page, above a table with all below it. A table
+/// leaves with all its entries cleared by stores of the CPU's: a host that keeps a shadow of it knows
+/// the frame by its number.
 fn free_table(entry: &AtomicU64, level: u32) {
-    let value = entry.swap(0, Ordering::Relaxed);
+    let value = entry.load(Ordering::Relaxed);
     if value & HELD == 0 {
         return;
     }
+    entry.store(0, Ordering::Relaxed);
     // SAFETY: a held entry stands for one reference, and it was cleared above.
     let frame = unsafe { Frame::from_address(PhysAddr(value & ADDRESS)) };
     if level > 0 {
@@ -120,10 +122,26 @@ fn free_table(entry: &AtomicU64, level: u32) {
     }
 }
 
+/// How much of a long piece of work on a table is done in one go: so many entries are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion(usize);
+
+impl Portion {
+    /// All of it.
+    pub const ALL: Self = Self(usize::MAX);
+
+    /// `entries` entries, and as many more as the last table has.
+    pub const fn of(entries: usize) -> Self {
+        Self(entries)
+    }
+}
+
 /// The page table of one address space.
 #[derive(Debug)]
 pub struct PageTable {
     root: Arc<Root>,
+    /// Pages that are mapped.
+    resident: usize,
 }
 
 impl PageTable {
@@ -137,7 +155,13 @@ impl PageTable {
         backend::map_kernel(&frame);
         Ok(Self {
             root: Arc::new(Root { frame }),
+            resident: 0,
         })
+    }
+
+    /// How many pages are mapped.
+    pub fn resident(&self) -> usize {
+        self.resident
     }
 
     /// A reference to the tables, for [`UserContext::run`](crate::UserContext::run).
@@ -158,6 +182,7 @@ impl PageTable {
             return Err(MapError::Occupied);
         }
         entry.store(leaf(frame, access), Ordering::Relaxed);
+        self.resident += 1;
         Ok(())
     }
 
@@ -177,16 +202,32 @@ impl PageTable {
         let old = table
             .entry(address)
             .swap(leaf(frame, access), Ordering::Relaxed);
-        take(flush, &self.root, address, old);
+        if !take(flush, &self.root, address, old) {
+            self.resident += 1;
+        }
         Ok(())
     }
 
-    /// Unmaps all pages of `range` (page aligned).
-    pub fn unmap(&mut self, range: Range<u64>, flush: &mut Flush) {
+    /// Unmaps the pages of `range` (page aligned), a `portion` of them. Gives the address up to which
+    /// it has.
+    pub fn unmap(&mut self, range: Range<u64>, portion: Portion, flush: &mut Flush) -> u64 {
         let root = self.root.clone();
-        self.for_each_entry(range, |address, entry| {
-            take(flush, &root, address, entry.swap(0, Ordering::Relaxed));
+        let mut count = 0;
+        let end = self.for_each_entry(range, portion, |address, entry| {
+            let old = entry.load(Ordering::Relaxed);
+            // What no processor can know is not changed by one.
+            let old = match old & PRESENT {
+                0 => {
+                    entry.store(0, Ordering::Relaxed);
+                    old
+                }
+                _ => entry.swap(0, Ordering::Relaxed),
+            };
+            take(flush, &root, address, old);
+            count += 1;
         });
+        self.resident -= count;
+        end
     }
 
     /// The addresses of the pages of `range` (page aligned) that are mapped, unless they are more
@@ -194,7 +235,7 @@ impl PageTable {
     pub fn mapped<const N: usize>(&mut self, range: Range<u64>) -> Option<SmallVec<[u64; N]>> {
         let mut pages = SmallVec::new();
         let mut count = 0;
-        self.for_each_entry(range, |address, _| {
+        self.for_each_entry(range, Portion::ALL, |address, _| {
             count += 1;
             if count <= N {
                 pages.push(address);
@@ -203,26 +244,33 @@ impl PageTable {
         (count <= N).then_some(pages)
     }
 
-    /// Sets what the program may do with the pages of `range` (page aligned) that are mapped.
-    /// `adjust` is told of each page's address and frame and gives its access: less than asked for where a write has
-    /// to fault first.
+    /// Sets what the program may do with the pages of `range` (page aligned) that are mapped, a
+    /// `portion` of them. `adjust` is told of each page's address and frame and gives its access: less
+    /// than asked for where a write has to fault first. Gives the address up to which it has.
     pub fn protect(
         &mut self,
         range: Range<u64>,
+        portion: Portion,
         flush: &mut Flush,
         mut adjust: impl FnMut(u64, &Frame) -> Access,
-    ) {
+    ) -> u64 {
         let root = self.root.clone();
-        self.for_each_entry(range, |address, entry| {
+        self.for_each_entry(range, portion, |address, entry| {
             let old = entry.load(Ordering::Relaxed);
             // SAFETY: the entry keeps its reference; this second one is forgotten, not dropped.
             let frame = core::mem::ManuallyDrop::new(unsafe {
                 Frame::from_address(PhysAddr(old & ADDRESS))
             });
-            let new = old & (ADDRESS | HELD) | bits(adjust(address, &frame));
+            let access = adjust(address, &frame);
+            let new = old & (ADDRESS | HELD) | bits(access);
             // Swapped, since a CPU may set ACCESSED meanwhile.
-            note(flush, &root, address, entry.swap(new, Ordering::Relaxed));
-        });
+            let old = entry.swap(new, Ordering::Relaxed);
+            if !access.contains(access_of(old)) {
+                note(flush, &root, address, old);
+            } else if access != access_of(old) && old & ACCESSED != 0 {
+                flush.note_gain(&root, address);
+            }
+        })
     }
 
     /// Lets the program do `access`, which is no less than it may now, with the page at `address`
@@ -241,8 +289,9 @@ impl PageTable {
     }
 
     /// Has `child`, where nothing is mapped in `range` (page aligned), show the pages of `range`
-    /// too, so that neither table allows stores to a page that both show. A page that is pinned
-    /// where this table is its only owner stays as it is, and `child` gets what `copy` makes of it.
+    /// too, a `portion` of them, so that neither table allows stores to a page that both show. A page
+    /// that is pinned where this table is its only owner stays as it is, and `child` gets what `copy`
+    /// makes of it. Gives the address up to which it has.
     ///
     /// # Errors
     ///
@@ -252,11 +301,12 @@ impl PageTable {
         &mut self,
         child: &mut PageTable,
         range: Range<u64>,
+        portion: Portion,
         flush: &mut Flush,
         mut copy: impl FnMut(&Frame) -> Result<Frame, E>,
-    ) -> Result<(), E> {
+    ) -> Result<u64, E> {
         let root = self.root.clone();
-        self.for_each_table(range, |start, entries| {
+        self.for_each_table(range, portion, |start, entries| {
             let mut to = None;
             for (place, entry) in entries.enumerate() {
                 let address = start + place as u64 * PAGE_SIZE as u64;
@@ -284,45 +334,51 @@ impl PageTable {
                     Frame::clone(&frame).into_address().0 | old & !(ADDRESS | WRITABLE | DIRTY)
                 };
                 to.entry(address).store(shown, Ordering::Relaxed);
+                child.resident += 1;
             }
             Ok(())
         })
     }
 
-    /// Moves all pages of `range` (page aligned) so that its first page comes to `to`, where
-    /// nothing is mapped: as `mremap` does.
+    /// Moves the pages of `range` (page aligned), a `portion` of them, so that its first page comes to
+    /// `to`, as `mremap` does; what is there goes. Gives the address up to which it has.
     ///
     /// # Errors
     ///
-    /// [`MapError`]; pages before the one that failed have been moved.
+    /// [`MapError`]; pages before the one that failed have been moved, the others are where they were.
     pub fn relocate(
         &mut self,
         range: Range<u64>,
         to: u64,
+        portion: Portion,
         flush: &mut Flush,
-    ) -> Result<(), MapError> {
+    ) -> Result<u64, MapError> {
         let root = self.root.clone();
-        let mut moved = Vec::new();
-        self.for_each_entry(range.clone(), |address, entry| {
-            let old = entry.swap(0, Ordering::Relaxed);
-            note(flush, &root, address, old);
-            moved.push((address, old & !ACCESSED));
-        });
-        let mut result = Ok(());
-        for (address, value) in moved {
-            match self.table_for(address - range.start + to) {
-                Ok(table) => {
-                    let entry = table.entry(address - range.start + to);
-                    let at = address - range.start + to;
-                    take(flush, &root, at, entry.swap(value, Ordering::Relaxed));
-                }
-                Err(error) => {
-                    take(flush, &root, address, value);
-                    result = Err(error);
+        let mut moved: SmallVec<[(u64, u64); 8]> = SmallVec::new();
+        let mut rest = range.clone();
+        // By the table, so that no more is in the hand than a table has.
+        let mut left = portion.0;
+        while rest.start < rest.end && left > 0 {
+            let before = rest.start;
+            rest.start = self.for_each_entry(rest.clone(), Portion::of(1), |address, entry| {
+                moved.push((address, entry.load(Ordering::Relaxed)));
+            });
+            left = left.saturating_sub(ENTRIES.min(((rest.start - before) >> 12) as usize));
+            for (address, _) in moved.drain(..) {
+                let at = address - range.start + to;
+                let target = self.table_for(at)?;
+                let Some(entry) = self.leaf_entry(address) else {
+                    continue;
+                };
+                let value = entry.swap(0, Ordering::Relaxed);
+                note(flush, &root, address, value);
+                let old = target.entry(at).swap(value, Ordering::Relaxed);
+                if take(flush, &root, at, old) {
+                    self.resident -= 1;
                 }
             }
         }
-        result
+        Ok(rest.start)
     }
 
     /// The frame that the page at `address` (rounded down) shows, and what the program may do
@@ -450,9 +506,15 @@ impl PageTable {
         self.root.entry(address, 0)
     }
 
-    /// Calls `each` for every held entry of the range, skipping tables that are not there.
-    fn for_each_entry(&mut self, range: Range<u64>, mut each: impl FnMut(u64, &AtomicU64)) {
-        let done = self.for_each_table(range, |start, entries| {
+    /// Calls `each` for every held entry of a portion of the range, skipping tables that are not there.
+    /// Gives the address up to which it has.
+    fn for_each_entry(
+        &mut self,
+        range: Range<u64>,
+        portion: Portion,
+        mut each: impl FnMut(u64, &AtomicU64),
+    ) -> u64 {
+        let done = self.for_each_table(range, portion, |start, entries| {
             for (place, entry) in entries.enumerate() {
                 if entry.load(Ordering::Relaxed) & HELD != 0 {
                     each(start + place as u64 * PAGE_SIZE as u64, entry);
@@ -461,21 +523,27 @@ impl PageTable {
             Ok::<_, core::convert::Infallible>(())
         });
         match done {
-            Ok(()) => {}
+            Ok(end) => end,
             Err(never) => match never {},
         }
     }
 
-    /// Calls `each` for every last-level table of the range that is there: with the first address
-    /// of the range in it, and the entries from there on that are in the range.
+    /// Calls `each` for every last-level table of a portion of the range that is there: with the first
+    /// address of the range in it, and the entries from there on that are in the range. Gives the
+    /// address up to which it has.
     fn for_each_table<E>(
         &mut self,
         range: Range<u64>,
+        portion: Portion,
         mut each: impl FnMut(u64, Entries<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<u64, E> {
         let mut address = range.start;
         let end = range.end.min(END);
+        let mut left = portion.0;
         while address < end {
+            if left == 0 {
+                return Ok(address);
+            }
             let mut table = Table::of(&self.root.frame);
             let mut level = 3;
             while level > 0 {
@@ -492,6 +560,7 @@ impl PageTable {
             if level == 0 {
                 let first = (address >> 12) as usize % ENTRIES;
                 let count = ((next - address) / PAGE_SIZE as u64) as usize;
+                left = left.saturating_sub(count);
                 each(
                     address,
                     Entries {
@@ -501,9 +570,10 @@ impl PageTable {
                     },
                 )?;
             }
+            left = left.saturating_sub(1);
             address = next;
         }
-        Ok(())
+        Ok(range.end)
     }
 }
 
@@ -532,13 +602,15 @@ fn note(flush: &mut Flush, root: &Arc<Root>, address: u64, old: u64) {
     }
 }
 
-/// As [`note`], and takes the frame out of `old`.
-fn take(flush: &mut Flush, root: &Arc<Root>, address: u64, old: u64) {
-    if old & HELD != 0 {
+/// As [`note`], and takes the frame out of `old`; whether there was one.
+fn take(flush: &mut Flush, root: &Arc<Root>, address: u64, old: u64) -> bool {
+    let is_held = old & HELD != 0;
+    if is_held {
         note(flush, root, address, old);
         // SAFETY: the entry stood for one reference and is gone.
         flush.keep(unsafe { Frame::from_address(PhysAddr(old & ADDRESS)) });
     }
+    is_held
 }
 
 /// An address space to run a program in.

@@ -33,6 +33,8 @@ static CHECK_ROUNDS: AtomicU32 = AtomicU32::new(0);
 
 /// Changes that a CPU sees before it is known to see stores.
 const PROBE_ROUNDS: u32 = 4;
+/// Pages that programs may do more with than before, whose faults cost less than a flush.
+const GAINS_FAULTED: usize = 2;
 /// Stores to a table in one round.
 const STORES_PER_TABLE: usize = 2;
 /// The page by which it is tried out.
@@ -99,6 +101,13 @@ pub(super) fn check_with(number: u32) {
     if rounds > 0 && change_beside(number, rounds).is_none() {
         log::error!("flush check: no memory");
     }
+}
+
+/// Whether a flush costs less than the faults that it saves, where programs may do more than before with
+/// the pages that changed: KVM makes the shadow of all entries of a table anew at the next access, but of
+/// one entry at a fault.
+pub(super) fn is_worth_while(changed: &Changed) -> bool {
+    way() == FlushWay::Store && changed.pages.all().is_none_or(|pages| pages.len() > GAINS_FAULTED)
 }
 
 /// Stores the entries above what has changed once more, as they are; false if there are too many.

@@ -224,6 +224,9 @@ pub fn kick(number: u32) {
 ///
 /// [`load_space`]: super::load_space
 pub(crate) fn flush_tlb(root: &Root, changed: &Changed) {
+    if !changed.has_lost && !shadow::is_worth_while(changed) {
+        return;
+    }
     fence(Ordering::SeqCst);
     let address = root.address().0;
     let has_loaded = |cpu: &PerCpu| cpu.root.load(Ordering::Relaxed) == address;
@@ -234,7 +237,7 @@ pub(crate) fn flush_tlb(root: &Root, changed: &Changed) {
         return;
     }
     match shadow::way() {
-        FlushWay::Store if shadow::store_above(root, changed) => return,
+        FlushWay::Store if shadow::store_above(root, changed) || !changed.has_lost => return,
         FlushWay::Nothing => return,
         FlushWay::Store | FlushWay::Invalidate => {}
     }
