@@ -84,11 +84,11 @@ pub struct RunArgs {
 
     /// Mount a directory, file or EROFS image of the host; at its own path without GUEST. OPTIONS are rw
     /// (the default; ro for an image), ro or overlay (changes stay in guest memory), and cache=auto, none
-    /// or always. May be repeated
+    /// or always (this version's kernel cannot yet: status 125). May be repeated
     #[arg(short = 'v', long = "volume", value_name = "HOST[:GUEST][:OPTIONS]", value_parser = OsStringValueParser::new().try_map(|text| Volume::parse(&text)))]
     pub volumes: Vec<Volume>,
 
-    /// Mount an empty file system in guest memory. May be repeated
+    /// Mount an empty file system in guest memory (this version's kernel cannot yet: status 125). May be repeated
     #[arg(long, value_name = "PATH[:size=N]", value_parser = OsStringValueParser::new().try_map(|text| Tmpfs::parse(&text)))]
     pub tmpfs: Vec<Tmpfs>,
 
@@ -115,11 +115,11 @@ pub struct RunArgs {
 
     /// Root file system: a directory, an EROFS image or an uncompressed cpio archive (newc). Changes
     /// stay in guest memory, unless OPTIONS say rw (a directory is changed) or ro; cache=auto, none or
-    /// always for a directory
+    /// always for a directory. This version's kernel takes archives only: status 125 for others
     #[arg(long, value_name = "DIR|IMAGE[:OPTIONS]")]
     pub rootfs: Option<OsString>,
 
-    /// Nothing in the root file system can be changed
+    /// Nothing in the root file system can be changed (this version's kernel cannot yet: status 125)
     #[arg(long)]
     pub read_only: bool,
 
