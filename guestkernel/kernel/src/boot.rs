@@ -12,7 +12,9 @@ use crate::fs::{
     DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
 };
 use crate::log;
-use crate::process::{self, ExitStatus, Ids, Process, Thread};
+use crate::process::{
+    self, ControlBlock, ExitStatus, Given, Ids, Process, STACK_LIMIT, Source, Thread,
+};
 use crate::standard_streams::StandardStreams;
 use crate::syscall;
 use crate::thread_loop;
@@ -144,7 +146,7 @@ fn start(
     fs: Arc<FsContext>,
     spec: ProcessSpec,
     streams: &StandardStreams,
-) -> Result<Arc<Process>, Exit> {
+) -> Result<Arc<ControlBlock>, Exit> {
     let view = View {
         files: &files,
         context: &fs,
@@ -165,17 +167,24 @@ fn start(
         }
     })?;
     let arguments = spec.args.clone();
-    let program =
-        executor::block_on(process::load(view, &path, spec.args, &spec.env)).map_err(|errno| {
-            warn!("{shown}: cannot be executed: {errno:?}");
-            match errno {
-                Errno::ENOMEM => Exit::OutOfMemory,
-                errno => Exit::NotExecutable(errno.number()),
-            }
-        })?;
+    let User { uid, gid } = spec.user;
+    let given = Given {
+        arguments: spec.args,
+        environment: &spec.env,
+        ids: [uid, uid, gid, gid],
+        stack: STACK_LIMIT,
+    };
+    let loading = process::load(view, Source::path(&path), given);
+    let program = executor::block_on(loading).map_err(|errno| {
+        warn!("{shown}: cannot be executed: {errno:?}");
+        match errno {
+            Errno::ENOMEM => Exit::OutOfMemory,
+            errno => Exit::NotExecutable(errno.number()),
+        }
+    })?;
     let found = executor::block_on(view.lookup(AT_FDCWD, &path, true));
     let executable = found.map_err(|errno| Exit::NotExecutable(errno.number()))?;
-    let process = Process::new(program.space, files, fs);
+    let process = Process::first(program.space, files, fs, program.executable);
     set_user(&process, spec.user);
     let facts = ProcessFacts {
         process: Arc::downgrade(&process),
@@ -193,11 +202,11 @@ fn start(
         program.context,
         program.name,
         thread_loop::run,
-    )
-    .map_err(|_| Exit::OutOfMemory)?;
+    );
     power::mark(Mark::ProgramEntered);
     thread.start();
-    Ok(process)
+    // Not what it reaches: that goes when it executes another program.
+    Ok(process.block().clone())
 }
 
 /// Refuses what the description asks for and this kernel has not.

@@ -30,6 +30,16 @@ impl FsContext {
         })
     }
 
+    /// The same, for whoever changes its own.
+    pub fn copy(&self) -> Arc<Self> {
+        Arc::new(Self {
+            namespace: self.namespace.clone(),
+            root: Mutex::new(self.root()),
+            working_directory: Mutex::new(self.working_directory()),
+            umask: AtomicU32::new(self.umask()),
+        })
+    }
+
     /// Where absolute paths start.
     pub fn root(&self) -> Location {
         self.root.lock().clone()

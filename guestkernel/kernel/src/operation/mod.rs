@@ -13,10 +13,12 @@
 
 mod actor;
 mod attributes;
+mod clone;
 mod close;
 mod copy;
 mod descriptor;
 mod directory;
+mod execute;
 mod file_size;
 mod mount;
 mod names;
@@ -25,12 +27,14 @@ mod range;
 mod seek;
 mod sync;
 mod transfer;
+mod wait;
 
 pub use actor::{Actor, FileRef};
 pub use attributes::{
     CheckAccess, GetAttributes, GetExtendedAttributes, GetFileSystem, GetOpenAttributes,
     GetOpenFileSystem, ReadLink, SetAttributes, SetOpenAttributes, Target, TruncatePath,
 };
+pub use clone::Clone;
 pub use close::Close;
 pub use copy::{CopyFileRange, End, SendFile, Splice};
 pub use descriptor::{CloseRange, Control, DeviceControl, Duplicate, DuplicateTo, LockFile};
@@ -38,6 +42,7 @@ pub use directory::{
     ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
     SetUmask,
 };
+pub use execute::Execute;
 pub use mount::{MakeMount, Unmount};
 pub use names::{Link, MakeDirectory, MakeNode, MakeSymlink, PathAt, Rename, Unlink};
 pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open};
@@ -45,3 +50,4 @@ pub use range::{Advise, Allocate, ReadAhead, Truncate};
 pub use seek::Seek;
 pub use sync::{Sync, SyncAll, SyncFileSystem, SyncRange};
 pub use transfer::{Memory, Position, ReadWrite, Transfer};
+pub use wait::Wait;

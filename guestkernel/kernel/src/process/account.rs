@@ -16,11 +16,20 @@ pub(super) struct Account {
     /// Signals that wait with what is known of them, and timers that send some
     /// (`RLIMIT_SIGPENDING`).
     signals: AtomicU64,
+    /// Threads, those of all processes (`RLIMIT_NPROC`).
+    threads: AtomicU64,
 }
 
-/// One more signal, as long as it exists.
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Signal,
+    Thread,
+}
+
+/// One more signal or thread, as long as it exists.
 #[derive(Debug)]
-pub(super) struct Charge(Arc<Account>);
+pub(super) struct Charge(Arc<Account>, Kind);
 
 impl Account {
     /// That of the user with this number.
@@ -37,17 +46,32 @@ impl Account {
 
     /// Takes one more signal, unless there are `limit` then and one too many.
     pub(super) fn charge_signal(self: &Arc<Self>, limit: u64) -> Option<Charge> {
-        if self.signals.fetch_add(1, Ordering::Relaxed) >= limit {
-            self.signals.fetch_sub(1, Ordering::Relaxed);
-            return None;
+        self.charge(Kind::Signal, limit)
+    }
+
+    /// Takes one more thread, unless there are `limit` then and one too many.
+    pub(super) fn charge_thread(self: &Arc<Self>, limit: u64) -> Option<Charge> {
+        self.charge(Kind::Thread, limit)
+    }
+
+    fn charge(self: &Arc<Self>, kind: Kind, limit: u64) -> Option<Charge> {
+        // Made first: it takes the count back if it is dropped.
+        let charge = Charge(self.clone(), kind);
+        let before = self.count(kind).fetch_add(1, Ordering::Relaxed);
+        (before < limit).then_some(charge)
+    }
+
+    fn count(&self, kind: Kind) -> &AtomicU64 {
+        match kind {
+            Kind::Signal => &self.signals,
+            Kind::Thread => &self.threads,
         }
-        Some(Charge(self.clone()))
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.0.signals.fetch_sub(1, Ordering::Relaxed);
+        self.0.count(self.1).fetch_sub(1, Ordering::Relaxed);
     }
 }
 

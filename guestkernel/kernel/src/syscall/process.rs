@@ -1,10 +1,13 @@
 //! System calls about the process and who it is.
 
-use super::Args;
+use super::{Args, actor};
 use crate::error::{Errno, Result};
-use crate::process::{Credentials, Ids, Limit, Thread};
+use crate::operation::Wait;
+use crate::process::{Credentials, INFO_SIZE, Ids, Limit, Thread, Waited, process_of, ControlBlock};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::{general as raw, prctl as raw_prctl};
+use machine::Plain;
 
 /// Supplementary groups that there may be.
 const GROUPS_MAX: u32 = 65536;
@@ -17,30 +20,72 @@ pub(super) fn getpid(thread: &mut Thread, _: Args) -> Result<u64> {
     Ok(thread.process.pid.into())
 }
 
-/// The first process has no parent.
-pub(super) fn getppid(_: &mut Thread, _: Args) -> Result<u64> {
+pub(super) fn getppid(thread: &mut Thread, _: Args) -> Result<u64> {
+    Ok(thread.process.parent().into())
+}
+
+pub(super) async fn wait4(thread: &mut Thread, args: Args) -> Result<u64> {
+    let wait = Wait::for_process(args.int(0), args.uint(2))?;
+    let space = &thread.process.space;
+    for (address, size) in [(args.get(1), 4), (args.get(3), size_of::<raw::rusage>())] {
+        if address != 0 {
+            space.prepare_write(address, size)?;
+        }
+    }
+    let Some(waited) = wait.run(actor(thread)).await? else {
+        return Ok(0);
+    };
+    if args.get(1) != 0 {
+        space.write_value(args.get(1), &waited.status_word())?;
+    }
+    write_usage(thread, args.get(3), &waited)?;
+    Ok(waited.pid.into())
+}
+
+fn write_usage(thread: &Thread, address: u64, waited: &Waited) -> Result<()> {
+    if address == 0 {
+        return Ok(());
+    }
+    let mut usage = raw::rusage::zeroed();
+    usage.ru_utime.tv_sec = (waited.cpu_time / 1_000_000_000) as i64;
+    usage.ru_utime.tv_usec = (waited.cpu_time % 1_000_000_000 / 1000) as i64;
+    thread.process.space.write_value(address, &usage)
+}
+
+pub(super) async fn waitid(thread: &mut Thread, args: Args) -> Result<u64> {
+    let wait = Wait::for_id(args.uint(0), args.int(1), args.uint(3))?;
+    let space = &thread.process.space;
+    for (address, size) in [
+        (args.get(2), INFO_SIZE),
+        (args.get(4), size_of::<raw::rusage>()),
+    ] {
+        if address != 0 {
+            space.prepare_write(address, size)?;
+        }
+    }
+    let waited = wait.run(actor(thread)).await?;
+    if let Some(waited) = &waited {
+        write_usage(thread, args.get(4), waited)?;
+    }
+    if args.get(2) == 0 {
+        return Ok(0);
+    }
+    // As Linux has it: the fields that have a meaning, and no others.
+    let words = match waited {
+        Some(waited) => [
+            raw::SIGCHLD,
+            0,
+            waited.code,
+            waited.pid,
+            waited.user,
+            waited.status.into(),
+        ],
+        None => [0; 6],
+    };
+    for (offset, word) in [0, 4, 8, 16, 20, 24].into_iter().zip(words) {
+        space.write_value(args.get(2).wrapping_add(offset), &word)?;
+    }
     Ok(0)
-}
-
-/// `fork(2)` and `vfork(2)` end up as unknown system calls: there is one process.
-pub(super) fn wait4(_: &mut Thread, args: Args) -> Result<u64> {
-    let known = raw::WNOHANG | raw::WUNTRACED | raw::WCONTINUED;
-    let known = known | raw::__WNOTHREAD | raw::__WCLONE | raw::__WALL;
-    match args.uint(2) & !known {
-        0 => Err(Errno::ECHILD),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-pub(super) fn waitid(_: &mut Thread, args: Args) -> Result<u64> {
-    let kinds = raw::WEXITED | raw::WSTOPPED | raw::WCONTINUED;
-    let known = kinds | raw::WNOHANG | raw::WNOWAIT;
-    let known = known | raw::__WNOTHREAD | raw::__WCLONE | raw::__WALL;
-    let options = args.uint(3);
-    if options & !known != 0 || options & kinds == 0 || args.uint(0) > raw::P_PIDFD {
-        return Err(Errno::EINVAL);
-    }
-    Err(Errno::ECHILD)
 }
 
 /// GS belongs to the kernel where program and kernel share a protection domain; only FS is the
@@ -107,10 +152,15 @@ fn change_ids(
     thread: &Thread,
     change: impl FnOnce(&mut Credentials, bool) -> Result<()>,
 ) -> Result<u64> {
-    with_credentials(thread, |who| {
+    let (before, after) = with_credentials(thread, |who| {
         let is_root = who.user.effective == 0;
-        change(who, is_root).map(|()| 0)
-    })
+        let before = who.user.real;
+        change(who, is_root).map(|()| (before, who.user.real))
+    })?;
+    if before != after {
+        thread.process.change_account();
+    }
+    Ok(0)
 }
 
 pub(super) fn setuid(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -274,46 +324,34 @@ pub(super) fn capset(thread: &mut Thread, args: Args) -> Result<u64> {
     Ok(0)
 }
 
+/// The process that a number means: 0 is the caller.
+fn process_meant(thread: &Thread, pid: i32) -> Result<Arc<ControlBlock>> {
+    match pid {
+        0 => Ok(thread.process.block().clone()),
+        pid => process_of(pid),
+    }
+}
+
 pub(super) fn getpgid(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_own_pid(thread, args.int(0))?;
-    getpgrp(thread, args)
+    Ok(process_meant(thread, args.int(0))?.process_group().into())
 }
 
 pub(super) fn getpgrp(thread: &mut Thread, _: Args) -> Result<u64> {
-    Ok(with_credentials(thread, |who| who.process_group).into())
+    Ok(thread.process.process_group().into())
 }
 
 pub(super) fn getsid(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_own_pid(thread, args.int(0))?;
-    Ok(with_credentials(thread, |who| who.session).into())
+    Ok(process_meant(thread, args.int(0))?.session().into())
 }
 
 pub(super) fn setpgid(thread: &mut Thread, args: Args) -> Result<u64> {
-    if args.int(1) < 0 {
-        return Err(Errno::EINVAL);
-    }
-    check_own_pid(thread, args.int(0))?;
-    let pid = thread.process.pid;
-    let group = if args.uint(1) == 0 { pid } else { args.uint(1) };
-    with_credentials(thread, |who| {
-        if who.session == pid || group != pid {
-            return Err(Errno::EPERM);
-        }
-        who.process_group = group;
-        Ok(0)
-    })
+    let process = &thread.process;
+    process.set_process_group(args.int(0), args.int(1))?;
+    Ok(0)
 }
 
 pub(super) fn setsid(thread: &mut Thread, _: Args) -> Result<u64> {
-    let pid = thread.process.pid;
-    with_credentials(thread, |who| {
-        if who.process_group == pid {
-            return Err(Errno::EPERM);
-        }
-        who.process_group = pid;
-        who.session = pid;
-        Ok(pid.into())
-    })
+    Ok(thread.process.begin_session()?.into())
 }
 
 pub(super) fn prctl(thread: &mut Thread, args: Args) -> Result<u64> {

@@ -160,7 +160,7 @@ fn send_to_thread(thread: &Thread, tid: i32, signal: i32) -> Result<u64> {
 
 pub(super) fn kill(thread: &mut Thread, args: Args) -> Result<u64> {
     let process = &thread.process;
-    let group = process.credentials.lock().process_group;
+    let group = process.process_group();
     let is_own = match args.int(0) {
         0 => true,
         // Everybody but the first process and oneself: nobody.

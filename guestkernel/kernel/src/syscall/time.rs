@@ -73,7 +73,7 @@ impl Clock {
     pub(super) fn for_timer(&self, thread: &Thread) -> Result<TimerClock> {
         Ok(match self {
             Self::Realtime | Self::Monotonic => TimerClock::Monotonic,
-            Self::Process => TimerClock::Process(Arc::downgrade(&thread.process)),
+            Self::Process => TimerClock::Process(thread.process.weak().clone()),
             Self::Thread(target) => TimerClock::Thread(Arc::downgrade(target)),
             Self::OwnCpu => TimerClock::Thread(Arc::downgrade(&thread.state)),
             Self::Variant { .. } => return Err(Errno::EOPNOTSUPP),
