@@ -7,7 +7,7 @@ use crate::drivers::block_file::BlockFile;
 use crate::error::Errno;
 use crate::executor;
 use crate::fs::initramfs::{self, Problem};
-use crate::fs::procfs::{self, ProcessFacts};
+use crate::fs::procfs;
 use crate::fs::{
     DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
 };
@@ -166,7 +166,6 @@ fn start(
             errno => Exit::NotExecutable(errno.number()),
         }
     })?;
-    let arguments = spec.args.clone();
     let User { uid, gid } = spec.user;
     let given = Given {
         arguments: spec.args,
@@ -182,16 +181,9 @@ fn start(
             errno => Exit::NotExecutable(errno.number()),
         }
     })?;
-    let found = executor::block_on(view.lookup(AT_FDCWD, &path, true));
-    let executable = found.map_err(|errno| Exit::NotExecutable(errno.number()))?;
     let process = Process::first(program.space, files, fs, program.executable);
     set_user(&process, spec.user);
-    let facts = ProcessFacts {
-        process: Arc::downgrade(&process),
-        arguments,
-        program: (path, executable),
-    };
-    let mounting = procfs::mount(&process.fs.namespace, facts);
+    let mounting = procfs::mount(&process.fs.namespace);
     executor::block_on(mounting).map_err(|errno| {
         error!("/proc: {errno:?}");
         Exit::BadRootfs

@@ -459,7 +459,7 @@ mod tests {
             range(Some(LockMode::Shared), 5, 5).set(&one, LockOwner::Description),
             Err(Errno::EAGAIN)
         );
-        release_process(&other);
+        release_process(&other, 1);
         range(Some(LockMode::Shared), 5, 5)
             .set(&one, LockOwner::Description)
             .unwrap();

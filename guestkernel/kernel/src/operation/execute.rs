@@ -66,6 +66,9 @@ impl Execute {
         crate::process::check_executable(view, source).await?;
         let mut arguments = read_strings(space, self.arguments, &mut left).await?;
         let environment = read_strings(space, self.environment, &mut left).await?;
+        if self.flags & raw::AT_EXECVE_CHECK != 0 {
+            return Ok(());
+        }
         if arguments.is_empty() {
             arguments.push(Vec::new());
         }
@@ -81,9 +84,6 @@ impl Execute {
             stack,
         };
         let program = load(view, source, given).await?;
-        if self.flags & raw::AT_EXECVE_CHECK != 0 {
-            return Ok(());
-        }
         drop(environment);
         drop(process);
         thread.replace(program).await

@@ -20,6 +20,7 @@ mod descriptor;
 mod directory;
 mod execute;
 mod file_size;
+mod kill;
 mod mount;
 mod names;
 mod open;
@@ -43,6 +44,7 @@ pub use directory::{
     SetUmask,
 };
 pub use execute::Execute;
+pub use kill::{Kill, Receiver};
 pub use mount::{MakeMount, Unmount};
 pub use names::{Link, MakeDirectory, MakeNode, MakeSymlink, PathAt, Rename, Unlink};
 pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open};

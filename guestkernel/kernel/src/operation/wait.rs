@@ -77,8 +77,6 @@ impl Wait {
             which => which,
         };
         let process = actor.process.block();
-        process
-            .wait_for_child(actor.tid, which, self.options)
-            .await
+        process.wait_for_child(actor.tid, which, self.options).await
     }
 }

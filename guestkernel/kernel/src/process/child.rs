@@ -144,7 +144,8 @@ impl ControlBlock {
         drop(gone);
         let cpu_time = block.cpu_time() + block.children_cpu_time();
         if is_end && !keeps {
-            self.children_cpu_time.fetch_add(cpu_time, Ordering::Relaxed);
+            self.children_cpu_time
+                .fetch_add(cpu_time, Ordering::Relaxed);
         }
         let user = block.credentials.lock().user.real;
         Ok(Some(Waited {

@@ -58,12 +58,12 @@ pub struct ControlBlock {
     pub started: u64,
     /// Its threads and their signals.
     pub(super) group: Mutex<ThreadGroup>,
+    /// The name of its first thread, when that has ended.
+    last_name: Mutex<[u8; 16]>,
     /// Woken when a child of it has changed, or one of its threads has ended.
     pub(super) changes: WaitQueue,
     exit: Mutex<Option<ExitStatus>>,
     is_ending: AtomicBool,
-    /// What the first thread said when it ended: the process's status when all have ended.
-    first_status: Mutex<ExitStatus>,
     /// Nanoseconds of CPU time that threads used which have ended, and that children used, and theirs,
     /// that were waited for.
     past_cpu_time: AtomicU64,
@@ -117,10 +117,10 @@ impl ControlBlock {
             has_executed: AtomicBool::new(false),
             started: clock::monotonic(),
             group: Mutex::new(ThreadGroup::new(handlers)),
+            last_name: Mutex::new([0; 16]),
             changes: WaitQueue::new(),
             exit: Mutex::new(None),
             is_ending: AtomicBool::new(false),
-            first_status: Mutex::new(ExitStatus::Exited(0)),
             past_cpu_time: AtomicU64::new(0),
             children_cpu_time: AtomicU64::new(0),
             view: Mutex::new(Weak::new()),
@@ -140,6 +140,30 @@ impl ControlBlock {
 
     pub(super) fn set_view(&self, view: &Arc<Process>) {
         *self.view.lock() = Arc::downgrade(view);
+    }
+
+    /// The name of its first thread, be that gone: padded with NULs.
+    pub fn name(&self) -> [u8; 16] {
+        let first = self.group.lock().thread(self.pid).cloned();
+        match first {
+            Some(first) => *first.name.lock(),
+            None => *self.last_name.lock(),
+        }
+    }
+
+    /// What of it is running, as `ps(1)` shows it.
+    pub fn state_letter(&self) -> char {
+        let group = self.group.lock();
+        if group.len() == 0 {
+            return 'Z';
+        }
+        if group.has_stopped() {
+            return 'T';
+        }
+        match group.threads().all(|thread| thread.is_waiting()) {
+            true => 'S',
+            false => 'R',
+        }
     }
 
     /// Counts one more signal that waits, unless the user has too many.
@@ -240,12 +264,12 @@ impl ControlBlock {
         state
     }
 
-    /// A thread has ended, with the status that the process gets if it was the first and nobody
-    /// gives another. The process ends with its last thread.
+    /// A thread has ended, with the status that the process gets if it was the last and nobody has given
+    /// another.
     pub(super) fn remove_thread(&self, state: &ThreadState, status: u8) {
         state.forget_waker();
         if state.tid == self.pid {
-            *self.first_status.lock() = ExitStatus::Exited(status);
+            *self.last_name.lock() = *state.name.lock();
         }
         let mut group = self.group.lock();
         self.past_cpu_time
@@ -261,18 +285,17 @@ impl ControlBlock {
             table::remove_thread(state.tid);
         }
         match is_last {
-            true => self.die(),
+            true => self.die(ExitStatus::Exited(status)),
             // Perhaps a thread waits for being alone.
             false => self.changes.wake_all(),
         }
     }
 
     /// The last thread has ended.
-    fn die(&self) {
+    fn die(&self, last: ExitStatus) {
         self.delete_timers();
         self.interval_timers.stop();
-        let first = *self.first_status.lock();
-        let status = *self.exit.lock().get_or_insert(first);
+        let status = *self.exit.lock().get_or_insert(last);
         self.is_ending.store(true, Ordering::Release);
         table::bury(self, status);
     }

@@ -116,11 +116,7 @@ struct Elf {
 /// # Errors
 ///
 /// Those of `execve(2)`.
-pub(crate) async fn load(
-    view: View<'_>,
-    source: Source<'_>,
-    given: Given<'_>,
-) -> Result<Program> {
+pub(crate) async fn load(view: View<'_>, source: Source<'_>, given: Given<'_>) -> Result<Program> {
     let mut arguments = given.arguments;
     let mut opened = open_source(view, source).await?;
     let (path, is_by_descriptor) = source.shown();
@@ -157,7 +153,7 @@ pub(crate) async fn load(
         opened = open_executable(view, &interpreted).await?;
     };
     let Opened { file, executed } = opened;
-    let location = file.location().cloned();
+    let place = file.place().cloned();
     let program = Elf::read(file, head).await?;
     let interpreter = match program.segments.interpreter {
         Some(name) => Some(open_interpreter(view, &program, name).await?),
@@ -204,11 +200,10 @@ pub(crate) async fn load(
         context: UserContext::new(loader.unwrap_or(placed).entry, built.pointer),
         name,
         executable: Executable {
-            path,
-            location,
+            place,
             arguments: built.arguments,
             environment: built.environment,
-            _executed: Some(executed),
+            executed: Some(executed),
         },
     })
 }

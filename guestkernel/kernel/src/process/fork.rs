@@ -201,6 +201,9 @@ impl Thread {
         if !new.shared.contains(Shared::FILES) {
             files.set_owner(block.pid);
         }
+        if !new.shared.contains(Shared::FS) {
+            fs.set_owner(block.pid);
+        }
         let child = Process::assemble(space, files, fs, parent.executable.clone(), block.clone());
         let [parent_at, child_at] = new.thread.number_at;
         for (address, space) in [(parent_at, &parent.space), (child_at, &child.space)] {
@@ -250,7 +253,10 @@ impl Thread {
             Some(number) => table.take_this_number(number)?,
             None => table.take_number()?,
         };
-        let own = table.processes.get(&self.process.pid).ok_or(Errno::EAGAIN)?;
+        let own = table
+            .processes
+            .get(&self.process.pid)
+            .ok_or(Errno::EAGAIN)?;
         let (parent, parent_tid, exit_signal) = match new.is_sibling {
             true => (own.parent, own.parent_tid, own.exit_signal),
             false => (self.process.pid, self.tid, new.exit_signal),

@@ -4,6 +4,7 @@ use super::control_block::ControlBlock;
 use super::signal::{Signal, SignalInfo};
 use super::table::{self, Sent, Table};
 use crate::error::{Errno, Result};
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -12,7 +13,10 @@ impl ControlBlock {
     /// Its process group.
     pub fn process_group(&self) -> u32 {
         let table = table::lock();
-        table.processes.get(&self.pid).map_or(0, |entry| entry.group)
+        table
+            .processes
+            .get(&self.pid)
+            .map_or(0, |entry| entry.group)
     }
 
     /// Its session.
@@ -25,7 +29,10 @@ impl ControlBlock {
     /// Its parent; 0 for none.
     pub fn parent(&self) -> u32 {
         let table = table::lock();
-        table.processes.get(&self.pid).map_or(0, |entry| entry.parent)
+        table
+            .processes
+            .get(&self.pid)
+            .map_or(0, |entry| entry.parent)
     }
 
     /// Makes a new session, and a process group in it, with its number (`setsid(2)`).
@@ -65,7 +72,10 @@ impl ControlBlock {
         }
         let (pid, group) = (pid.unsigned_abs(), group.unsigned_abs());
         let mut table = table::lock();
-        let own = table.processes.get(&self.pid).map_or(0, |entry| entry.session);
+        let own = table
+            .processes
+            .get(&self.pid)
+            .map_or(0, |entry| entry.session);
         let Some(entry) = table.processes.get(&pid) else {
             // A thread that is not the first is no process.
             return Err(match table.is_thread(pid) {
@@ -153,15 +163,13 @@ impl Table {
     }
 }
 
-/// The process `pid` has ended: what that means for process groups.
-pub(super) fn leave(table: &mut Table, pid: u32, sent: &mut Sent) {
-    let Some(entry) = table.processes.get(&pid) else {
-        return;
-    };
-    let parent = entry.parent;
-    let children: Vec<u32> = entry.children.iter().copied().collect();
-    table.release_orphans(pid, parent, Some(pid), sent);
+/// The process `pid` has ended, and its children have another parent: what that means for process
+/// groups.
+pub(super) fn leave(table: &Table, pid: u32, children: &BTreeSet<u32>, sent: &mut Sent) {
     for child in children {
-        table.release_orphans(child, pid, None, sent);
+        table.release_orphans(*child, pid, None, sent);
+    }
+    if let Some(entry) = table.processes.get(&pid) {
+        table.release_orphans(pid, entry.parent, Some(pid), sent);
     }
 }

@@ -20,16 +20,16 @@ mod limits;
 mod posix_timer;
 #[expect(clippy::module_inception, reason = "it is what the module is about")]
 mod process;
-mod restart;
 mod replace;
+mod restart;
 mod robust_list;
 mod rseq;
 mod signal;
 mod signaling;
 mod stack;
+mod table;
 #[cfg(test)]
 pub(crate) mod tests;
-mod table;
 mod thread;
 mod thread_group;
 mod thread_state;
@@ -43,8 +43,8 @@ pub use credentials::{Credentials, Ids};
 pub(crate) use exec::{Given, Source, check_executable, find, load};
 pub use executable::Executable;
 pub use fork::{Departure, NewProcess, Shared};
-pub use job::members;
 pub use interval_timer::{IntervalTimer, IntervalTimers};
+pub use job::members;
 pub(crate) use limits::STACK as STACK_LIMIT;
 pub use limits::{Limit, Limits};
 pub use posix_timer::{Notice, PosixTimer};

@@ -203,12 +203,14 @@ pub(super) fn bury(process: &ControlBlock, status: ExitStatus) {
         entry.ended = Some(status);
         entry.change = None;
     }
-    job::leave(&mut table, process.pid, &mut sent);
-    table.adopt_children(process.pid, &mut sent, &mut gone);
+    let children = table.adopt_children(process.pid, &mut sent, &mut gone);
+    job::leave(&table, process.pid, &children, &mut sent);
     if process.pid == FIRST {
         for (pid, entry) in &table.processes {
             if *pid != FIRST {
-                entry.block.exit(ExitStatus::Signaled(Signal::SIGKILL.number()));
+                entry
+                    .block
+                    .exit(ExitStatus::Signaled(Signal::SIGKILL.number()));
             }
         }
     } else {
@@ -351,18 +353,23 @@ impl Table {
         FIRST
     }
 
-    /// The children of `pid`, which ends, get another parent.
-    fn adopt_children(&mut self, pid: u32, sent: &mut Sent, gone: &mut Vec<Entry>) {
+    /// The children of `pid`, which ends, get another parent; gives them.
+    fn adopt_children(
+        &mut self,
+        pid: u32,
+        sent: &mut Sent,
+        gone: &mut Vec<Entry>,
+    ) -> BTreeSet<u32> {
         let Some(entry) = self.processes.get_mut(&pid) else {
-            return;
+            return BTreeSet::new();
         };
         let children = core::mem::take(&mut entry.children);
         let dead = entry.block.sender();
         if children.is_empty() {
-            return;
+            return children;
         }
         let reaper = self.reaper_of(pid);
-        for child in children {
+        for child in children.iter().copied() {
             if let Some(adopter) = self.processes.get_mut(&reaper) {
                 adopter.children.insert(child);
             }
@@ -377,10 +384,15 @@ impl Table {
                 let block = entry.block.clone();
                 sent.send(&block, SignalInfo::user(signal, dead));
             }
-            if self.processes.get(&child).is_some_and(|entry| entry.ended.is_some()) {
+            if self
+                .processes
+                .get(&child)
+                .is_some_and(|entry| entry.ended.is_some())
+            {
                 self.tell_of_end(child, sent, gone);
             }
         }
+        children
     }
 
     /// Tells the parent of `pid` that it has stopped or goes on.

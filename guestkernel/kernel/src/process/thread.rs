@@ -120,7 +120,7 @@ impl Thread {
     }
 
     /// Ends this thread, when it returns to its program. The status is the process's if the thread
-    /// is the first and nobody says otherwise.
+    /// is the last and nobody says otherwise.
     pub fn end(&mut self, status: u8) {
         self.exit = Some(status);
         self.state.set_attention(Attention::END, true);

@@ -152,7 +152,10 @@ impl ThreadGroup {
             return false;
         }
         self.sole = Some(tid);
-        let others = self.members.values().filter(|member| member.state.tid != tid);
+        let others = self
+            .members
+            .values()
+            .filter(|member| member.state.tid != tid);
         others.for_each(|member| member.state.notify(Attention::END));
         true
     }

@@ -4,6 +4,7 @@ use super::Args;
 use crate::error::{Errno, Result};
 use crate::operation::{Clone, Execute};
 use crate::process::{ExitStatus, Thread, thread_with};
+use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as raw;
 
@@ -112,7 +113,7 @@ pub(super) async fn execve(thread: &mut Thread, args: Args) -> Result<u64> {
         environment: args.get(2),
         flags: 0,
     };
-    execute.run(thread).await?;
+    Box::pin(execute.run(thread)).await?;
     Ok(0)
 }
 
@@ -124,7 +125,7 @@ pub(super) async fn execveat(thread: &mut Thread, args: Args) -> Result<u64> {
         environment: args.get(3),
         flags: args.uint(4),
     };
-    execute.run(thread).await?;
+    Box::pin(execute.run(thread)).await?;
     Ok(0)
 }
 
