@@ -11,6 +11,7 @@ mod disks;
 mod exit_status;
 mod host_programs;
 mod hostile_images;
+mod processes;
 mod qemu;
 mod qemu_devices;
 mod signals;
