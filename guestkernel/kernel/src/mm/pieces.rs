@@ -164,7 +164,7 @@ impl AddressSpace {
             }
             page += PAGE;
             count += 1;
-            if count % PAGES == 0 {
+            if count.is_multiple_of(PAGES) {
                 stint.give_way().await;
             }
         }
@@ -184,7 +184,7 @@ impl AddressSpace {
         };
         let mut stint = Stint::default();
         for page in range.step_by(PAGE as usize) {
-            if page / PAGE % PAGES == 0 {
+            if (page / PAGE).is_multiple_of(PAGES) {
                 stint.give_way().await;
             }
             let filled = self.fill_in_waiting(page, needed).await;
