@@ -152,7 +152,7 @@ impl AddressSpace {
     pub async fn populate_in_pieces(&self, range: Range<u64>) {
         let mut stint = Stint::default();
         let mut page = range.start & !(PAGE - 1);
-        let mut count = 0;
+        let mut count = 0_u64;
         while page < range.end {
             let needed = match self.mappings.lock().area_at(page) {
                 Some((_, area)) if area.access.contains(Access::WRITE) => Access::WRITE,
