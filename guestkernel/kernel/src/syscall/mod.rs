@@ -31,6 +31,7 @@ pub(crate) use system::set_host_name;
 
 use crate::error::{Errno, Result};
 use crate::io_uring::Entered;
+use crate::missing;
 use crate::operation::Actor;
 use crate::process::{Thread, call_name};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -345,6 +346,9 @@ fn unimplemented(number: u64) -> Result<u64> {
         if is_new {
             log::warn!("system call {name} ({number}) is not implemented");
         }
+    }
+    if let Ok(number) = u32::try_from(number) {
+        missing::note(missing::Kind::SystemCall, number);
     }
     Err(Errno::ENOSYS)
 }
