@@ -7,6 +7,7 @@ pub mod container;
 mod disk;
 mod doctor;
 mod faults;
+mod hang;
 mod run;
 mod soak;
 mod terminal;
