@@ -5,6 +5,7 @@ mod artifacts;
 mod comparison;
 pub mod container;
 mod disk;
+mod hang;
 mod run;
 mod terminal;
 
