@@ -147,8 +147,7 @@ impl State {
         if sqe.priority() != 0 && !opcode.takes_priority {
             return Err(Errno::EINVAL);
         }
-        // No credentials can be registered.
-        if sqe.personality() != 0 {
+        if sqe.personality() != 0 && !self.personalities.contains(sqe.personality()) {
             return Err(Errno::EINVAL);
         }
         let prepared = prepare(opcode, sqe, request.flags, actor)?;

@@ -231,6 +231,7 @@ system_calls! {
         __NR_sendfile => read_write::sendfile,
         __NR_copy_file_range => read_write::copy_file_range,
         __NR_splice => read_write::splice,
+        __NR_tee => read_write::tee,
         __NR_fsync => read_write::fsync,
         __NR_sync => read_write::sync,
         __NR_syncfs => read_write::syncfs,
