@@ -74,7 +74,12 @@ fn ps_shows_processes() {
     let script = "sleep 100 & ps -o pid,ppid,stat,comm | grep sleep; kill $!";
     let output = Ringlet::program(["sh", "-c", script]).output();
     let text = output.out();
-    let fields: Vec<_> = text.lines().next().unwrap_or_default().split_whitespace().collect();
+    let fields: Vec<_> = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
     assert_eq!(fields[1..], ["1", "S", "sleep"], "{text}");
 }
 

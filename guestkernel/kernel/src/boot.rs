@@ -12,11 +12,12 @@ use crate::fs::{
     DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
 };
 use crate::log;
+use crate::mm;
+use crate::operation;
 use crate::process::{
     self, ControlBlock, ExitStatus, Given, Ids, Process, STACK_LIMIT, Source, Thread,
 };
 use crate::standard_streams::StandardStreams;
-use crate::syscall;
 use crate::thread_loop;
 use ::log::{debug, error, info, warn};
 use alloc::format;
@@ -114,6 +115,7 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     let opened = streams.open(&files);
     opened.map_err(|_| Exit::OutOfMemory)?;
     start_watchdog(&command_line);
+    executor::spawn("free memory", mm::give_back());
     let process = start(files, FsContext::new(namespace), spec, &streams)?;
     let status = executor::block_on(process.ended());
     debug!("{status:?}");
@@ -154,7 +156,7 @@ fn start(
     check_supported(&spec)?;
     enter_working_directory(view, &spec.working_directory)?;
     if !spec.host_name.is_empty() {
-        syscall::set_host_name(&spec.host_name);
+        operation::set_host_name(&spec.host_name);
     }
     let name = spec.args.first().cloned().unwrap_or_default();
     let shown = String::from_utf8_lossy(&name).into_owned();

@@ -19,14 +19,14 @@ pub const FD_LIMIT_MAX: u32 = 1 << 20;
 const FIRST_OWNER: u32 = 1;
 
 #[derive(Clone)]
-struct Slot {
+struct DescriptorSlot {
     file: Arc<OpenFile>,
     close_on_exec: bool,
 }
 
 struct Slots {
     /// By file descriptor.
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<DescriptorSlot>>,
     /// No descriptor below this one is free.
     lowest: usize,
     limit: usize,
@@ -85,7 +85,7 @@ impl FdTable {
         // The last that is open: what was closed behind it takes no room.
         let length = table.slots.iter().rposition(Option::is_some);
         let length = length.map_or(0, |last| last + 1);
-        heap::check(length * size_of::<Option<Slot>>())?;
+        heap::check(length * size_of::<Option<DescriptorSlot>>())?;
         let copy = Self::with(Slots {
             slots: table.slots[..length].to_vec(),
             lowest: table.lowest,
@@ -122,7 +122,7 @@ impl FdTable {
         self.close_where(|slot| slot.close_on_exec).await;
     }
 
-    async fn close_where(&self, is_closed: impl Fn(&Slot) -> bool) {
+    async fn close_where(&self, is_closed: impl Fn(&DescriptorSlot) -> bool) {
         let mut stint = Stint::default();
         let mut fd = 0;
         loop {
@@ -138,7 +138,7 @@ impl FdTable {
                 table.lowest = table.lowest.min(fd);
                 closed
             };
-            if let Some(Slot { file, .. }) = closed {
+            if let Some(DescriptorSlot { file, .. }) = closed {
                 locks::release_process(&file, self.owner());
                 // Whoever has put off a write is not there any more to hear that it has failed.
                 let _ = file.ops.flush().await;
@@ -205,7 +205,7 @@ impl FdTable {
         if start == table.lowest {
             table.lowest = fd + 1;
         }
-        let slot = Slot {
+        let slot = DescriptorSlot {
             file,
             close_on_exec,
         };
@@ -230,7 +230,7 @@ impl FdTable {
             return Err(Errno::EBADF);
         }
         table.make_room(fd)?;
-        let old = table.slots[fd].replace(Slot {
+        let old = table.slots[fd].replace(DescriptorSlot {
             file,
             close_on_exec,
         });
@@ -313,7 +313,7 @@ impl Slots {
         // Growing copies the table.
         let table = match more {
             0 => 0,
-            _ => 2 * (fd + 1) * size_of::<Option<Slot>>(),
+            _ => 2 * (fd + 1) * size_of::<Option<DescriptorSlot>>(),
         };
         heap::check(table + size_of::<OpenFile>())?;
         self.slots.try_reserve(more).map_err(|_| Errno::ENOMEM)?;

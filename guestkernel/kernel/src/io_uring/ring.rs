@@ -2,16 +2,20 @@
 
 use super::budget::Allowance;
 use super::completion::CompletionQueue;
+use super::file::is_ring;
 use super::links::{Chain, Drain};
 use super::memory::{Cqe, RingMemory};
 use super::opcode::{Completion, Started, Work, opcode};
+use super::personality::Personalities;
 use super::ready::ReadyQueue;
-use super::request::{REQUEST_COST, Request, Running, Slot, Slots};
-use super::resources::Resources;
+use super::request::{REQUEST_COST, Request, RequestSlot, Running, Slots};
+use super::resources::{ALLOCATE, Resources, Tagged};
 use super::setup::Setup;
 use super::sqe::RequestFlags;
+use super::tags::Tags;
 use crate::error::{Errno, Result};
 use crate::executor::{self, Listed, Listing, Runnable, Urgent};
+use crate::fs::OpenFile;
 use crate::process::Process;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -31,14 +35,14 @@ pub(super) struct Ring {
     is_disabled: AtomicBool,
     /// The only task that may use the ring; 0 for any, or for none yet.
     issuer: AtomicU32,
-    state: Mutex<State>,
+    state: Mutex<RingState>,
     /// The process that made it.
     owner: u32,
     _listing: Listing,
 }
 
 /// What the lock guards.
-pub(super) struct State {
+pub(super) struct RingState {
     pub(super) memory: Arc<RingMemory>,
     pub(super) setup: Setup,
     /// The position of the next SQE.
@@ -46,11 +50,13 @@ pub(super) struct State {
     pub(super) completions: CompletionQueue,
     pub(super) slots: Slots,
     pub(super) resources: Resources,
+    pub(super) tags: Tags,
+    pub(super) personalities: Personalities,
     pub(super) allowance: Allowance,
     /// The chain that the batch is in the middle of.
     pub(super) chain: Option<Chain>,
     pub(super) drain: Drain,
-    /// Held requests whose turn has come.
+    /// Accepted requests whose turn has come.
     pub(super) turn: VecDeque<u32>,
     /// Timeouts that count CQEs.
     pub(super) counting_timeouts: usize,
@@ -85,13 +91,15 @@ impl Ring {
                 issuer: AtomicU32::new(if is_issuer_known { issuer } else { 0 }),
                 owner: owner.pid,
                 _listing: executor::list(ring.clone()),
-                state: Mutex::new(State {
+                state: Mutex::new(RingState {
                     completions: CompletionQueue::new(setup.cq_entries),
                     slots: Slots::new(ready.clone()),
                     memory,
                     setup,
                     sq_head: 0,
                     resources: Resources::default(),
+                    tags: Tags::new(),
+                    personalities: Personalities::default(),
                     allowance: Allowance::new(REQUEST_COST),
                     chain: None,
                     drain: Drain::default(),
@@ -119,7 +127,7 @@ impl Ring {
     }
 
     #[inline]
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, RingState> {
         self.state.lock()
     }
 
@@ -187,7 +195,7 @@ impl Listed for Ring {
     }
 }
 
-impl State {
+impl RingState {
     /// Polls what was woken and starts what has its turn, and shows the program the results.
     pub(super) fn run(&mut self) {
         if self.setup.flags_work() {
@@ -281,7 +289,9 @@ impl State {
     /// Puts an operation that could not finish at once into a slot, after polling it.
     #[inline]
     fn run_in_slot(&mut self, request: Request, work: Work) {
-        let slot = self.slots.insert(Slot::Running(Running { request, work }));
+        let slot = self
+            .slots
+            .insert(RequestSlot::Running(Running { request, work }));
         self.poll(slot);
         if request.flags.contains(RequestFlags::TIMED) {
             self.start_time_limit(slot);
@@ -302,7 +312,11 @@ impl State {
                     return self.end_time_limit(slot, head);
                 }
                 Poll::Ready(step) if !step.has_more => {
-                    return self.finish(slot, step.completion);
+                    let completion = match running.work.take_opened() {
+                        None => step.completion,
+                        Some((file, place)) => self.install_opened(file, place),
+                    };
+                    return self.finish(slot, completion);
                 }
                 Poll::Ready(step) => {
                     let cqe = Cqe {
@@ -319,6 +333,61 @@ impl State {
         }
     }
 
+    /// Puts a file that was opened for it into a place of the file table, named as an SQE does.
+    #[cold]
+    fn install_opened(&mut self, file: Arc<OpenFile>, place: u32) -> Completion {
+        Completion::of(self.install_file(file, place).map(|place| place as i32))
+    }
+
+    /// Puts a file into the place of the table that an SQE names, counted from 1: gives 0, or, where
+    /// that is to be found, the place that it got.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for a ring, which could hold itself; `ENXIO` if there is no table, `EINVAL` beyond it,
+    /// `ENFILE` if it is full.
+    pub(super) fn install_file(&mut self, file: Arc<OpenFile>, place: u32) -> Result<u32> {
+        let index = match place {
+            ALLOCATE => self.resources.files.find_free()?,
+            place => place.wrapping_sub(1),
+        };
+        if is_ring(&file) {
+            return Err(Errno::EBADF);
+        }
+        if self.resources.files.is_empty() {
+            return Err(Errno::ENXIO);
+        }
+        let file = Tagged { item: file, tag: 0 };
+        let old = self.resources.files.set(index, file)?;
+        self.retire_file(old);
+        Ok(if place == ALLOCATE { index } else { 0 })
+    }
+
+    /// Takes the file out of a place of the table.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` if there is no table, `EINVAL` beyond it, `EBADF` if there is no file.
+    pub(super) fn take_file(&mut self, index: u32) -> Result<()> {
+        let files = &mut self.resources.files;
+        if files.is_empty() {
+            return Err(Errno::ENXIO);
+        }
+        if index >= files.len() {
+            return Err(Errno::EINVAL);
+        }
+        let old = files.remove(index).ok_or(Errno::EBADF)?;
+        self.retire_file(Some(old));
+        Ok(())
+    }
+
+    /// Empties a place of the table that was filled for somebody who cannot be told.
+    #[cold]
+    pub(super) fn give_up_file(&mut self, index: u32) {
+        let old = self.resources.files.remove(index);
+        self.retire_file(old);
+    }
+
     /// Ends a request that has started.
     fn finish(&mut self, slot: u32, completion: Completion) {
         if let Some(request) = self.end_work(slot) {
@@ -330,6 +399,15 @@ impl State {
     pub(super) fn end_work(&mut self, slot: u32) -> Option<Request> {
         if let Some(timeout) = self.slots.running_at(slot)?.work.as_timeout() {
             self.counting_timeouts -= usize::from(timeout.is_counting());
+        }
+        if self
+            .slots
+            .running_at(slot)?
+            .request
+            .flags
+            .contains(RequestFlags::USES_RETIRED)
+        {
+            self.release_retired(slot);
         }
         let request = self.slots.remove_running(slot);
         if self.slots.running() == 0 {
@@ -380,6 +458,7 @@ impl State {
         self.slots.clear();
         self.completions.clear();
         self.resources = Resources::default();
+        self.tags.clear();
         self.counting_timeouts = 0;
         self.urgent = None;
     }

@@ -1,13 +1,14 @@
 //! Taking SQEs out of the ring: one batch, under one lock.
 
 use super::opcode::{self, Completion, Issue, Opcode, Operation, Submitter};
-use super::request::{Held, Request, Slot};
-use super::ring::State;
+use super::request::{Accepted, Request, RequestSlot};
+use super::ring::RingState;
 use super::sqe::{RequestFlags, Sqe};
 use crate::error::{Errno, Result};
+use crate::missing;
 use crate::operation::Actor;
 
-impl State {
+impl RingState {
     /// Submits up to `count` SQEs; returns how many were taken. A bad one is the last, unless the
     /// ring is set up otherwise; its CQE says what is wrong.
     ///
@@ -115,7 +116,7 @@ impl State {
             match plan {
                 Err(completion) => self.complete(request, completion),
                 plan => {
-                    let slot = self.slots.insert(Slot::Held(Held {
+                    let slot = self.slots.insert(RequestSlot::Accepted(Accepted {
                         request,
                         plan,
                         submitter: Submitter::new(actor),
@@ -146,8 +147,7 @@ impl State {
         if sqe.priority() != 0 && !opcode.takes_priority {
             return Err(Errno::EINVAL);
         }
-        // No credentials can be registered.
-        if sqe.personality() != 0 {
+        if sqe.personality() != 0 && !self.personalities.contains(sqe.personality()) {
             return Err(Errno::EINVAL);
         }
         let prepared = prepare(opcode, sqe, request.flags, actor)?;
@@ -200,6 +200,9 @@ impl State {
 fn log_refusal(request: &Request, error: Errno) {
     match opcode::opcode(request.opcode) {
         Some(opcode) => log::debug!("io_uring: {} is refused: {error:?}", opcode.name),
-        None => log::debug!("io_uring: opcode {} is not implemented", request.opcode),
+        None => {
+            missing::note(missing::Kind::Opcode, request.opcode.into());
+            log::debug!("io_uring: opcode {} is not implemented", request.opcode);
+        }
     }
 }

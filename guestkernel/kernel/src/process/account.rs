@@ -20,16 +20,13 @@ pub(super) struct Account {
     threads: AtomicU64,
 }
 
-/// What is counted.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Signal,
-    Thread,
-}
-
-/// One more signal or thread, as long as it exists.
+/// One more signal, as long as it exists.
 #[derive(Debug)]
-pub(super) struct Charge(Arc<Account>, Kind);
+pub(super) struct SignalCharge(Arc<Account>);
+
+/// One more thread, as long as it exists.
+#[derive(Debug)]
+pub(super) struct ThreadCharge(Arc<Account>);
 
 impl Account {
     /// That of the user with this number.
@@ -45,33 +42,34 @@ impl Account {
     }
 
     /// Takes one more signal, unless there are `limit` then and one too many.
-    pub(super) fn charge_signal(self: &Arc<Self>, limit: u64) -> Option<Charge> {
-        self.charge(Kind::Signal, limit)
+    pub(super) fn charge_signal(self: &Arc<Self>, limit: u64) -> Option<SignalCharge> {
+        take(&self.signals, limit).then(|| SignalCharge(self.clone()))
     }
 
     /// Takes one more thread, unless there are `limit` then and one too many.
-    pub(super) fn charge_thread(self: &Arc<Self>, limit: u64) -> Option<Charge> {
-        self.charge(Kind::Thread, limit)
-    }
-
-    fn charge(self: &Arc<Self>, kind: Kind, limit: u64) -> Option<Charge> {
-        // Made first: it takes the count back if it is dropped.
-        let charge = Charge(self.clone(), kind);
-        let before = self.count(kind).fetch_add(1, Ordering::Relaxed);
-        (before < limit).then_some(charge)
-    }
-
-    fn count(&self, kind: Kind) -> &AtomicU64 {
-        match kind {
-            Kind::Signal => &self.signals,
-            Kind::Thread => &self.threads,
-        }
+    pub(super) fn charge_thread(self: &Arc<Self>, limit: u64) -> Option<ThreadCharge> {
+        take(&self.threads, limit).then(|| ThreadCharge(self.clone()))
     }
 }
 
-impl Drop for Charge {
+/// Counts one more, unless there are `limit` already.
+fn take(count: &AtomicU64, limit: u64) -> bool {
+    let has_room = count.fetch_add(1, Ordering::Relaxed) < limit;
+    if !has_room {
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+    has_room
+}
+
+impl Drop for SignalCharge {
     fn drop(&mut self) {
-        self.0.count(self.1).fetch_sub(1, Ordering::Relaxed);
+        self.0.signals.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ThreadCharge {
+    fn drop(&mut self) {
+        self.0.threads.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The process control block: what a process is to others, from `fork(2)` until its parent has waited
 //! for it.
 
-use super::account::{Account, Charge};
+use super::account::{Account, SignalCharge, ThreadCharge};
 use super::credentials::Credentials;
 use super::interval_timer::IntervalTimers;
 use super::limits::Limits;
@@ -167,7 +167,7 @@ impl ControlBlock {
     }
 
     /// Counts one more signal that waits, unless the user has too many.
-    pub(super) fn charge_signal(&self) -> Option<Charge> {
+    pub(super) fn charge_signal(&self) -> Option<SignalCharge> {
         let limit = self.limits.lock().soft(raw::RLIMIT_SIGPENDING);
         let user = self.credentials.lock().user.real;
         Account::of(user).charge_signal(limit)
@@ -178,7 +178,7 @@ impl ControlBlock {
     /// # Errors
     ///
     /// `EAGAIN` if the user has too many (`RLIMIT_NPROC`), which root never has.
-    pub(super) fn charge_thread(&self) -> Result<Charge> {
+    pub(super) fn charge_thread(&self) -> Result<ThreadCharge> {
         let limit = self.limits.lock().soft(raw::RLIMIT_NPROC);
         let user = self.credentials.lock().user;
         let is_root = user.real == 0 || user.effective == 0;
@@ -254,7 +254,7 @@ impl ControlBlock {
         &self,
         parent: Option<&ThreadState>,
         blocked: SignalSet,
-        charge: Option<Charge>,
+        charge: Option<ThreadCharge>,
     ) -> Arc<ThreadState> {
         let state = Arc::new(ThreadState::new(self.pid, parent));
         self.group.lock().add(state.clone(), blocked, charge);
@@ -316,6 +316,15 @@ impl ControlBlock {
         if tid == 0 || tid == own.tid {
             return Ok(own.clone());
         }
+        self.member(tid)
+    }
+
+    /// The thread with the number `tid`.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if there is none.
+    pub fn member(&self, tid: u32) -> Result<Arc<ThreadState>> {
         let group = self.group.lock();
         group.thread(tid).cloned().ok_or(Errno::ESRCH)
     }

@@ -1,6 +1,6 @@
 //! Making processes and threads (`clone(2)`).
 
-use super::account::Charge;
+use super::account::ThreadCharge;
 use super::call_sites::CallSites;
 use super::control_block::ControlBlock;
 use super::process::Process;
@@ -242,7 +242,7 @@ impl Thread {
         &self,
         new: &NewProcess,
         handlers: Arc<Handlers>,
-        charge: Charge,
+        charge: ThreadCharge,
     ) -> Result<(Arc<ControlBlock>, Arc<ThreadState>)> {
         let mut table = table::lock();
         // A signal for the process group that has come before has its effect before.

@@ -1,7 +1,6 @@
 //! Processes and threads: what they have, how they start, run and end.
 
 mod account;
-mod call_names;
 mod call_sites;
 mod child;
 mod control_block;
@@ -36,7 +35,6 @@ mod thread_state;
 mod timer;
 mod wait_table;
 
-pub(crate) use call_names::name as call_name;
 pub use child::{WaitOptions, Waited, Which};
 pub use control_block::{ControlBlock, ExitStatus};
 pub use credentials::{Credentials, Ids};
@@ -50,6 +48,7 @@ pub use limits::{Limit, Limits};
 pub use posix_timer::{Notice, PosixTimer};
 pub use process::Process;
 pub use restart::Restart;
+pub(crate) use ringlet_abi::names::system_call as call_name;
 pub use signal::{
     Action, AlternateStack, INFO_SIZE, Interrupted, SI_TKILL, SI_USER, Sender, Signal, SignalInfo,
     SignalSet,

@@ -88,7 +88,7 @@ impl Thread {
             self.alternate_stack = AlternateStack::default();
             self.sequences = RestartableSequences::default();
             self.last_exception = LastException::default();
-            self.restart = None;
+            *self.state.restart.lock() = None;
             return Ok(());
         }
         let state = Arc::new(ThreadState::new(block.pid, Some(&self.state)));

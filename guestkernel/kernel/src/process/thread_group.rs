@@ -1,6 +1,6 @@
 //! The threads of a process, and the signals that wait for them all and for each.
 
-use super::account::{Account, Charge};
+use super::account::{Account, ThreadCharge};
 use super::signal::{DefaultAction, Effect, Handlers, Queue, Queued, Signal, SignalSet};
 use super::thread_state::{Attention, ThreadState};
 use crate::error::{Errno, Result};
@@ -42,7 +42,7 @@ struct Member {
     queue: Queue,
     stop: MemberStop,
     /// Its part of what its user may have.
-    charge: Option<Charge>,
+    charge: Option<ThreadCharge>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl ThreadGroup {
         &mut self,
         state: Arc<ThreadState>,
         blocked: SignalSet,
-        charge: Option<Charge>,
+        charge: Option<ThreadCharge>,
     ) {
         if self.sole.is_some() {
             state.notify(Attention::END);
@@ -133,7 +133,7 @@ impl ThreadGroup {
 
     /// A thread has ended: what it would have taken goes to others. Gives what the parent is told, and
     /// the thread's part of what its user has.
-    pub(super) fn remove(&mut self, tid: u32) -> (Option<Change>, Option<Charge>) {
+    pub(super) fn remove(&mut self, tid: u32) -> (Option<Change>, Option<ThreadCharge>) {
         let Some(gone) = self.members.remove(&tid) else {
             return (None, None);
         };
@@ -175,7 +175,10 @@ impl ThreadGroup {
     }
 
     /// Has all threads count for another user; gives what they had, to be dropped without the lock.
-    pub(super) fn change_account(&mut self, account: &Arc<Account>) -> alloc::vec::Vec<Charge> {
+    pub(super) fn change_account(
+        &mut self,
+        account: &Arc<Account>,
+    ) -> alloc::vec::Vec<ThreadCharge> {
         let members = self.members.values_mut();
         members
             .filter_map(|member| {

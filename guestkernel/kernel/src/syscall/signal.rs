@@ -1,11 +1,10 @@
 //! System calls about signals. What signals do is described in
 //! [`process`](crate::process).
 
-use super::time::{deadline_after, read_timespec};
 use super::{Args, actor};
 use crate::error::{Errno, Result};
 use crate::executor::sleep_until;
-use crate::operation::{Kill, Receiver};
+use crate::operation::{Kill, Receiver, deadline_after, read_timespec};
 use crate::process::{
     Action, AlternateStack, INFO_SIZE, SI_TKILL, Signal, SignalInfo, SignalSet, Thread,
 };

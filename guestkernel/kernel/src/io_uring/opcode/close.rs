@@ -3,7 +3,7 @@
 use super::{Completion, Issue, Prepared, Started, Work};
 use crate::error::{Errno, Result};
 use crate::io_uring::file::is_ring;
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::{self, Actor};
 
@@ -25,11 +25,11 @@ impl Prepared for Close {
         }
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         match self {
             Self::Fixed(index) => {
-                let result = state.resources.take_file(index);
-                Completion::of(result.map(|_| 0)).into()
+                let result = state.take_file(index);
+                Completion::of(result.map(|()| 0)).into()
             }
             Self::Descriptor(fd) => close_descriptor(fd, issue.actor),
         }

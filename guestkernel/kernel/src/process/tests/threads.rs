@@ -118,7 +118,7 @@ fn a_thread_is_joined_by_the_word_that_its_end_clears() {
 }
 
 #[test]
-fn the_process_ends_with_its_last_thread_by_the_status_of_its_first() {
+fn the_process_ends_with_its_last_thread_by_the_status_of_that() {
     let (status, _) = run(|id, _| {
         Box::new(move |context, page, step| match (id, step) {
             (MAIN, 0) => clone(context, 1, page),
@@ -127,7 +127,7 @@ fn the_process_ends_with_its_last_thread_by_the_status_of_its_first() {
             _ => exit(context, 6),
         })
     });
-    assert_eq!(status, ExitStatus::Exited(5));
+    assert_eq!(status, ExitStatus::Exited(6));
 }
 
 #[test]
