@@ -66,7 +66,7 @@ fn what_is_not_there_cannot_be_executed() {
 fn when_the_program_ends_all_ends() {
     let script = "sleep 1000 & sleep 1000 & echo started";
     let output = Ringlet::program(["sh", "-c", script]).output();
-    assert_eq!((output.code(), output.out()), (0, "started\n"));
+    assert_eq!((output.code(), output.out()), (0, "started\n".to_owned()));
 }
 
 #[test]
