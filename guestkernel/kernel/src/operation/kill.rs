@@ -41,11 +41,11 @@ impl Kill {
     /// Those of `kill(2)` and its like.
     pub fn run(self, actor: Actor<'_>) -> Result<()> {
         match self.to {
-            Receiver::Processes(pid) if pid > 0 => self.to_process(actor, pid),
+            Receiver::Processes(pid) if pid > 0 => self.send_to_process(actor, pid),
             Receiver::Processes(-1) => {
                 let own = actor.process.pid;
                 let others = all().into_iter();
-                self.to_all(
+                self.send_to_all(
                     actor,
                     others
                         .filter(|other| other.pid > 1 && other.pid != own)
@@ -58,11 +58,11 @@ impl Kill {
                     0 => actor.process.process_group(),
                     group => group.unsigned_abs(),
                 };
-                self.to_all(actor, members(group))
+                self.send_to_all(actor, members(group))
             }
-            Receiver::Process(pid) => self.to_process(actor, pid),
-            Receiver::Thread(tid) => self.to_thread(actor, tid, None),
-            Receiver::ThreadOf(pid, tid) => self.to_thread(actor, tid, Some(pid)),
+            Receiver::Process(pid) => self.send_to_process(actor, pid),
+            Receiver::Thread(tid) => self.send_to_thread(actor, tid, None),
+            Receiver::ThreadOf(pid, tid) => self.send_to_thread(actor, tid, Some(pid)),
         }
     }
 
@@ -79,11 +79,11 @@ impl Kill {
         }
     }
 
-    fn to_process(&self, actor: Actor<'_>, pid: i32) -> Result<()> {
-        self.to_one(actor, &process_of(pid)?)
+    fn send_to_process(&self, actor: Actor<'_>, pid: i32) -> Result<()> {
+        self.send_to_one(actor, &process_of(pid)?)
     }
 
-    fn to_one(&self, actor: Actor<'_>, process: &Arc<ControlBlock>) -> Result<()> {
+    fn send_to_one(&self, actor: Actor<'_>, process: &Arc<ControlBlock>) -> Result<()> {
         let signal = self.signal()?;
         check_allowed(actor, process, signal)?;
         match signal {
@@ -93,10 +93,10 @@ impl Kill {
     }
 
     /// Sends it to several: it is enough if one gets it.
-    fn to_all(&self, actor: Actor<'_>, processes: Vec<Arc<ControlBlock>>) -> Result<()> {
+    fn send_to_all(&self, actor: Actor<'_>, processes: Vec<Arc<ControlBlock>>) -> Result<()> {
         let mut result = Err(Errno::ESRCH);
         for process in processes {
-            let sent = self.to_one(actor, &process);
+            let sent = self.send_to_one(actor, &process);
             if result.is_err() {
                 result = sent;
             }
@@ -104,7 +104,7 @@ impl Kill {
         result
     }
 
-    fn to_thread(&self, actor: Actor<'_>, tid: i32, of: Option<i32>) -> Result<()> {
+    fn send_to_thread(&self, actor: Actor<'_>, tid: i32, of: Option<i32>) -> Result<()> {
         let process = process_of(tid)?;
         if of.is_some_and(|pid| process.pid as i32 != pid) {
             return Err(Errno::ESRCH);

@@ -58,6 +58,7 @@ impl Thread {
         let sole = Sole::begin(&block, self.tid).await?;
         let files = own_files(&before).await?;
         // There is no way back from here.
+        block.has_executed.store(true, Ordering::Relaxed);
         self.leave_memory().await;
         files.close_for_exec().await;
         block.delete_timers();
@@ -65,7 +66,6 @@ impl Thread {
             let mut group = block.group.lock();
             group.handlers = Arc::new(group.handlers.without_handlers());
         }
-        block.has_executed.store(true, Ordering::Relaxed);
         if let Some(entry) = table::lock().processes.get_mut(&block.pid) {
             entry.exit_signal = Signal::SIGCHLD.number();
         }

@@ -74,8 +74,11 @@ const ROOT: [(&str, Node); 9] = [
     ("uptime", Node::Text(Text::Uptime)),
     ("version", Node::Text(Text::Version)),
 ];
+/// A name, and what it is of the process with a number.
+type Named = (&'static str, fn(u32) -> Node);
+
 /// What there is of each process.
-const PROCESS: [(&str, fn(u32) -> Node); 14] = [
+const PROCESS: [Named; 14] = [
     ("cmdline", |pid| Node::ProcessText(Text::CommandLine, pid)),
     ("comm", |pid| Node::ProcessText(Text::Name, pid)),
     ("cwd", Node::WorkingDirectory),

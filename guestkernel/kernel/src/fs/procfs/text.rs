@@ -291,7 +291,7 @@ fn status(process: &ControlBlock, tid: Option<u32>) -> Result<String> {
     let [own_pending, shared] = process.pending(own);
     let blocked = process.blocked(own);
     let [ignored, caught] = process.ignored_and_caught();
-    let _ = write!(text, "Threads:\t{count}\n");
+    let _ = writeln!(text, "Threads:\t{count}");
     for (name, set) in [
         ("SigPnd", own_pending),
         ("ShdPnd", shared),
