@@ -13,6 +13,7 @@ mod host_programs;
 mod hostile_images;
 mod qemu;
 mod qemu_devices;
+mod shares;
 mod signals;
 mod stdio;
 mod terminal;
