@@ -9,10 +9,13 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Artifacts;
+use crate::{Artifacts, hang};
 
 /// How long anything may take: enough for a machine with many times more work than it has CPUs.
 pub const DEADLINE: Duration = Duration::from_secs(300);
+
+/// What a VM that hangs has to report its state.
+const REPORT: Duration = Duration::from_secs(5);
 
 /// The options in `RINGLET_TEST_OPTIONS`: the machine that the tests are for.
 pub fn machine_options() -> Vec<String> {
@@ -212,10 +215,14 @@ impl Running {
                 };
             }
             if self.start.elapsed() > DEADLINE {
+                let threads = hang::describe(self.child.id());
+                // What it says of its guest, if it still can.
+                self.signal(libc::SIGQUIT);
+                thread::sleep(REPORT);
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 panic!(
-                    "{} has not ended after {DEADLINE:?}\nstdout: {}\nstderr: {}",
+                    "{} has not ended after {DEADLINE:?}\n{threads}stdout: {}\nstderr: {}",
                     self.command.display(),
                     show(&self.stdout.rest()),
                     show(&self.stderr.rest()),

@@ -18,6 +18,7 @@ mod copy;
 mod descriptor;
 mod directory;
 mod file_size;
+mod memory;
 mod mount;
 mod names;
 mod open;
@@ -32,15 +33,16 @@ pub use attributes::{
     GetOpenFileSystem, ReadLink, SetAttributes, SetOpenAttributes, Target, TruncatePath,
 };
 pub use close::Close;
-pub use copy::{CopyFileRange, End, SendFile, Splice};
+pub use copy::{CopyFileRange, End, EndPosition, SendFile, Splice, Tee};
 pub use descriptor::{CloseRange, Control, DeviceControl, Duplicate, DuplicateTo, LockFile};
 pub use directory::{
     ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
     SetUmask,
 };
+pub use memory::AdviseMemory;
 pub use mount::{MakeMount, Unmount};
 pub use names::{Link, MakeDirectory, MakeNode, MakeSymlink, PathAt, Rename, Unlink};
-pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open};
+pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open, OpenRequest};
 pub use range::{Advise, Allocate, ReadAhead, Truncate};
 pub use seek::Seek;
 pub use sync::{Sync, SyncAll, SyncFileSystem, SyncRange};

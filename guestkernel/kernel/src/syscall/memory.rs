@@ -1,8 +1,9 @@
 //! System calls about memory: `mmap(2)` and its relatives.
 
-use super::Args;
+use super::{Args, actor};
 use crate::error::{Errno, Result};
-use crate::mm::{Access, Advice, Backing, MapRequest, NotForked, PAGE, Placement, Remap};
+use crate::mm::{Access, Backing, MapRequest, PAGE, Placement, Remap};
+use crate::operation::AdviseMemory;
 use crate::process::Thread;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -147,35 +148,12 @@ pub(super) fn mremap(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) fn madvise(thread: &mut Thread, args: Args) -> Result<u64> {
-    let fork = |what, is_set| Advice::Fork { what, is_set };
-    let advice = match args.uint(2) {
-        raw::MADV_DONTNEED | raw::MADV_DONTNEED_LOCKED => Advice::DontNeed,
-        raw::MADV_FREE => Advice::Free,
-        raw::MADV_POPULATE_READ => Advice::Populate { for_write: false },
-        raw::MADV_POPULATE_WRITE => Advice::Populate { for_write: true },
-        raw::MADV_DONTFORK => fork(NotForked::AREA, true),
-        raw::MADV_DOFORK => fork(NotForked::AREA, false),
-        raw::MADV_WIPEONFORK => fork(NotForked::CONTENTS, true),
-        raw::MADV_KEEPONFORK => fork(NotForked::CONTENTS, false),
-        raw::MADV_NORMAL
-        | raw::MADV_RANDOM
-        | raw::MADV_SEQUENTIAL
-        | raw::MADV_WILLNEED
-        | raw::MADV_MERGEABLE
-        | raw::MADV_UNMERGEABLE
-        | raw::MADV_HUGEPAGE
-        | raw::MADV_NOHUGEPAGE
-        | raw::MADV_DONTDUMP
-        | raw::MADV_DODUMP
-        | raw::MADV_COLD
-        | raw::MADV_PAGEOUT => Advice::Nothing,
-        _ => return Err(Errno::EINVAL),
+    let operation = AdviseMemory {
+        address: args.get(0),
+        length: args.get(1),
+        advice: args.uint(2),
     };
-    thread
-        .process
-        .space
-        .advise(args.get(0), args.get(1), advice)?;
-    Ok(0)
+    operation.run(actor(thread)).map(|()| 0)
 }
 
 pub(super) fn brk(thread: &mut Thread, args: Args) -> Result<u64> {
