@@ -1,12 +1,11 @@
 //! Operations under way, and how they go on and end.
 
-use super::futex::Words;
 use super::poll::Wait;
 use super::timeout::{TimeLimit, Timeout};
 use crate::error::{Errno, Result};
 use crate::fs::{BoxFuture, OpenFile, Readiness};
-use crate::io_uring::budget::Charge;
-use crate::operation::{Actor, Transfer};
+use crate::io_uring::budget::MemoryCharge;
+use crate::operation::{Actor, FutexWaits, Transfer};
 use crate::process::Process;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -132,14 +131,14 @@ enum Kind {
         /// Who hears of a broken pipe; nobody if it is no write to a stream.
         writer: Option<Submitter>,
         #[expect(dead_code, reason = "it is given back when the transfer is over")]
-        charge: Charge,
+        charge: MemoryCharge,
     },
     /// A wait until the file is ready.
     Readiness(Wait),
     Time(Timeout),
     /// The time that another request has.
     TimeLimit(TimeLimit),
-    Futex(Words),
+    Futex(FutexWaits),
     /// What is rare.
     Future(BoxFuture<'static, Completion>),
     /// Opening a file for a place in the file table.
@@ -152,7 +151,7 @@ struct Opening {
     place: u32,
     opened: Option<Arc<OpenFile>>,
     #[expect(dead_code, reason = "it is given back when the file is open")]
-    charge: Charge,
+    charge: MemoryCharge,
 }
 
 /// Who has submitted a request. The process is held weakly, since it has the ring among its files.
@@ -192,7 +191,7 @@ impl Work {
         file: Arc<OpenFile>,
         transfer: Transfer,
         writer: Option<Submitter>,
-        charge: Charge,
+        charge: MemoryCharge,
     ) -> Self {
         Self {
             kind: Kind::Transfer {
@@ -241,7 +240,7 @@ impl Work {
     }
 
     /// A wait for words of memory.
-    pub(super) fn futex(words: Words) -> Self {
+    pub(super) fn futex(words: FutexWaits) -> Self {
         Self {
             file: None,
             kind: Kind::Futex(words),
@@ -263,7 +262,7 @@ impl Work {
     pub(super) fn opening(
         future: impl Future<Output = Result<Arc<OpenFile>>> + Send + 'static,
         place: u32,
-        charge: Charge,
+        charge: MemoryCharge,
     ) -> Self {
         Self {
             file: None,
@@ -330,7 +329,9 @@ impl Work {
             },
             Kind::Time(timeout) => timeout.poll(context),
             Kind::TimeLimit(limit) => limit.poll(context),
-            Kind::Futex(words) => words.poll(context),
+            Kind::Futex(words) => words
+                .poll(context)
+                .map(|index| Completion::success(index as i32).into()),
             Kind::Future(future) => future.as_mut().poll(context).map(Step::from),
             Kind::Opening(opening) => opening.future.as_mut().poll(context).map(|opened| {
                 let completion = match opened {
