@@ -2,7 +2,7 @@
 //! and then tries what none may.
 
 use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::ptr::null;
 
 use ringlet_devices::ThreadKind;
@@ -118,27 +118,34 @@ fn open_outside(kind: ThreadKind) {
     std::fs::read_dir(std::env::temp_dir()).unwrap();
 }
 
-fn intrude(kind: ThreadKind, attempt: &str) -> std::process::Output {
+fn intrude(kind: ThreadKind, attempt: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--nocapture", "jail::tests::intruder"])
         .env(KIND, format!("{kind} {attempt}"))
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap()
 }
 
 #[test]
 fn whoever_takes_a_thread_over_cannot_leave() {
-    for kind in ThreadKind::ALL {
-        for (name, _) in ATTEMPTS {
-            let output = intrude(kind, name);
-            let text = String::from_utf8_lossy(&output.stderr);
-            let what = format!("{kind} {name}: {output:?}");
-            assert_eq!(output.status.code(), Some(STATUS_ERROR.into()), "{what}");
-            assert!(text.contains("the jail refused system call"), "{what}");
-            assert!(text.contains(&format!("({name})")), "{what}");
-            assert!(text.contains(&format!("'{kind}'")), "{what}");
-        }
+    let attempts = ThreadKind::ALL
+        .into_iter()
+        .flat_map(|kind| ATTEMPTS.map(|(name, _)| (kind, name)));
+    // A thread that is not the event loop waits a second for that to end the process.
+    let intruders: Vec<_> = attempts
+        .map(|(kind, name)| (kind, name, intrude(kind, name)))
+        .collect();
+    for (kind, name, intruder) in intruders {
+        let output = intruder.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        let what = format!("{kind} {name}: {output:?}");
+        assert_eq!(output.status.code(), Some(STATUS_ERROR.into()), "{what}");
+        assert!(text.contains("the jail refused system call"), "{what}");
+        assert!(text.contains(&format!("({name})")), "{what}");
+        assert!(text.contains(&format!("'{kind}'")), "{what}");
     }
 }
 
@@ -146,7 +153,7 @@ fn whoever_takes_a_thread_over_cannot_leave() {
 fn threads_that_serve_files_open_those_that_are_shared_only() {
     let kinds = ThreadKind::ALL.into_iter();
     for kind in kinds.filter(|kind| calls::serves_files(*kind)) {
-        let output = intrude(kind, "outside");
+        let output = intrude(kind, "outside").wait_with_output().unwrap();
         assert!(output.status.success(), "{kind}: {output:?}");
     }
 }
