@@ -18,6 +18,7 @@ mod memory;
 mod qemu;
 mod qemu_devices;
 mod reports;
+mod shares;
 mod signals;
 mod soak;
 mod stdio;
