@@ -137,7 +137,9 @@ pub fn build(
     let inspector = Inspector::new(commands, Memory::new(memory), Image::new(kernel));
     // A link to it may be where the jail has nothing.
     let qemu = qemu.canonicalize()?;
-    let jail = config.jail.for_program(&qemu, &[config.kernel.clone()])?;
+    let jail = config
+        .jail
+        .for_program(&qemu, std::slice::from_ref(&config.kernel))?;
     Ok(QemuVm {
         qemu,
         launch,
