@@ -62,6 +62,11 @@ pub trait FileOps: Any + Send + Sync {
         true
     }
 
+    /// Whether completion of a direct read or write can be polled for (`IORING_SETUP_IOPOLL`).
+    fn supports_polling(&self) -> bool {
+        false
+    }
+
     /// Whether it takes positions without heeding them: its own is always 0, as that of
     /// `/dev/null`.
     fn ignores_position(&self) -> bool {

@@ -2,13 +2,14 @@
 
 use super::file::ring_of;
 use super::ready::Attention;
+use super::register::{WAIT_SIZE, registered_ring};
 use super::ring::{Ring, State};
 use crate::error::{Errno, Result};
 use crate::executor::Batch;
 use crate::executor::{self, Sleep, sleep_until};
 use crate::fs::OpenFile;
 use crate::operation::Actor;
-use crate::process::{Process, SignalSet};
+use crate::process::{Process, RegisteredFiles, SignalSet};
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
@@ -18,7 +19,7 @@ use linux_raw_sys::general::__kernel_timespec;
 use linux_raw_sys::io_uring as raw;
 use machine::clock;
 
-const KNOWN_FLAGS: u32 = raw::IORING_ENTER_GETEVENTS
+pub(super) const KNOWN_FLAGS: u32 = raw::IORING_ENTER_GETEVENTS
     | raw::IORING_ENTER_SQ_WAKEUP
     | raw::IORING_ENTER_SQ_WAIT
     | raw::IORING_ENTER_EXT_ARG
@@ -27,8 +28,8 @@ const KNOWN_FLAGS: u32 = raw::IORING_ENTER_GETEVENTS
     | raw::IORING_ENTER_EXT_ARG_REG
     | raw::IORING_ENTER_NO_IOWAIT;
 
-/// Ring descriptors that a task could register, if that were implemented: none is.
-const REGISTERED_RINGS: i32 = 16;
+/// The time of a registered wait counts (`IORING_REG_WAIT_TS`).
+const REG_WAIT_TIME: u32 = raw::IORING_REG_WAIT_TS as u32;
 
 /// Looks at the devices before the task waits: a quick device is done by then, and the way through
 /// the executor is saved.
@@ -63,7 +64,7 @@ pub struct Entered {
 ///
 /// Those of io_uring_enter(2).
 pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> Result<u32> {
-    match enter_now(process, task, fd, call)? {
+    match enter_now(process, task, &RegisteredFiles::new(), fd, call)? {
         Ok(submitted) => Ok(submitted),
         Err(entered) => entered.wait(process, task).await,
     }
@@ -78,10 +79,11 @@ pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> R
 pub fn enter_now(
     process: &Arc<Process>,
     task: u32,
+    rings: &RegisteredFiles,
     fd: i32,
     call: Enter,
 ) -> Result<core::result::Result<u32, Entered>> {
-    let file = ring_file(process, fd, call.flags)?;
+    let file = ring_file(process, rings, fd, call.flags)?;
     let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
     let (submitted, wait) = begin(ring, process, task, &call)?;
     Ok(match wait {
@@ -129,17 +131,20 @@ fn finish(submitted: u32, waited: Result<()>) -> Result<u32> {
     }
 }
 
-fn ring_file(process: &Process, fd: i32, flags: u32) -> Result<Arc<OpenFile>> {
+#[inline]
+fn ring_file(
+    process: &Process,
+    rings: &RegisteredFiles,
+    fd: i32,
+    flags: u32,
+) -> Result<Arc<OpenFile>> {
     if flags & !KNOWN_FLAGS != 0 {
         return Err(Errno::EINVAL);
     }
-    if flags & raw::IORING_ENTER_REGISTERED_RING != 0 {
-        return Err(match fd {
-            0..REGISTERED_RINGS => Errno::EBADF,
-            _ => Errno::EINVAL,
-        });
+    match flags & raw::IORING_ENTER_REGISTERED_RING {
+        0 => process.files.get(fd),
+        _ => registered_ring(rings, fd as u32).cloned(),
     }
-    process.files.get(fd)
 }
 
 /// All that is done without waiting, under one lock; gives what remains to be waited for.
@@ -156,7 +161,12 @@ fn begin(
     let _attention = Attention::new(ring.ready());
     let mut submitted = 0;
     let mut state = None;
-    if call.to_submit > 0 {
+    if let Some(poller) = ring.poller() {
+        if call.flags & raw::IORING_ENTER_SQ_WAKEUP != 0 {
+            poller.wake();
+        }
+        submitted = call.to_submit;
+    } else if call.to_submit > 0 {
         ring.check_issuer(task)?;
         // One request rings its own doorbell.
         let batch = (call.to_submit > 1).then(Batch::new);
@@ -164,14 +174,24 @@ fn begin(
         submitted = state.submit(call.to_submit, Actor::submitter(process, task))?;
         drop(batch);
     }
-    if call.flags & raw::IORING_ENTER_GETEVENTS == 0 || submitted != call.to_submit {
+    let waits_for_room = ring.poller().is_some()
+        && call.flags & raw::IORING_ENTER_SQ_WAIT != 0
+        && !ring.memory().has_sq_room();
+    let gets_events = call.flags & raw::IORING_ENTER_GETEVENTS != 0;
+    if !gets_events && !waits_for_room || submitted != call.to_submit {
         return Ok((submitted, None));
     }
-    let wait = Extra::read(call, process).and_then(|extra| {
+    let wait = Extra::read(call, process, ring).and_then(|extra| {
         if ring.setup().defers_work() {
             ring.check_issuer(task)?;
         }
         let mut state = state.unwrap_or_else(|| ring.lock());
+        if waits_for_room {
+            let wanted = if gets_events { call.min_complete } else { 0 };
+            let mut wait = Wait::new(&state, wanted, &extra, None);
+            wait.waits_for_room = true;
+            return Ok(Some(wait));
+        }
         let wanted = call.min_complete.min(ring.setup().cq_entries);
         if state.slots.running() > 0 {
             executor::poll_devices();
@@ -200,7 +220,7 @@ struct Extra {
 }
 
 impl Extra {
-    fn read(call: &Enter, process: &Process) -> Result<Self> {
+    fn read(call: &Enter, process: &Process, ring: &Ring) -> Result<Self> {
         if call.flags & raw::IORING_ENTER_EXT_ARG == 0 {
             return Ok(Self {
                 signal_mask: call.argument,
@@ -209,13 +229,7 @@ impl Extra {
             });
         }
         if call.flags & raw::IORING_ENTER_EXT_ARG_REG != 0 {
-            // Its place is in registered memory, of which there is none.
-            return Err(
-                match call.size == size_of::<raw::io_uring_reg_wait>() as u64 {
-                    true => Errno::EFAULT,
-                    false => Errno::EINVAL,
-                },
-            );
+            return Self::registered(call, ring);
         }
         if call.size != size_of::<raw::io_uring_getevents_arg>() as u64 {
             return Err(Errno::EINVAL);
@@ -227,17 +241,57 @@ impl Extra {
             signal_mask: argument.sigmask,
             signal_mask_size: argument.sigmask_sz.into(),
         };
-        let now = clock::monotonic();
-        if argument.min_wait_usec > 0 {
-            extra.patient_until = Some(now + u64::from(argument.min_wait_usec) * 1000);
+        let time = match argument.ts {
+            0 => None,
+            at => Some(process.space.read_value(at)?),
+        };
+        extra.set_times(call, argument.min_wait_usec, time.as_ref());
+        Ok(extra)
+    }
+
+    /// What is in the registered region, at the offset that the argument is.
+    fn registered(call: &Enter, ring: &Ring) -> Result<Self> {
+        if call.size != WAIT_SIZE as u64 {
+            return Err(Errno::EINVAL);
         }
-        if argument.ts != 0 {
-            let time: __kernel_timespec = process.space.read_value(argument.ts)?;
+        let bytes = {
+            let state = ring.lock();
+            let (region, _) = state.region.as_ref().ok_or(Errno::EFAULT)?;
+            region.wait(call.argument)?
+        };
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..][..8]);
+            u64::from_le_bytes(word)
+        };
+        let (min_wait, flags) = (word(16) as u32, (word(16) >> 32) as u32);
+        if flags & !REG_WAIT_TIME != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut extra = Self {
+            signal_mask: word(24),
+            signal_mask_size: word(32) & u64::from(u32::MAX),
+            ..Self::default()
+        };
+        let time = __kernel_timespec {
+            tv_sec: word(0) as i64,
+            tv_nsec: word(8) as i64,
+        };
+        extra.set_times(call, min_wait, (flags != 0).then_some(&time));
+        Ok(extra)
+    }
+
+    /// Takes the least time, in microseconds, and the most.
+    fn set_times(&mut self, call: &Enter, least: u32, most: Option<&__kernel_timespec>) {
+        let now = clock::monotonic();
+        if least > 0 {
+            self.patient_until = Some(now + u64::from(least) * 1000);
+        }
+        if let Some(time) = most {
             let is_absolute = call.flags & raw::IORING_ENTER_ABS_TIMER != 0;
             let start = if is_absolute { 0 } else { now };
-            extra.deadline = Some(start.saturating_add(span(&time)));
+            self.deadline = Some(start.saturating_add(span(time)));
         }
-        Ok(extra)
     }
 
     /// The signals to block during the wait, in place of those that are blocked.
@@ -290,6 +344,8 @@ struct Wait {
     /// For the earlier of the two.
     alarm: Option<Sleep>,
     mask: Option<SignalSet>,
+    /// It waits for room for an SQE first.
+    waits_for_room: bool,
 }
 
 impl Wait {
@@ -303,10 +359,18 @@ impl Wait {
             deadline: extra.deadline,
             alarm: alarm.map(sleep_until),
             mask,
+            waits_for_room: false,
         }
     }
 
     fn poll(&mut self, ring: &Ring, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.waits_for_room {
+            ring.ready().add_waiter(context.waker());
+            if !ring.memory().has_sq_room() {
+                return Poll::Pending;
+            }
+            self.waits_for_room = false;
+        }
         loop {
             {
                 let _attention = Attention::new(ring.ready());
@@ -317,6 +381,10 @@ impl Wait {
                 if self.is_over(ring) {
                     return Poll::Ready(Ok(()));
                 }
+            }
+            if ring.setup().polls_devices() {
+                // Nobody else looks, and nothing interrupts.
+                context.waker().wake_by_ref();
             }
             let Some(alarm) = &mut self.alarm else {
                 return Poll::Pending;

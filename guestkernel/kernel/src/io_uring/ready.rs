@@ -35,7 +35,7 @@ pub(super) struct ReadyQueue {
     waiters: WaitQueue,
     has_waiters: AtomicBool,
     ring: Weak<Ring>,
-    memory: Arc<RingMemory>,
+    memory: Mutex<Arc<RingMemory>>,
     setup: Setup,
 }
 
@@ -51,7 +51,7 @@ impl ReadyQueue {
             waiters: WaitQueue::new(),
             has_waiters: AtomicBool::new(false),
             ring,
-            memory,
+            memory: Mutex::new(memory),
             setup,
         })
     }
@@ -102,7 +102,7 @@ impl ReadyQueue {
         if self.attendants.load(Ordering::Relaxed) > 0 {
             return;
         }
-        if self.setup.defers_work() {
+        if self.setup.is_attended() {
             self.wake_waiters();
         } else if !self.is_scheduled.swap(true, Ordering::AcqRel)
             && let Some(ring) = self.ring.upgrade()
@@ -118,7 +118,13 @@ impl ReadyQueue {
 
     /// Shows the program whether there is deferred work.
     pub(super) fn show_work(&self, value: bool) {
-        self.memory.set_sq_flag(IORING_SQ_TASKRUN, value);
+        self.memory.lock().set_sq_flag(IORING_SQ_TASKRUN, value);
+    }
+
+    /// The ring has other memory now.
+    pub(super) fn set_memory(&self, memory: &Arc<RingMemory>) {
+        let old = core::mem::replace(&mut *self.memory.lock(), memory.clone());
+        drop(old);
     }
 
     /// Adds a task that waits for CQEs, or for work if the ring defers it. It looks once more after

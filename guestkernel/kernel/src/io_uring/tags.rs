@@ -100,13 +100,10 @@ impl State {
     }
 
     fn post_tag(&mut self, tag: u64) {
-        self.completions.post(
-            &self.memory,
-            Cqe {
-                user_data: tag,
-                result: 0,
-                flags: 0,
-            },
-        );
+        self.post(Cqe {
+            user_data: tag,
+            result: 0,
+            flags: 0,
+        });
     }
 }

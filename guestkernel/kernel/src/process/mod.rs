@@ -41,7 +41,7 @@ pub use signal::{
     Action, AlternateStack, INFO_SIZE, Interrupted, SI_TKILL, SI_USER, Sender, Signal, SignalInfo,
     SignalSet,
 };
-pub use thread::{NewThread, Thread, ThreadMain};
+pub use thread::{NewThread, RegisteredFiles, Thread, ThreadMain};
 pub use thread_group::Target;
 pub use thread_state::ThreadState;
 pub use timer::{TimerClock, TimerSetting};

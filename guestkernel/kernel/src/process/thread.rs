@@ -12,8 +12,10 @@ use super::signal::{AlternateStack, Interrupted};
 use super::thread_state::{Attention, ThreadState};
 use crate::error::Result;
 use crate::executor;
+use crate::file::OpenFile;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::Ordering;
@@ -21,6 +23,9 @@ use machine::UserContext;
 
 /// Runs a thread until it or its process ends.
 pub type ThreadMain = fn(Thread) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Open files that a thread names by an index.
+pub type RegisteredFiles = Vec<Option<Arc<OpenFile>>>;
 
 /// A thread of a process.
 pub struct Thread {
@@ -50,6 +55,8 @@ pub struct Thread {
     pub(crate) call_sites: Arc<CallSites>,
     /// The turn on a CPU in which the program was entered last.
     pub(crate) entered_in: u64,
+    /// The rings that it names by an index.
+    pub registered_rings: RegisteredFiles,
     /// What runs it, and the threads that it starts.
     main: ThreadMain,
 }
@@ -106,6 +113,7 @@ impl Thread {
             exit: None,
             call_sites,
             entered_in: 0,
+            registered_rings: RegisteredFiles::new(),
             main,
         }
     }
