@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 use core::any::Any;
 use core::task::Context;
 use linux_raw_sys::io_uring as raw;
+use machine::lock::Mutex;
 use machine::{Frame, PAGE_SIZE};
 
 /// Keeps a ring going as long as it is open.
@@ -27,35 +28,48 @@ impl RingFile {
 struct RingPages {
     memory: Arc<RingMemory>,
     regions: Arc<MappedRegions>,
+    /// The region that is mapped, if it is one, and where it begins. It is longer than the distance to
+    /// the next one may be.
+    mapped: Mutex<Option<(u64, Arc<[Frame]>)>>,
 }
 
 impl RingPages {
-    /// The page at an offset of the ring's file (`IORING_OFF_*`), in pages.
-    fn find(&self, index: u64) -> Option<Frame> {
-        let offset = u32::try_from(index.checked_mul(PAGE_SIZE as u64)?).ok()?;
-        let part = offset & raw::IORING_OFF_MMAP_MASK;
+    /// The page of the rings or SQEs at an offset of the ring's file (`IORING_OFF_*`).
+    fn ring_page(&self, offset: u32) -> Option<Frame> {
         let within = offset & !raw::IORING_OFF_MMAP_MASK;
-        match part {
+        match offset & raw::IORING_OFF_MMAP_MASK {
             raw::IORING_OFF_SQ_RING | raw::IORING_OFF_CQ_RING => self.memory.ring_page(within),
             raw::IORING_OFF_SQES => self.memory.sqe_page(within),
-            raw::IORING_OFF_PBUF_RING => {
-                let mask = (1 << raw::IORING_OFF_PBUF_SHIFT) - 1;
-                let index = (within & mask) as usize / PAGE_SIZE;
-                self.regions.page(offset & !mask, index)
-            }
-            _ => self.regions.page(part, within as usize / PAGE_SIZE),
+            _ => None,
         }
     }
 }
 
+/// The offset of page `index`, if a ring's file is so long.
+fn offset_of(index: u64) -> Option<u32> {
+    u32::try_from(index.checked_mul(PAGE_SIZE as u64)?).ok()
+}
+
 impl PageSource for RingPages {
     fn page(&self, index: u64, _for_write: bool) -> Answer<'_, Frame> {
-        Answer::ready(self.find(index).ok_or(Errno::EFAULT))
+        let mapped = self.mapped.lock();
+        let frame = match &*mapped {
+            Some((first, frames)) => index
+                .checked_sub(*first)
+                .and_then(|index| frames.get(index as usize).cloned()),
+            None => offset_of(index).and_then(|offset| self.ring_page(offset)),
+        };
+        Answer::ready(frame.ok_or(Errno::EFAULT))
     }
 
     /// Linux finds no address for a part that there is not.
     fn check_start(&self, first: u64) -> Result<()> {
-        self.find(first).map(drop).ok_or(Errno::ENOMEM)
+        let offset = offset_of(first).ok_or(Errno::ENOMEM)?;
+        if let Some(frames) = self.regions.frames(offset) {
+            *self.mapped.lock() = Some((first, frames));
+            return Ok(());
+        }
+        self.ring_page(offset).map(drop).ok_or(Errno::ENOMEM)
     }
 }
 
@@ -71,6 +85,7 @@ impl FileOps for RingFile {
         Ok(Arc::new(RingPages {
             memory: self.ring.memory(),
             regions: self.ring.regions().clone(),
+            mapped: Mutex::new(None),
         }))
     }
 

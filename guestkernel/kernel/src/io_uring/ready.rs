@@ -5,6 +5,7 @@
 //! executor. Neither is needed while a task is inside `io_uring_enter` and looks for itself.
 
 use super::memory::RingMemory;
+use super::register::RegisteredEvent;
 use super::ring::Ring;
 use super::setup::Setup;
 use crate::executor;
@@ -36,6 +37,9 @@ pub(super) struct ReadyQueue {
     has_waiters: AtomicBool,
     ring: Weak<Ring>,
     memory: Mutex<Arc<RingMemory>>,
+    /// An eventfd that tells of deferred work.
+    event: Mutex<Option<Arc<RegisteredEvent>>>,
+    has_event: AtomicBool,
     setup: Setup,
 }
 
@@ -52,6 +56,8 @@ impl ReadyQueue {
             has_waiters: AtomicBool::new(false),
             ring,
             memory: Mutex::new(memory),
+            event: Mutex::new(None),
+            has_event: AtomicBool::new(false),
             setup,
         })
     }
@@ -97,6 +103,9 @@ impl ReadyQueue {
         if self.setup.flags_work() {
             self.show_work(true);
         }
+        if self.has_event.load(Ordering::Relaxed) {
+            self.count_event();
+        }
         // Pairs with the fence in `Attention::drop`.
         fence(Ordering::SeqCst);
         if self.attendants.load(Ordering::Relaxed) > 0 {
@@ -108,6 +117,23 @@ impl ReadyQueue {
             && let Some(ring) = self.ring.upgrade()
         {
             executor::schedule(ring, self.home.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Has an eventfd tell of deferred work, or none.
+    pub(super) fn set_event(&self, event: Option<Arc<RegisteredEvent>>) {
+        self.has_event.store(event.is_some(), Ordering::Relaxed);
+        let old = core::mem::replace(&mut *self.event.lock(), event);
+        drop(old);
+    }
+
+    #[cold]
+    fn count_event(&self) {
+        let event = self.event.lock().clone();
+        if let Some(event) = event
+            && !self.memory.lock().is_event_disabled()
+        {
+            event.signal();
         }
     }
 

@@ -115,8 +115,8 @@ impl MappedRegions {
         drop(removed);
     }
 
-    /// Page `index` of the region at that offset.
-    pub(super) fn page(&self, offset: u32, index: usize) -> Option<Frame> {
-        self.0.lock().get(&offset)?.get(index).cloned()
+    /// The pages of the region at that offset.
+    pub(super) fn frames(&self, offset: u32) -> Option<Arc<[Frame]>> {
+        self.0.lock().get(&offset).cloned()
     }
 }

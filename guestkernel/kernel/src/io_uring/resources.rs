@@ -5,12 +5,12 @@ use super::budget::Charge;
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::mm::{IoBuffer, UserRange};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 use machine::Segment;
-use smallvec::SmallVec;
 
 /// Instead of a place in the file table: one that is free (`IORING_FILE_INDEX_ALLOC`).
 pub(super) const ALLOCATE: u32 = u32::MAX;
@@ -246,7 +246,7 @@ impl RegisteredBuffer {
             let is_part = range.length > 0 && end <= self.length;
             is_part.then_some((offset as usize, range.length))
         };
-        let parts: Option<SmallVec<_>> = ranges.iter().map(part).collect();
+        let parts: Option<Box<[_]>> = ranges.iter().map(part).collect();
         let parts = parts.ok_or(Errno::EFAULT)?;
         Ok(IoBuffer::registered_parts(self.region.clone(), parts))
     }

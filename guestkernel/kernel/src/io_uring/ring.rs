@@ -62,7 +62,7 @@ pub(super) struct State {
     pub(super) restrictions: Option<Restrictions>,
     /// Restrictions, once the ring is enabled: a request is looked at for them.
     pub(super) is_restricted: bool,
-    pub(super) event: Option<RegisteredEvent>,
+    pub(super) event: Option<Arc<RegisteredEvent>>,
     /// CQEs were posted of what did not complete while it was submitted.
     has_posted_async: bool,
     /// What `IORING_REGISTER_IOWQ_MAX_WORKERS` said.
@@ -119,7 +119,7 @@ impl Ring {
                     sq_head: 0,
                     resources: Resources::default(),
                     buffers: BufferGroups::default(),
-                    tags: Tags::new(),
+                    tags: Tags::default(),
                     personalities: Personalities::default(),
                     restrictions: None,
                     is_restricted: false,
@@ -317,6 +317,9 @@ impl State {
     /// Shows the program new CQEs, ends timeouts that waited for them, and tells those who wait.
     #[inline(always)]
     pub(super) fn publish(&mut self) {
+        if self.tags.are_free() {
+            self.post_tags();
+        }
         if self.completions.publish(&self.memory) {
             if self.counting_timeouts > 0 {
                 self.end_satisfied_timeouts();
@@ -326,6 +329,14 @@ impl State {
             }
             self.ready.wake_waiters();
         }
+    }
+
+    /// Registers an eventfd, or none.
+    pub(super) fn set_event(&mut self, event: Option<Arc<RegisteredEvent>>) {
+        if self.setup.defers_work() {
+            self.ready.set_event(event.clone());
+        }
+        self.event = event;
     }
 
     /// Counts what was shown with the eventfd that is registered.
@@ -482,6 +493,9 @@ impl State {
     fn finish(&mut self, slot: u32, completion: Completion) {
         if let Some(request) = self.end_work(slot) {
             self.complete(request, completion);
+            if self.tags.are_free() {
+                self.post_tags();
+            }
         }
     }
 
@@ -551,8 +565,8 @@ impl State {
         self.completions.clear();
         self.resources = Resources::default();
         self.buffers = BufferGroups::default();
-        self.tags.clear();
-        self.event = None;
+        self.tags = Tags::default();
+        self.set_event(None);
         self.region = None;
         self.counting_timeouts = 0;
         self.urgent = None;

@@ -37,7 +37,7 @@ pub enum IoBuffer {
         /// All of the buffer.
         region: Arc<[Segment]>,
         /// Each part's first byte, and its bytes.
-        parts: SmallVec<[(usize, usize); 2]>,
+        parts: Box<[(usize, usize)]>,
     },
     /// Memory of the kernel.
     Kernel(Vec<u8>),
@@ -68,7 +68,7 @@ impl IoBuffer {
     }
 
     /// Several parts of `region`; the caller has checked that they are all in it.
-    pub fn registered_parts(region: Arc<[Segment]>, parts: SmallVec<[(usize, usize); 2]>) -> Self {
+    pub fn registered_parts(region: Arc<[Segment]>, parts: Box<[(usize, usize)]>) -> Self {
         Self::RegisteredParts { region, parts }
     }
 

@@ -149,12 +149,18 @@ impl State {
             }
         }
         let count = found.len() as i32;
+        // As Linux has it, one that waits for a futex is counted even where it can be one only.
+        let is_futex = |slot: &u32| {
+            let running = self.slots.running_at(*slot);
+            running.is_some_and(|running| running.work.is_futex())
+        };
+        let told = i32::from(found.iter().any(is_futex));
         for slot in found {
             self.cancel_running(slot);
         }
         match criteria.all {
             true => Ok(count),
-            false if count > 0 => Ok(0),
+            false if count > 0 => Ok(told),
             false => Err(refusal),
         }
     }

@@ -65,12 +65,13 @@ impl SelectedRead {
             Ok(selected) => selected,
             Err(error) => return error.into(),
         };
+        let flags = state.buffers.commit(&selected, selected.length);
         match self.transfer(&file, &space, &selected) {
-            Ok(transfer) => {
-                let flags = state.buffers.commit(&selected, selected.length);
-                Started::Pending(Work::selected(file, transfer, flags))
-            }
-            Err(error) => failure(&mut state.buffers, &selected, error).into(),
+            Ok(transfer) => Started::Pending(Work::selected(file, transfer, flags)),
+            Err(error) => Started::Done(Completion {
+                flags,
+                ..Completion::failure(error)
+            }),
         }
     }
 }
@@ -79,6 +80,8 @@ impl SelectedRead {
 pub(in crate::io_uring) struct Selecting {
     read: SelectedRead,
     space: Arc<AddressSpace>,
+    /// A buffer of a list, which it keeps while it waits.
+    kept: Option<Selected>,
     /// It has a buffer, some page of which takes time.
     current: Option<Box<(Selected, Transfer)>>,
 }
@@ -88,6 +91,7 @@ impl Selecting {
         Self {
             read,
             space,
+            kept: None,
             current: None,
         }
     }
@@ -101,24 +105,26 @@ impl Selecting {
         let (selected, mut transfer) = match self.current.take() {
             Some(current) => *current,
             None => {
-                let wanted = Readiness::READABLE;
-                let ready = file.ops.poll_ready(wanted, context);
-                if !ready.intersects(wanted | Readiness::ALWAYS) {
-                    return self.wait();
-                }
-                let selected = match groups.select(self.read.group, self.read.length) {
+                // As on Linux, there must be a buffer although nothing can be read yet.
+                let selected = match self.kept.take() {
+                    Some(kept) => Ok(kept),
+                    None => groups.select(self.read.group, self.read.length),
+                };
+                let selected = match selected {
                     Ok(selected) => selected,
                     Err(error) => return Poll::Ready(Completion::failure(error).into()),
                 };
-                match self.read.transfer(file, &self.space, &selected) {
-                    Ok(mut transfer) => {
-                        transfer.do_not_wait();
-                        (selected, transfer)
-                    }
-                    Err(error) => {
-                        return Poll::Ready(failure(groups, &selected, error).into());
-                    }
+                let mut transfer = match self.read.transfer(file, &self.space, &selected) {
+                    Ok(transfer) => transfer,
+                    Err(error) => return Poll::Ready(failure(groups, &selected, error).into()),
+                };
+                let wanted = Readiness::READABLE;
+                let ready = file.ops.poll_ready(wanted, context);
+                if !ready.intersects(wanted | Readiness::ALWAYS) {
+                    return self.wait(groups, selected);
                 }
+                transfer.do_not_wait();
+                (selected, transfer)
             }
         };
         match transfer.poll(file, context) {
@@ -126,10 +132,7 @@ impl Selecting {
                 self.current = Some(Box::new((selected, transfer)));
                 Poll::Pending
             }
-            Poll::Ready(Err(Errno::EAGAIN)) => {
-                groups.give_back(&selected);
-                self.wait()
-            }
+            Poll::Ready(Err(Errno::EAGAIN)) => self.wait(groups, selected),
             Poll::Ready(Err(error)) => Poll::Ready(failure(groups, &selected, error).into()),
             Poll::Ready(Ok(0)) if self.read.is_repeated => {
                 groups.give_back(&selected);
@@ -146,12 +149,17 @@ impl Selecting {
         }
     }
 
-    /// There is nothing to be read.
-    fn wait(&self) -> Progress {
-        match self.read.flags & RWF_NOWAIT {
-            0 => Poll::Pending,
-            _ => Poll::Ready(Completion::failure(Errno::EAGAIN).into()),
+    /// There is nothing to be read: a buffer of a list is kept, unless others may be read into
+    /// meanwhile.
+    fn wait(&mut self, groups: &mut BufferGroups, selected: Selected) -> Progress {
+        if self.read.flags & RWF_NOWAIT != 0 {
+            return Poll::Ready(failure(groups, &selected, Errno::EAGAIN).into());
         }
+        match self.read.is_repeated {
+            true => groups.give_back(&selected),
+            false => self.kept = selected.is_listed().then_some(selected),
+        }
+        Poll::Pending
     }
 }
 

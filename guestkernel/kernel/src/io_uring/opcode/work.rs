@@ -440,6 +440,11 @@ impl Work {
         }
     }
 
+    /// Whether it waits for words of memory.
+    pub(super) fn is_futex(&self) -> bool {
+        matches!(self.kind, Kind::Futex(_))
+    }
+
     /// Whether it waits for a file to be ready.
     pub(super) fn is_readiness(&self) -> bool {
         matches!(self.kind, Kind::Readiness(_))

@@ -39,12 +39,16 @@ impl Registration<'_> {
         if state.event.is_some() {
             return Err(Errno::EBUSY);
         }
-        state.event = Some(RegisteredEvent { file, is_async });
+        state.set_event(Some(Arc::new(RegisteredEvent { file, is_async })));
         Ok(0)
     }
 
     pub(super) fn unregister_event(&self) -> Result<u32> {
-        let old = self.ring.lock().event.take();
-        old.map(|_| 0).ok_or(Errno::ENXIO)
+        let mut state = self.ring.lock();
+        if state.event.is_none() {
+            return Err(Errno::ENXIO);
+        }
+        state.set_event(None);
+        Ok(0)
     }
 }
