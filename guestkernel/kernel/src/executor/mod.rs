@@ -6,6 +6,7 @@
 
 mod answer;
 mod batch;
+mod deadline;
 mod devices;
 mod idle;
 mod program;
@@ -20,6 +21,7 @@ mod wait_queue;
 
 pub use answer::{Answer, BoxFuture};
 pub use batch::{Batch, is_batching};
+pub use deadline::{Deadline, until_deadline};
 pub use devices::{Device, Urgent, add_device, kick_devices, note_request, poll_devices};
 pub use program::{Slice, prepare_program};
 pub use registry::{Listed, Listing, for_each_listed, list, report};
@@ -30,8 +32,10 @@ pub use wait_queue::WaitQueue;
 
 use crate::globals::global;
 use alloc::sync::Arc;
+use core::future::poll_fn;
+use core::task::Poll;
 use machine::MAX_CPUS;
-use scheduler::{CpuSet, Placement, Scheduler};
+use scheduler::{CpuChoice, CpuSet, Scheduler};
 
 /// Something that makes progress when it is run, and is queued again when it can make more.
 pub trait Runnable: Send + Sync {
@@ -41,6 +45,23 @@ pub trait Runnable: Send + Sync {
 
 global! {
     static SCHEDULER: Scheduler<Arc<dyn Runnable>, MAX_CPUS> = Scheduler::new();
+}
+
+global! {
+    /// Who gives free memory back to the host.
+    static FREED: WaitQueue = WaitQueue::new();
+}
+
+/// Waits until there is free memory to give back to the host ([`machine::idle_blocks`]).
+pub async fn memory_freed() {
+    poll_fn(|context| {
+        FREED.register(context.waker());
+        match machine::has_free_blocks() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
 }
 
 /// The CPU that executes this.
@@ -61,8 +82,8 @@ pub fn schedule(runnable: Arc<dyn Runnable>, near: u32) {
     interrupt(SCHEDULER.add_work(this_cpu(), near, runnable));
 }
 
-fn schedule_thread(runnable: Arc<dyn Runnable>, placement: Placement) {
-    interrupt(SCHEDULER.add_thread(this_cpu(), runnable, placement));
+fn schedule_thread(runnable: Arc<dyn Runnable>, choice: CpuChoice) {
+    interrupt(SCHEDULER.add_thread(this_cpu(), runnable, choice));
 }
 
 /// The CPUs that run, as a set.
@@ -116,6 +137,9 @@ pub fn poll() -> bool {
     if machine::interrupt::take_report_request() {
         registry::print();
     }
+    if machine::take_free_blocks() {
+        FREED.wake_all();
+    }
     poll_devices() | timer::fire() | run_work()
 }
 
@@ -126,7 +150,7 @@ fn step() -> bool {
     let this = this_cpu();
     match SCHEDULER.take_thread(this) {
         Some(thread) => {
-            SCHEDULER.is_busy(this);
+            SCHEDULER.note_busy(this);
             thread.run();
             true
         }

@@ -28,12 +28,12 @@ const CHUNK: usize = 4096;
 
 /// A pipe: what was written and not read yet.
 pub struct Pipe {
-    state: Mutex<State>,
+    state: Mutex<PipeState>,
     /// Woken at every change.
     changes: WaitQueue,
 }
 
-struct State {
+struct PipeState {
     bytes: VecDeque<u8>,
     capacity: usize,
     readers: usize,
@@ -53,7 +53,7 @@ struct End {
 impl Default for Pipe {
     fn default() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(PipeState {
                 bytes: VecDeque::new(),
                 capacity: PIPE_CAPACITY,
                 readers: 0,
@@ -206,7 +206,10 @@ impl Pipe {
             let room = state.capacity - state.bytes.len();
             let needed = if total <= ATOMIC { total } else { 1 };
             if room < needed {
-                if !io.flags.contains(IoFlags::NOWAIT) {
+                // A ring waits for room for the first bytes only, and then writes what there is
+                // room for, as Linux does.
+                let is_enough = io.done > 0 && io.flags.contains(IoFlags::PATIENT);
+                if !io.flags.contains(IoFlags::NOWAIT) && !is_enough {
                     let heard = Readiness::heard(Readiness::WRITABLE);
                     self.changes.register_for(context.waker(), heard);
                     break Poll::Pending;

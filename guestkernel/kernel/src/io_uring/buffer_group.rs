@@ -5,7 +5,7 @@
 //! program writes and the kernel reads (`IORING_REGISTER_PBUF_RING`). As everything that is shared,
 //! what the ring says is read once and not trusted.
 
-use super::budget::Charge;
+use super::budget::MemoryCharge;
 use super::region::Region;
 use crate::error::{Errno, Result};
 use crate::mm::MAX_COUNT;
@@ -39,12 +39,17 @@ pub(super) struct BufferRing {
     /// A buffer stays until all of it was used.
     is_incremental: bool,
     #[expect(dead_code, reason = "it is given back with the ring")]
-    charge: Charge,
+    charge: MemoryCharge,
 }
 
 impl BufferRing {
     /// A ring of `entries`, a power of two below 65536.
-    pub(super) fn new(pages: Region, entries: u16, is_incremental: bool, charge: Charge) -> Self {
+    pub(super) fn new(
+        pages: Region,
+        entries: u16,
+        is_incremental: bool,
+        charge: MemoryCharge,
+    ) -> Self {
         Self {
             pages,
             mask: entries - 1,
@@ -113,7 +118,7 @@ impl BufferRing {
 enum Group {
     List {
         buffers: VecDeque<Listed>,
-        charge: Charge,
+        charge: MemoryCharge,
     },
     Ring(BufferRing),
 }
@@ -209,7 +214,7 @@ impl BufferGroups {
     ) -> Result<()> {
         let group = self.0.entry(group).or_insert_with(|| Group::List {
             buffers: VecDeque::new(),
-            charge: Charge::NONE,
+            charge: MemoryCharge::NONE,
         });
         let Group::List { buffers, charge } = group else {
             return Err(Errno::EINVAL);

@@ -3,19 +3,17 @@
 use super::file::ring_of;
 use super::ready::Attention;
 use super::register::{WAIT_SIZE, registered_ring};
-use super::ring::{Ring, State};
+use super::ring::{Ring, RingState};
 use crate::error::{Errno, Result};
 use crate::executor::Batch;
-use crate::executor::{self, Sleep, sleep_until};
+use crate::executor::{self, Deadline};
 use crate::fs::OpenFile;
-use crate::operation::Actor;
-use crate::process::{Process, RegisteredFiles, SignalSet};
+use crate::operation::{Actor, TemporaryMask, TimeValue};
+use crate::process::{Process, RegisteredFiles};
 use alloc::sync::Arc;
-use core::future::{Future, poll_fn};
-use core::pin::Pin;
+use core::future::poll_fn;
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
-use linux_raw_sys::general::__kernel_timespec;
 use linux_raw_sys::io_uring as raw;
 use machine::clock;
 
@@ -50,11 +48,13 @@ pub struct Enter {
     pub size: u64,
 }
 
-/// A call that has submitted and has not all the CQEs yet that it wants.
+/// A call that has not submitted all SQEs yet, or has not all the CQEs that it wants.
 pub struct Entered {
     file: Arc<OpenFile>,
     submitted: u32,
-    wait: Wait,
+    call: Enter,
+    /// What it waits for; `None` while it lets others have their turn before it submits more.
+    wait: Option<Wait>,
 }
 
 /// Submits to the ring `fd` and waits, for the task `task` of `process`; returns how many SQEs
@@ -64,9 +64,14 @@ pub struct Entered {
 ///
 /// Those of io_uring_enter(2).
 pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> Result<u32> {
-    match enter_now(process, task, &RegisteredFiles::new(), fd, call)? {
+    let thread = process.member(task);
+    let actor = match &thread {
+        Ok(thread) => Actor::caller(process, thread),
+        Err(_) => Actor::submitter(process, task),
+    };
+    match enter_now(actor, &RegisteredFiles::new(), fd, call)? {
         Ok(submitted) => Ok(submitted),
-        Err(entered) => entered.wait(process, task).await,
+        Err(entered) => entered.wait(actor).await,
     }
 }
 
@@ -77,23 +82,41 @@ pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> R
 /// Those of io_uring_enter(2).
 #[inline]
 pub fn enter_now(
-    process: &Arc<Process>,
-    task: u32,
+    actor: Actor<'_>,
     rings: &RegisteredFiles,
     fd: i32,
     call: Enter,
 ) -> Result<core::result::Result<u32, Entered>> {
-    let file = ring_file(process, rings, fd, call.flags)?;
+    let file = ring_file(actor.process, rings, fd, call.flags)?;
     let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
-    let (submitted, wait) = begin(ring, process, task, &call)?;
-    Ok(match wait {
-        None => Ok(submitted),
-        Some(wait) => Err(Entered {
+    if ring.is_disabled() {
+        return Err(Errno::EBADFD);
+    }
+    Ok(match advance(ring, actor, &call, 0)? {
+        Advance::Done(submitted) => Ok(submitted),
+        Advance::GivesWay(submitted) => Err(Entered {
             file,
             submitted,
-            wait,
+            call,
+            wait: None,
+        }),
+        Advance::Waits(submitted, wait) => Err(Entered {
+            file,
+            submitted,
+            call,
+            wait: Some(wait),
         }),
     })
+}
+
+/// How far a call has come.
+enum Advance {
+    /// It is over, and so many SQEs were taken.
+    Done(u32),
+    /// So many were taken, and others are to have their turn before the rest is.
+    GivesWay(u32),
+    /// So many were taken, and it waits.
+    Waits(u32, Wait),
 }
 
 impl Entered {
@@ -102,23 +125,38 @@ impl Entered {
     /// # Errors
     ///
     /// Those of io_uring_enter(2).
-    pub async fn wait(self, process: &Arc<Process>, task: u32) -> Result<u32> {
+    pub async fn wait(self, actor: Actor<'_>) -> Result<u32> {
         let Self {
             file,
-            submitted,
-            mut wait,
+            mut submitted,
+            call,
+            wait,
         } = self;
         let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
-        let mask = wait.mask.map(|mask| SignalMask::set(process, task, mask));
-        let waiting = poll_fn(|context| wait.poll(ring, context));
-        let result = match process.until_signal(task, waiting).await {
-            Err(_) if ring.lock().reap() > 0 => Ok(()),
-            Err(_) => Err(Errno::EINTR),
-            Ok(result) => result,
+        let mut wait = match wait {
+            Some(wait) => wait,
+            None => loop {
+                executor::yield_now().await;
+                match advance(ring, actor, &call, submitted)? {
+                    Advance::Done(submitted) => return Ok(submitted),
+                    Advance::GivesWay(more) => submitted = more,
+                    Advance::Waits(all, wait) => {
+                        submitted = all;
+                        break wait;
+                    }
+                }
+            },
         };
-        if let Some(mask) = mask {
-            mask.end(result);
-        }
+        let mask = wait.mask;
+        let waiting = async {
+            let waiting = poll_fn(|context| wait.poll(ring, context));
+            match actor.until_signal(waiting).await {
+                Err(_) if ring.lock().reap() > 0 => Ok(()),
+                Err(_) => Err(Errno::EINTR),
+                Ok(result) => result,
+            }
+        };
+        let result = mask.during(actor, waiting).await;
         finish(submitted, result)
     }
 }
@@ -147,39 +185,39 @@ fn ring_file(
     }
 }
 
-/// All that is done without waiting, under one lock; gives what remains to be waited for.
+/// All that is done without waiting, under one lock, when `submitted` SQEs were taken before.
 #[inline(always)]
-fn begin(
-    ring: &Ring,
-    process: &Arc<Process>,
-    task: u32,
-    call: &Enter,
-) -> Result<(u32, Option<Wait>)> {
-    if ring.is_disabled() {
-        return Err(Errno::EBADFD);
-    }
+fn advance(ring: &Ring, actor: Actor<'_>, call: &Enter, mut submitted: u32) -> Result<Advance> {
+    let (process, task) = (actor.process, actor.tid);
     let _attention = Attention::new(ring.ready());
-    let mut submitted = 0;
     let mut state = None;
+    let left = call.to_submit - submitted;
     if let Some(poller) = ring.poller() {
         if call.flags & raw::IORING_ENTER_SQ_WAKEUP != 0 {
             poller.wake();
         }
         submitted = call.to_submit;
-    } else if call.to_submit > 0 {
+    } else if left > 0 {
         ring.check_issuer(task)?;
         // One request rings its own doorbell.
-        let batch = (call.to_submit > 1).then(Batch::new);
+        let batch = (left > 1).then(Batch::new);
         let state = state.insert(ring.lock());
-        submitted = state.submit(call.to_submit, Actor::submitter(process, task))?;
+        let (taken, gives_way) = match state.submit(left, Actor::submitter(process, task)) {
+            Err(_) if submitted > 0 => (0, false),
+            result => result?,
+        };
         drop(batch);
+        submitted += taken;
+        if gives_way {
+            return Ok(Advance::GivesWay(submitted));
+        }
     }
     let waits_for_room = ring.poller().is_some()
         && call.flags & raw::IORING_ENTER_SQ_WAIT != 0
         && !ring.memory().has_sq_room();
     let gets_events = call.flags & raw::IORING_ENTER_GETEVENTS != 0;
     if !gets_events && !waits_for_room || submitted != call.to_submit {
-        return Ok((submitted, None));
+        return Ok(Advance::Done(submitted));
     }
     let wait = Extra::read(call, process, ring).and_then(|extra| {
         if ring.setup().defers_work() {
@@ -188,7 +226,9 @@ fn begin(
         let mut state = state.unwrap_or_else(|| ring.lock());
         if waits_for_room {
             let wanted = if gets_events { call.min_complete } else { 0 };
-            let mut wait = Wait::new(&state, wanted, &extra, None);
+            let mask =
+                TemporaryMask::read(&process.space, extra.signal_mask, extra.signal_mask_size)?;
+            let mut wait = Wait::new(&state, wanted, &extra, mask);
             wait.waits_for_room = true;
             return Ok(Some(wait));
         }
@@ -199,12 +239,13 @@ fn begin(
         if state.reap() >= wanted {
             return Ok(None);
         }
-        let mask = extra.read_signal_mask(process)?;
+        let mask = TemporaryMask::read(&process.space, extra.signal_mask, extra.signal_mask_size)?;
         Ok(Some(Wait::new(&state, wanted, &extra, mask)))
     });
     match wait {
-        Ok(wait) => Ok((submitted, wait)),
-        Err(error) => finish(submitted, Err(error)).map(|submitted| (submitted, None)),
+        Ok(Some(wait)) => Ok(Advance::Waits(submitted, wait)),
+        Ok(None) => Ok(Advance::Done(submitted)),
+        Err(error) => finish(submitted, Err(error)).map(Advance::Done),
     }
 }
 
@@ -243,9 +284,9 @@ impl Extra {
         };
         let time = match argument.ts {
             0 => None,
-            at => Some(process.space.read_value(at)?),
+            at => Some(TimeValue::read_timespec(&process.space, at)?),
         };
-        extra.set_times(call, argument.min_wait_usec, time.as_ref());
+        extra.set_times(call, argument.min_wait_usec, time);
         Ok(extra)
     }
 
@@ -273,16 +314,13 @@ impl Extra {
             signal_mask_size: word(32) & u64::from(u32::MAX),
             ..Self::default()
         };
-        let time = __kernel_timespec {
-            tv_sec: word(0) as i64,
-            tv_nsec: word(8) as i64,
-        };
-        extra.set_times(call, min_wait, (flags != 0).then_some(&time));
+        let time = TimeValue::new(word(0) as i64, word(8) as i64);
+        extra.set_times(call, min_wait, (flags != 0).then_some(time));
         Ok(extra)
     }
 
     /// Takes the least time, in microseconds, and the most.
-    fn set_times(&mut self, call: &Enter, least: u32, most: Option<&__kernel_timespec>) {
+    fn set_times(&mut self, call: &Enter, least: u32, most: Option<TimeValue>) {
         let now = clock::monotonic();
         if least > 0 {
             self.patient_until = Some(now + u64::from(least) * 1000);
@@ -290,45 +328,8 @@ impl Extra {
         if let Some(time) = most {
             let is_absolute = call.flags & raw::IORING_ENTER_ABS_TIMER != 0;
             let start = if is_absolute { 0 } else { now };
-            self.deadline = Some(start.saturating_add(span(time)));
-        }
-    }
-
-    /// The signals to block during the wait, in place of those that are blocked.
-    fn read_signal_mask(&self, process: &Process) -> Result<Option<SignalSet>> {
-        if self.signal_mask == 0 {
-            return Ok(None);
-        }
-        if self.signal_mask_size != size_of::<u64>() as u64 {
-            return Err(Errno::EINVAL);
-        }
-        let mask = SignalSet(process.space.read_value(self.signal_mask)?);
-        Ok(Some(mask.without(SignalSet::UNBLOCKABLE)))
-    }
-}
-
-/// Nanoseconds of a time that need not make sense: what is negative has passed.
-fn span(time: &__kernel_timespec) -> u64 {
-    let total = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
-    u64::try_from(total.max(0)).unwrap_or(u64::MAX)
-}
-
-/// The task blocks other signals than before, as long as this exists.
-struct SignalMask<'a> {
-    process: &'a Process,
-    task: u32,
-}
-
-impl<'a> SignalMask<'a> {
-    fn set(process: &'a Process, task: u32, mask: SignalSet) -> Self {
-        process.set_blocked_temporarily(task, mask);
-        Self { process, task }
-    }
-
-    /// The wait is over; a signal that has ended it is handled before the others are blocked again.
-    fn end(self, result: Result<()>) {
-        if result != Err(Errno::EINTR) {
-            self.process.restore_blocked(self.task);
+            // A time that makes no sense is taken all the same.
+            self.deadline = Some(start.saturating_add(time.nanoseconds_at_least_0()));
         }
     }
 }
@@ -342,14 +343,14 @@ struct Wait {
     patient_until: Option<u64>,
     deadline: Option<u64>,
     /// For the earlier of the two.
-    alarm: Option<Sleep>,
-    mask: Option<SignalSet>,
+    alarm: Deadline,
+    mask: TemporaryMask,
     /// It waits for room for an SQE first.
     waits_for_room: bool,
 }
 
 impl Wait {
-    fn new(state: &State, wanted: u32, extra: &Extra, mask: Option<SignalSet>) -> Self {
+    fn new(state: &RingState, wanted: u32, extra: &Extra, mask: TemporaryMask) -> Self {
         // Patience comes first, also where it outlasts the deadline.
         let alarm = extra.patient_until.or(extra.deadline);
         Self {
@@ -357,7 +358,7 @@ impl Wait {
             fired_before: state.timeouts_fired.load(Ordering::Relaxed),
             patient_until: extra.patient_until,
             deadline: extra.deadline,
-            alarm: alarm.map(sleep_until),
+            alarm: Deadline::new(alarm),
             mask,
             waits_for_room: false,
         }
@@ -386,16 +387,13 @@ impl Wait {
                 // Nobody else looks, and nothing interrupts.
                 context.waker().wake_by_ref();
             }
-            let Some(alarm) = &mut self.alarm else {
-                return Poll::Pending;
-            };
-            if Pin::new(alarm).poll(context).is_pending() {
+            if self.alarm.poll(context).is_pending() {
                 return Poll::Pending;
             }
             match (self.patient_until.take(), self.deadline) {
                 (Some(patient_until), Some(deadline)) if patient_until < deadline => {
                     self.wanted = self.wanted.min(1);
-                    self.alarm = Some(sleep_until(deadline));
+                    self.alarm = Deadline::new(Some(deadline));
                 }
                 // Without a later deadline the end of patience is the end.
                 _ => {

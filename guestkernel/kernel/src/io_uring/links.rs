@@ -6,8 +6,9 @@
 //! starts when everything accepted before it is complete, and everything after it waits for it.
 
 use super::opcode::{Cancelling, Completion, Issue, Operation, Submitter, TimeLimit, Work};
-use super::request::{Held, Request, Slot};
-use super::ring::State;
+use super::pace::Pace;
+use super::request::{Accepted, Request, RequestSlot};
+use super::ring::RingState;
 use super::sqe::RequestFlags;
 use crate::error::Errno;
 use crate::operation::Actor;
@@ -50,7 +51,7 @@ impl Drain {
     }
 }
 
-impl State {
+impl RingState {
     /// Adds a request to the chain of the batch, which it starts if there is none.
     pub(super) fn add_to_chain(
         &mut self,
@@ -60,7 +61,7 @@ impl State {
     ) {
         let has_failed = plan.is_err();
         let is_time_limit = matches!(plan, Ok(Operation::LinkTimeout(_)));
-        let slot = self.slots.insert(Slot::Held(Held {
+        let slot = self.slots.insert(RequestSlot::Accepted(Accepted {
             request,
             plan,
             submitter: Submitter::new(actor),
@@ -147,15 +148,20 @@ impl State {
         }
     }
 
-    /// Starts all requests that have their turn, and those that get it by that.
-    pub(super) fn start_all(&mut self) {
+    /// Starts all requests that have their turn, and those that get it by that; false if others are
+    /// to have their turn before all are started.
+    pub(super) fn start_all(&mut self, pace: &mut Pace) -> bool {
         while let Some(slot) = self.turn.pop_front() {
             self.start_held(slot);
+            if pace.is_over() {
+                return false;
+            }
         }
+        true
     }
 
     fn start_held(&mut self, slot: u32) {
-        let Some(Held {
+        let Some(Accepted {
             request,
             plan,
             submitter,
@@ -225,7 +231,7 @@ impl State {
             None => self.end_work(slot)?,
         };
         let next = limit.next.take();
-        let slot = self.slots.insert(Slot::Held(Held {
+        let slot = self.slots.insert(RequestSlot::Accepted(Accepted {
             request: limit,
             // That it is not needed any more is no failure: its CQE may be skipped.
             plan: Err(Completion::success(Errno::ECANCELED.as_result())),
@@ -240,7 +246,7 @@ impl State {
         let Some(request) = self.end_work(slot) else {
             return;
         };
-        let slot = self.slots.insert(Slot::Held(Held {
+        let slot = self.slots.insert(RequestSlot::Accepted(Accepted {
             request,
             plan: Err(Completion::failure(Errno::ECANCELED)),
             submitter: Submitter::nobody(),

@@ -1,7 +1,7 @@
 //! Memory that program and kernel share beside the rings: of the program, pinned, or of the kernel, to
 //! be mapped (`io_create_region` of Linux).
 
-use super::budget::Charge;
+use super::budget::MemoryCharge;
 use crate::error::{Errno, Result};
 use crate::mm::{Access, AddressSpace};
 use alloc::collections::BTreeMap;
@@ -34,7 +34,7 @@ impl Region {
     pub(super) fn new(
         descriptor: &raw::io_uring_region_desc,
         space: &AddressSpace,
-        charge: &mut Charge,
+        charge: &mut MemoryCharge,
     ) -> Result<Self> {
         let is_users = descriptor.flags & TYPE_USER != 0;
         if descriptor.__resv != [0; 4] || descriptor.flags & !TYPE_USER != 0 {

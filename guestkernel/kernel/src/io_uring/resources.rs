@@ -1,7 +1,7 @@
 //! What `io_uring_register(2)` moves out of a request's way: files that are looked up by an index,
 //! and buffers whose pages are known.
 
-use super::budget::Charge;
+use super::budget::MemoryCharge;
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::mm::{IoBuffer, UserRange};
@@ -29,7 +29,7 @@ pub(super) struct RegisteredBuffer {
     pub(super) region: Arc<[Segment]>,
     /// For the list of its pages: many buffers may show the same ones.
     #[expect(dead_code, reason = "it is given back when the buffer goes")]
-    pub(super) charge: Charge,
+    pub(super) charge: MemoryCharge,
 }
 
 /// The files of a ring, by index.
@@ -211,7 +211,7 @@ impl RegisteredBuffer {
             address: self.address,
             length: self.length,
             region: self.region.clone(),
-            charge: Charge::new(size_of::<Self>())?,
+            charge: MemoryCharge::new(size_of::<Self>())?,
         })
     }
 

@@ -1,17 +1,18 @@
 //! A ring: what is shared with wakers, and the state under its lock.
 
-use super::budget::{Allowance, Charge};
+use super::budget::{Allowance, MemoryCharge};
 use super::buffer_group::BufferGroups;
 use super::completion::CompletionQueue;
 use super::file::is_ring;
 use super::links::{Chain, Drain};
 use super::memory::{Cqe, RingMemory};
 use super::opcode::{Completion, Started, Work, opcode};
+use super::pace::Pace;
 use super::personality::Personalities;
 use super::ready::ReadyQueue;
 use super::region::MappedRegions;
 use super::register::{ParameterRegion, RegisteredEvent, Restrictions};
-use super::request::{REQUEST_COST, Request, Running, Slot, Slots};
+use super::request::{REQUEST_COST, Request, RequestSlot, Running, Slots};
 use super::resources::{ALLOCATE, Resources, Tagged};
 use super::setup::Setup;
 use super::sqe::RequestFlags;
@@ -41,14 +42,14 @@ pub(super) struct Ring {
     is_disabled: AtomicBool,
     /// The only task that may use the ring; 0 for any, or for none yet.
     issuer: AtomicU32,
-    state: Mutex<State>,
+    state: Mutex<RingState>,
     /// The process that made it.
     owner: u32,
     _listing: Listing,
 }
 
 /// What the lock guards.
-pub(super) struct State {
+pub(super) struct RingState {
     pub(super) memory: Arc<RingMemory>,
     pub(super) setup: Setup,
     /// The position of the next SQE.
@@ -68,12 +69,12 @@ pub(super) struct State {
     /// What `IORING_REGISTER_IOWQ_MAX_WORKERS` said.
     pub(super) workers: Option<[u32; 2]>,
     /// The region where arguments of waits stay, and what it takes.
-    pub(super) region: Option<(ParameterRegion, Charge)>,
+    pub(super) region: Option<(ParameterRegion, MemoryCharge)>,
     pub(super) allowance: Allowance,
     /// The chain that the batch is in the middle of.
     pub(super) chain: Option<Chain>,
     pub(super) drain: Drain,
-    /// Held requests whose turn has come.
+    /// Accepted requests whose turn has come.
     pub(super) turn: VecDeque<u32>,
     /// Timeouts that count CQEs.
     pub(super) counting_timeouts: usize,
@@ -111,7 +112,7 @@ impl Ring {
                 issuer: AtomicU32::new(if is_issuer_known { issuer } else { 0 }),
                 owner: owner.pid,
                 _listing: executor::list(ring.clone()),
-                state: Mutex::new(State {
+                state: Mutex::new(RingState {
                     completions: CompletionQueue::new(setup.cq_entries, setup.cqe_kind()),
                     slots: Slots::new(ready.clone()),
                     memory,
@@ -176,12 +177,12 @@ impl Ring {
     }
 
     #[inline]
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, RingState> {
         self.state.lock()
     }
 
     /// The state, if nobody has it.
-    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, RingState>> {
         self.state.try_lock()
     }
 
@@ -240,6 +241,9 @@ impl Runnable for Ring {
     fn run(self: Arc<Self>) {
         self.ready.unschedule();
         self.lock().run();
+        if !self.ready.is_empty() {
+            self.ready.announce();
+        }
     }
 }
 
@@ -258,7 +262,7 @@ impl Listed for Ring {
     }
 }
 
-impl State {
+impl RingState {
     /// Whether it is the state of that ring.
     pub(super) fn is_of(&self, ring: &Ring) -> bool {
         Arc::ptr_eq(&self.ready, &ring.ready)
@@ -269,32 +273,48 @@ impl State {
         self.completions.post(&self.memory, cqe);
     }
 
-    /// Polls what was woken and starts what has its turn, and shows the program the results.
+    /// Polls what was woken and starts what has its turn, and shows the program the results. After
+    /// about a millisecond the rest is left for later.
     pub(super) fn run(&mut self) {
         if self.setup.flags_work() {
             self.ready.show_work(false);
         }
         self.has_posted_async = true;
+        let mut pace = Pace::default();
         let mut woken = core::mem::take(&mut self.woken);
         self.ready.take(&mut woken);
-        for slot in woken.drain(..) {
-            self.poll(slot);
+        let mut polled = 0;
+        for slot in &woken {
+            self.poll(*slot);
+            polled += 1;
+            if pace.is_over() || self.slots.is_woken(*slot) {
+                break;
+            }
         }
+        if polled < woken.len() {
+            self.ready.put_back(&woken[polled..]);
+        }
+        woken.clear();
         self.woken = woken;
-        self.settle();
+        self.settle_at(pace);
     }
 
     /// Starts what has its turn, and shows the program the results.
     #[inline]
     pub(super) fn settle(&mut self) {
+        self.settle_at(Pace::default());
+    }
+
+    #[inline]
+    fn settle_at(&mut self, mut pace: Pace) {
         // What was posted before a request has its turn is posted before it, for timeouts that count.
         loop {
             self.publish();
-            if self.turn.is_empty() {
+            if self.turn.is_empty() || !self.start_all(&mut pace) {
                 break;
             }
-            self.start_all();
         }
+        self.ready.leave_rest(!self.turn.is_empty());
         if self.setup.is_attended() {
             self.ready.defer_turn(false);
         }
@@ -389,7 +409,9 @@ impl State {
     /// Puts an operation that could not finish at once into a slot, after polling it.
     #[inline]
     fn run_in_slot(&mut self, request: Request, work: Work) {
-        let slot = self.slots.insert(Slot::Running(Running { request, work }));
+        let slot = self
+            .slots
+            .insert(RequestSlot::Running(Running { request, work }));
         self.poll(slot);
         if request.flags.contains(RequestFlags::TIMED) {
             self.start_time_limit(slot);

@@ -7,7 +7,7 @@
 use super::memory::Cqe;
 use super::request::Running;
 use super::resources::{RegisteredBuffer, Tagged};
-use super::ring::State;
+use super::ring::RingState;
 use super::sqe::RequestFlags;
 use crate::fs::OpenFile;
 use alloc::sync::Arc;
@@ -57,7 +57,7 @@ impl Tags {
     }
 }
 
-impl State {
+impl RingState {
     /// A file has left the table.
     pub(super) fn retire_file(&mut self, old: Option<Tagged<Arc<OpenFile>>>) {
         if let Some(Tagged { item, tag: 1.. }) = &old {

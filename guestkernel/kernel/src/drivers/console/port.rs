@@ -4,8 +4,8 @@ use super::input::Input;
 use super::output::Output;
 use crate::error::{Errno, Result};
 use crate::executor::{WaitQueue, is_batching, note_request};
-use crate::file::{ByteStream, Readiness};
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::file::{ByteStream, Readiness, Refusal};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use core::task::{Context, Poll};
 use machine::QueueBroken;
 use machine::lock::Mutex;
@@ -13,7 +13,7 @@ use machine::lock::Mutex;
 /// What is known of the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum State {
+enum PortState {
     /// The device has not said that it is there: writers wait for it.
     Unknown,
     /// It is there.
@@ -24,7 +24,7 @@ enum State {
     Failed,
 }
 
-impl State {
+impl PortState {
     const ALL: [Self; 4] = [Self::Unknown, Self::Open, Self::Closed, Self::Failed];
 }
 
@@ -35,6 +35,8 @@ pub struct ConsolePort {
     input: Option<Mutex<Input>>,
     output: Option<Mutex<Output>>,
     is_output_in_flight: AtomicBool,
+    /// The errno for which input cannot be read any further; 0 while it can.
+    input_error: AtomicU16,
     readers: WaitQueue,
     /// Those who wait for room, and for all output to be gone.
     writers: WaitQueue,
@@ -44,10 +46,11 @@ impl ConsolePort {
     pub(super) fn new(name: &'static str, input: Option<Input>, output: Option<Output>) -> Self {
         Self {
             name,
-            state: AtomicU8::new(State::Unknown as u8),
+            state: AtomicU8::new(PortState::Unknown as u8),
             input: input.map(Mutex::new),
             output: output.map(Mutex::new),
             is_output_in_flight: AtomicBool::new(false),
+            input_error: AtomicU16::new(0),
             readers: WaitQueue::new(),
             writers: WaitQueue::new(),
         }
@@ -58,30 +61,44 @@ impl ConsolePort {
         self.name
     }
 
-    fn state(&self) -> State {
-        State::ALL[usize::from(self.state.load(Ordering::Acquire)) % State::ALL.len()]
+    fn state(&self) -> PortState {
+        PortState::ALL[usize::from(self.state.load(Ordering::Acquire)) % PortState::ALL.len()]
     }
 
-    fn set_state(&self, state: State) {
+    fn set_state(&self, state: PortState) {
         self.state.store(state as u8, Ordering::Release);
         self.readers.wake_all();
         self.writers.wake_all();
     }
 
     pub(super) fn set_open(&self, is_open: bool) {
-        if self.state() != State::Failed {
-            self.set_state(if is_open { State::Open } else { State::Closed });
+        if self.state() != PortState::Failed {
+            self.set_state(if is_open {
+                PortState::Open
+            } else {
+                PortState::Closed
+            });
         }
+    }
+
+    /// Input cannot be read any further, for this errno of the host.
+    pub(super) fn fail_input(&self, errno: u16) {
+        self.input_error.store(errno, Ordering::Release);
+        self.readers.wake_all();
+    }
+
+    fn input_error(&self) -> Option<Errno> {
+        Errno::of_host(self.input_error.load(Ordering::Acquire))
     }
 
     pub(super) fn fail(&self) {
         self.is_output_in_flight.store(false, Ordering::Relaxed);
-        self.set_state(State::Failed);
+        self.set_state(PortState::Failed);
     }
 
     /// Whether the other end is gone.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state(), State::Closed | State::Failed)
+        matches!(self.state(), PortState::Closed | PortState::Failed)
     }
 
     pub(super) fn kick(&self) {
@@ -102,7 +119,7 @@ impl ConsolePort {
     ///
     /// [`QueueBroken`].
     pub(super) fn serve(&self) -> Result<bool, QueueBroken> {
-        if self.state() == State::Failed {
+        if self.state() == PortState::Failed {
             return Ok(false);
         }
         let mut progress = false;
@@ -143,7 +160,7 @@ impl ConsolePort {
         let is_closed = self.is_closed();
         if let Some(input) = &self.input {
             let mut input = input.lock();
-            if input.is_ready() || is_closed {
+            if input.is_ready() || is_closed || self.input_error().is_some() {
                 ready |= Readiness::READABLE;
             } else {
                 note_request();
@@ -158,7 +175,7 @@ impl ConsolePort {
         if let Some(output) = &self.output {
             if is_closed {
                 ready |= Readiness::ERROR | Readiness::WRITABLE;
-            } else if self.state() == State::Open && output.lock().has_room() {
+            } else if self.state() == PortState::Open && output.lock().has_room() {
                 ready |= Readiness::WRITABLE;
             }
         }
@@ -182,10 +199,13 @@ impl ByteStream for ConsolePort {
         }
         // Under the lock, so that no input goes by unseen; and before the state is looked at.
         self.readers.register(context.waker());
+        if let Some(error) = self.input_error() {
+            return Poll::Ready(Err(error));
+        }
         match self.state() {
-            State::Closed => Poll::Ready(Ok(0)),
-            State::Failed => Poll::Ready(Err(Errno::EIO)),
-            State::Unknown | State::Open => {
+            PortState::Closed => Poll::Ready(Ok(0)),
+            PortState::Failed => Poll::Ready(Err(Errno::EIO)),
+            PortState::Unknown | PortState::Open => {
                 note_request();
                 match input.start() {
                     Ok(()) => Poll::Pending,
@@ -200,17 +220,23 @@ impl ByteStream for ConsolePort {
             return Poll::Ready(Err(Errno::EBADF));
         };
         let mut output = output.lock();
-        if self.state() == State::Unknown {
+        if self.state() == PortState::Unknown {
             self.writers.register(context.waker());
         }
         match self.state() {
-            State::Open => {}
-            State::Closed => return Poll::Ready(Err(Errno::EPIPE)),
-            State::Failed => return Poll::Ready(Err(Errno::EIO)),
-            State::Unknown => return Poll::Pending,
+            PortState::Open => {}
+            PortState::Closed => return Poll::Ready(Err(Errno::EPIPE)),
+            PortState::Failed => return Poll::Ready(Err(Errno::EIO)),
+            PortState::Unknown => return Poll::Pending,
         }
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
+        }
+        // Of what somebody wrote who did not wait for it.
+        if !output.is_in_flight()
+            && let Some(refusal) = output.take_refusal()
+        {
+            return Poll::Ready(Err(refusal.errno));
         }
         let result = output.write(bytes);
         note_request();
@@ -241,6 +267,23 @@ impl ByteStream for ConsolePort {
         }
         self.writers.register(context.waker());
         Poll::Pending
+    }
+
+    fn poll_settled(&self, context: &mut Context<'_>) -> Poll<Option<Refusal>> {
+        let Some(output) = &self.output else {
+            return Poll::Ready(None);
+        };
+        let mut output = output.lock();
+        if !output.may_refuse() {
+            return Poll::Ready(None);
+        }
+        output.kick();
+        if output.is_in_flight() && !self.is_closed() {
+            note_request();
+            self.writers.register(context.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(output.take_refusal())
     }
 
     fn available(&self) -> usize {

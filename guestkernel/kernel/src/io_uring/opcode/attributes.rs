@@ -2,8 +2,8 @@
 
 use super::{Completion, Issue, Prepared, Started, read_path};
 use crate::error::{Errno, Result};
-use crate::io_uring::budget::Charge;
-use crate::io_uring::ring::State;
+use crate::io_uring::budget::MemoryCharge;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::{Actor, GetExtendedAttributes, PathAt, Target};
 use linux_raw_sys::general as raw;
@@ -13,7 +13,7 @@ pub(in crate::io_uring) struct Statx {
     operation: GetExtendedAttributes,
     /// Where the result goes.
     address: u64,
-    charge: Charge,
+    charge: MemoryCharge,
 }
 
 impl Prepared for Statx {
@@ -22,7 +22,7 @@ impl Prepared for Statx {
             return Err(Errno::EBADF);
         }
         let flags = sqe.op_flags();
-        let mut charge = Charge::NONE;
+        let mut charge = MemoryCharge::NONE;
         let may_be_empty = flags & raw::AT_EMPTY_PATH != 0;
         let at = PathAt {
             fd: sqe.fd(),
@@ -38,7 +38,7 @@ impl Prepared for Statx {
         })
     }
 
-    fn start(self, _: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, _: &mut RingState, issue: Issue<'_>) -> Started {
         let Self {
             operation,
             address,

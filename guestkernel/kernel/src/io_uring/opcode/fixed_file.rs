@@ -4,7 +4,7 @@ use super::{Completion, Issue, Prepared, Started};
 use crate::error::{Errno, Result};
 use crate::io_uring::register::FilesUpdate as Update;
 use crate::io_uring::resources::ALLOCATE;
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::Actor;
 use linux_raw_sys::io_uring as raw;
@@ -28,7 +28,7 @@ impl Prepared for FilesUpdate {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let result = match self.offset {
             ALLOCATE => state.allocate_files(&self, issue.actor),
             offset => {
@@ -45,7 +45,7 @@ impl Prepared for FilesUpdate {
     }
 }
 
-impl State {
+impl RingState {
     /// Gives each file a free place, whose number takes that of the descriptor in memory.
     fn allocate_files(&mut self, update: &FilesUpdate, actor: Actor<'_>) -> Result<u32> {
         if self.resources.files.is_empty() {
@@ -95,7 +95,7 @@ impl Prepared for FixedFdInstall {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let file = state.resources.file(self.index);
         let files = &issue.actor.process.files;
         let installed = file.and_then(|file| files.insert(file, self.close_on_exec, 0));

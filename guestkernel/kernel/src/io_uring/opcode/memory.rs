@@ -1,8 +1,8 @@
 //! `IORING_OP_MADVISE`.
 
-use super::{Completion, Issue, Prepared, Started};
+use super::{Completion, Issue, Prepared, Started, Work};
 use crate::error::Result;
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::{Actor, AdviseMemory};
 
@@ -21,8 +21,15 @@ impl Prepared for Madvise {
         }))
     }
 
-    fn start(self, _: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, _: &mut RingState, issue: Issue<'_>) -> Started {
         // As on Linux, a failure breaks no chain.
-        Completion::of_harmless(self.0.run(issue.actor).map(|()| 0)).into()
+        let completion = |result: Result<()>| Completion::of_harmless(result.map(|()| 0));
+        if let Some(result) = self.0.run_now(issue.actor) {
+            return completion(result).into();
+        }
+        let (process, tid) = issue.owned();
+        Started::Pending(Work::future(None, async move {
+            completion(self.0.run(Actor::submitter(&process, tid)).await)
+        }))
     }
 }

@@ -6,10 +6,10 @@
 use super::{Completion, Issue, Prepared, Started};
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
-use crate::io_uring::budget::Charge;
+use crate::io_uring::budget::MemoryCharge;
 use crate::io_uring::file::ring_of;
 use crate::io_uring::memory::Cqe;
-use crate::io_uring::ring::{Ring, State};
+use crate::io_uring::ring::{Ring, RingState};
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::Actor;
 use alloc::sync::Arc;
@@ -44,7 +44,7 @@ enum Delivery {
 }
 
 impl Delivery {
-    fn deliver(&self, state: &mut State) -> Result<u32> {
+    fn deliver(&self, state: &mut RingState) -> Result<u32> {
         match self {
             Self::Cqe(cqe) => {
                 state.post(*cqe);
@@ -111,7 +111,7 @@ impl Message {
         })
     }
 
-    fn delivery(&self, state: &State, ring: &Ring) -> Result<Delivery> {
+    fn delivery(&self, state: &RingState, ring: &Ring) -> Result<Delivery> {
         const DATA: u32 = command::IORING_MSG_DATA as u32;
         const FILE: u32 = command::IORING_MSG_SEND_FD as u32;
         match self.command as u32 {
@@ -163,7 +163,7 @@ impl Prepared for Message {
         Self::read(sqe)
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let file = match state.file(self.fd, issue) {
             Ok(file) => file,
             Err(error) => return error.into(),
@@ -183,7 +183,7 @@ impl Prepared for Message {
             Some(result) => end(result).into(),
             None => {
                 let ring = ring.clone();
-                issue.spawn(Some(file), Charge::NONE, |_| {
+                issue.spawn(Some(file), MemoryCharge::NONE, |_| {
                     poll_fn(move |context| match delivery.try_deliver(&ring) {
                         Some(result) => Poll::Ready(end(result)),
                         None => {

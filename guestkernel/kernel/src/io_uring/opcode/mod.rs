@@ -36,8 +36,8 @@ pub(super) use timeout::TimeLimit;
 pub(super) use work::{Cancelling, Completion, Started, Submitter, Work};
 use work::{Progress, Step};
 
-use super::budget::Charge;
-use super::ring::State;
+use super::budget::MemoryCharge;
+use super::ring::RingState;
 use super::sqe::{Fields, RequestFlags, Sqe};
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
@@ -73,7 +73,7 @@ pub(super) trait Prepared: Sized {
     fn prepare(sqe: &Sqe, flags: RequestFlags, actor: Actor<'_>) -> Result<Self>;
 
     /// Does what can be done at once, now that the request has its turn.
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started;
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started;
 }
 
 /// A request that has its turn.
@@ -90,7 +90,7 @@ struct Owner {
     process: Arc<Process>,
     tid: u32,
     #[expect(dead_code, reason = "it is given back with the future")]
-    charge: Charge,
+    charge: MemoryCharge,
 }
 
 impl Owner {
@@ -110,7 +110,7 @@ impl Issue<'_> {
     fn spawn<F>(
         &self,
         file: Option<Arc<OpenFile>>,
-        mut charge: Charge,
+        mut charge: MemoryCharge,
         operation: impl FnOnce(Owner) -> F,
     ) -> Started
     where
@@ -139,7 +139,7 @@ macro_rules! opcodes {
         impl Operation {
             /// Starts it, when it has its turn.
             #[inline(never)]
-            pub(super) fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+            pub(super) fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
                 match self {
                     $(Self::$variant(prepared) => prepared.start(state, issue),)*
                 }
@@ -285,7 +285,7 @@ fn read_path(
     actor: Actor<'_>,
     address: u64,
     may_be_empty: bool,
-    charge: &mut Charge,
+    charge: &mut MemoryCharge,
 ) -> Result<Vec<u8>> {
     let path = actor.read_path(address)?;
     if path.is_empty() && !may_be_empty {
@@ -295,7 +295,7 @@ fn read_path(
     Ok(path)
 }
 
-impl State {
+impl RingState {
     /// Starts an operation whose turn has come.
     #[inline(always)]
     pub(super) fn start(&mut self, operation: Operation, issue: Issue<'_>) -> Started {

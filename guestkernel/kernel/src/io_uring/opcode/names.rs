@@ -2,8 +2,8 @@
 
 use super::{Completion, Issue, Prepared, Started, read_path};
 use crate::error::{Errno, Result};
-use crate::io_uring::budget::Charge;
-use crate::io_uring::ring::State;
+use crate::io_uring::budget::MemoryCharge;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::{Actor, Link, MakeDirectory, MakeSymlink, PathAt, Rename, Unlink};
 use linux_raw_sys::general as raw;
@@ -12,7 +12,7 @@ use linux_raw_sys::io_uring::io_uring_op as op;
 /// A prepared change of names.
 pub(in crate::io_uring) struct Names {
     change: Change,
-    charge: Charge,
+    charge: MemoryCharge,
 }
 
 enum Change {
@@ -33,7 +33,7 @@ impl Prepared for Names {
         if flags.contains(RequestFlags::FIXED_FILE) {
             return Err(Errno::EBADF);
         }
-        let mut charge = Charge::NONE;
+        let mut charge = MemoryCharge::NONE;
         let mut path = |address, may_be_empty| read_path(actor, address, may_be_empty, &mut charge);
         let (first, second) = (sqe.address(), sqe.offset());
         let (fd, other_fd, flags) = (sqe.fd(), sqe.length() as i32, sqe.op_flags());
@@ -67,7 +67,7 @@ impl Prepared for Names {
         Ok(Self { change, charge })
     }
 
-    fn start(self, _: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, _: &mut RingState, issue: Issue<'_>) -> Started {
         let change = self.change;
         issue.spawn(None, self.charge, |owner| async move {
             let actor = owner.actor();

@@ -3,7 +3,7 @@
 use super::{Completion, Issue, Prepared, Started};
 use crate::error::{Errno, Result};
 use crate::io_uring::completion::Kind;
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::Actor;
 use linux_raw_sys::io_uring as raw;
@@ -46,7 +46,7 @@ impl Prepared for Nop {
     }
 
     #[inline(always)]
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let checked = match self.flags {
             0 => Ok(()),
             _ => self.check(state, issue),
@@ -62,7 +62,7 @@ impl Prepared for Nop {
 
 impl Nop {
     #[cold]
-    fn check(&self, state: &mut State, mut issue: Issue<'_>) -> Result<()> {
+    fn check(&self, state: &mut RingState, mut issue: Issue<'_>) -> Result<()> {
         if self.flags & NOP_CQE32 != 0 {
             if state.setup.cqe_kind() == Kind::Small {
                 return Err(Errno::EINVAL);

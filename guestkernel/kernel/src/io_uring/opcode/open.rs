@@ -4,8 +4,8 @@
 use super::{Completion, Issue, Prepared, Started, Work, read_path};
 use crate::error::{Errno, Result};
 use crate::fs::OpenHow;
-use crate::io_uring::budget::Charge;
-use crate::io_uring::ring::State;
+use crate::io_uring::budget::MemoryCharge;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::{self, Actor, OpenRequest, PathAt};
 use linux_raw_sys::general as raw;
@@ -17,7 +17,7 @@ pub(in crate::io_uring) struct Open {
     how: OpenRequest,
     /// Where in the file table it goes, as the SQE says it.
     slot: u32,
-    charge: Charge,
+    charge: MemoryCharge,
 }
 
 impl Prepared for Open {
@@ -35,7 +35,7 @@ impl Prepared for Open {
         if flags.contains(RequestFlags::FIXED_FILE) {
             return Err(Errno::EBADF);
         }
-        let mut charge = Charge::NONE;
+        let mut charge = MemoryCharge::NONE;
         let at = PathAt {
             fd: sqe.fd(),
             path: read_path(actor, sqe.address(), false, &mut charge)?,
@@ -52,7 +52,7 @@ impl Prepared for Open {
         })
     }
 
-    fn start(self, _: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, _: &mut RingState, issue: Issue<'_>) -> Started {
         let how: OpenHow = match self.how.check() {
             Ok(how) => how.by_ring(),
             Err(error) => return error.into(),

@@ -3,7 +3,7 @@
 use super::{Completion, Issue, Prepared, Started};
 use crate::error::{Errno, Result};
 use crate::io_uring::resources::ALLOCATE;
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::{Actor, MakePipe};
 use linux_raw_sys::general as raw;
@@ -31,7 +31,7 @@ impl Prepared for Pipe {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let result = match self.slot {
             0 => self.operation.run(issue.actor),
             slot => state.make_fixed_pipe(&self.operation, slot, issue.actor),
@@ -40,7 +40,7 @@ impl Prepared for Pipe {
     }
 }
 
-impl State {
+impl RingState {
     /// Puts the ends of a new pipe into the file table: the second goes after the first, or both
     /// where there is room.
     fn make_fixed_pipe(&mut self, pipe: &MakePipe, slot: u32, actor: Actor<'_>) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::{Completion, Issue, Prepared, Started};
 use crate::error::{Errno, Result};
 use crate::io_uring::buffer_group::BUFFERS_MAX;
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::mm::{MAX_COUNT, UserRange};
 use crate::operation::Actor;
@@ -41,7 +41,7 @@ impl Prepared for ProvideBuffers {
         })
     }
 
-    fn start(self, state: &mut State, _: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, _: Issue<'_>) -> Started {
         let place = (self.address, self.length);
         let result = state
             .buffers
@@ -67,7 +67,7 @@ impl Prepared for RemoveBuffers {
         }
     }
 
-    fn start(self, state: &mut State, _: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, _: Issue<'_>) -> Started {
         let result = state.buffers.remove(self.group, self.count);
         Completion::of(result.map(|count| count as i32)).into()
     }

@@ -6,18 +6,18 @@ use super::{Completion, Issue, Prepared, Started, Submitter, Work};
 use crate::error::{Errno, Result};
 use crate::fs::OpenFlags;
 use crate::io::Direction;
-use crate::io_uring::budget::Charge;
-use crate::io_uring::ring::State;
+use crate::io_uring::budget::MemoryCharge;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::mm::{IoBuffer, MAX_COUNT, UserRange, UserRanges};
-use crate::operation::{Actor, Memory, Position, Transfer};
+use crate::operation::{Actor, LimitedWrite, Memory, Position, Transfer};
 use linux_raw_sys::general::iovec;
 use linux_raw_sys::io_uring::io_uring_op as op;
 use machine::{PAGE_SIZE, Segment};
 
 /// The memory side, as the SQE names it.
 enum Source {
-    Program(UserRanges, Charge),
+    Program(UserRanges, MemoryCharge),
     Registered {
         index: u16,
         address: u64,
@@ -27,7 +27,7 @@ enum Source {
     RegisteredVector {
         index: u16,
         ranges: UserRanges,
-        charge: Charge,
+        charge: MemoryCharge,
     },
     /// From a group of buffers, so many bytes.
     Selected {
@@ -139,7 +139,7 @@ impl Prepared for ReadWrite {
     }
 
     #[inline]
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         if let Source::Selected { group, length } = self.source {
             let read = SelectedRead {
                 group,
@@ -154,7 +154,7 @@ impl Prepared for ReadWrite {
             };
         }
         match self.work(state, issue) {
-            Ok(work) if work.is_empty_listing() => Completion::success(0).into(),
+            Ok(work) if work.is_nothing() => Completion::success(0).into(),
             work => work.into(),
         }
     }
@@ -162,7 +162,7 @@ impl Prepared for ReadWrite {
 
 impl ReadWrite {
     #[inline]
-    fn work(self, state: &State, issue: Issue<'_>) -> Result<Work> {
+    fn work(self, state: &RingState, issue: Issue<'_>) -> Result<Work> {
         let file = state.file(self.fd, issue)?;
         let (buffer, charge) = match self.source {
             Source::Program(ranges, charge) => {
@@ -175,7 +175,7 @@ impl ReadWrite {
                 length,
             } => {
                 let buffer = state.resources.buffer(index)?;
-                (buffer.part(address, length.into())?, Charge::NONE)
+                (buffer.part(address, length.into())?, MemoryCharge::NONE)
             }
             Source::RegisteredVector {
                 index,
@@ -188,6 +188,25 @@ impl ReadWrite {
             // It has started otherwise.
             Source::Selected { .. } => return Err(Errno::ENOBUFS),
         };
+        if self.direction == Direction::Write && LimitedWrite::is_needed(&file, issue.actor) {
+            let write = LimitedWrite {
+                file: file.clone(),
+                buffer,
+                position: self.position,
+                flags: self.flags,
+            };
+            let (process, tid) = issue.owned();
+            return Ok(Work::future(Some(file), async move {
+                let expected = write.buffer.len() as u64;
+                match write.run(Actor::submitter(&process, tid)).await {
+                    Ok(count) => Completion {
+                        is_failure: count != expected,
+                        ..Completion::success(count as i32)
+                    },
+                    Err(error) => Completion::failure(error),
+                }
+            }));
+        }
         let mut transfer = Transfer::new(&file, self.direction, buffer, self.position, self.flags)?;
         if state.setup.polls_devices() {
             let is_direct = file.flags().contains(OpenFlags::DIRECT);
@@ -219,11 +238,13 @@ fn check_priority(priority: u16) -> Result<()> {
 /// What a transfer of these pieces of program memory is charged beyond an ordinary request: its
 /// pieces, and its pages, which a device needs to know.
 #[inline]
-fn charge(ranges: &UserRanges) -> Result<Charge> {
+fn charge(ranges: &UserRanges) -> Result<MemoryCharge> {
     const ORDINARY: usize = 64 << 10;
     let length: usize = ranges.iter().map(|range| range.length).sum();
     if ranges.len() <= 1 && length <= ORDINARY {
-        return Ok(Charge::NONE);
+        return Ok(MemoryCharge::NONE);
     }
-    Charge::new(ranges.len() * size_of::<UserRange>() + length / PAGE_SIZE * size_of::<Segment>())
+    MemoryCharge::new(
+        ranges.len() * size_of::<UserRange>() + length / PAGE_SIZE * size_of::<Segment>(),
+    )
 }

@@ -6,7 +6,7 @@ use crate::error::{Errno, Result};
 use crate::fs::{OpenFile, Readiness};
 use crate::io::Direction;
 use crate::io_uring::buffer_group::{BufferGroups, Selected};
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::mm::{AddressSpace, IoBuffer};
 use crate::operation::{Actor, Position, Transfer};
@@ -55,7 +55,12 @@ impl SelectedRead {
     }
 
     /// Starts it.
-    pub(super) fn start(self, file: Arc<OpenFile>, state: &mut State, issue: Issue<'_>) -> Started {
+    pub(super) fn start(
+        self,
+        file: Arc<OpenFile>,
+        state: &mut RingState,
+        issue: Issue<'_>,
+    ) -> Started {
         let space = issue.actor.space().clone();
         if !file.ops.is_seekable() {
             return Started::Pending(Work::selecting(file, Selecting::new(self, space)));
@@ -186,7 +191,7 @@ impl Prepared for ReadMultishot {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         match state.file(self.fd, issue) {
             Err(error) => error.into(),
             // Only what can be waited for can be read again and again.

@@ -3,8 +3,8 @@
 use super::{Completion, Issue, Prepared, Started};
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
-use crate::io_uring::budget::Charge;
-use crate::io_uring::ring::State;
+use crate::io_uring::budget::MemoryCharge;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::{self, Actor, End, EndPosition, FileRef};
 use alloc::sync::Arc;
@@ -35,7 +35,11 @@ impl Ends {
     }
 
     /// The files: that of the SQE's own descriptor is looked up first.
-    fn files(&self, state: &State, mut issue: Issue<'_>) -> Result<(Arc<OpenFile>, Arc<OpenFile>)> {
+    fn files(
+        &self,
+        state: &RingState,
+        mut issue: Issue<'_>,
+    ) -> Result<(Arc<OpenFile>, Arc<OpenFile>)> {
         let to = state.file(self.to, issue)?;
         let is_fixed = self.flags & FD_IN_FIXED != 0;
         issue.flags.set(RequestFlags::FIXED_FILE, is_fixed);
@@ -72,7 +76,7 @@ impl Prepared for Splice {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let (from, to) = match self.ends.files(state, issue) {
             Ok(files) => files,
             Err(error) => return error.into(),
@@ -91,7 +95,7 @@ impl Prepared for Splice {
             flags: self.ends.flags & !FD_IN_FIXED,
         };
         let finish = self.ends.end();
-        issue.spawn(Some(to), Charge::NONE, |owner| async move {
+        issue.spawn(Some(to), MemoryCharge::NONE, |owner| async move {
             finish(splice.run(owner.actor()).await)
         })
     }
@@ -105,7 +109,7 @@ impl Prepared for Tee {
         Ends::new(sqe).map(Self)
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let (from, to) = match self.0.files(state, issue) {
             Ok(files) => files,
             Err(error) => return error.into(),
@@ -117,7 +121,7 @@ impl Prepared for Tee {
             flags: self.0.flags & !FD_IN_FIXED,
         };
         let finish = self.0.end();
-        issue.spawn(Some(to), Charge::NONE, |owner| async move {
+        issue.spawn(Some(to), MemoryCharge::NONE, |owner| async move {
             finish(tee.run(owner.actor()).await)
         })
     }

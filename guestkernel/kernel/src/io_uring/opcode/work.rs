@@ -1,14 +1,13 @@
 //! Operations under way, and how they go on and end.
 
-use super::futex::Words;
 use super::poll::Wait;
 use super::selected::Selecting;
 use super::timeout::{TimeLimit, Timeout};
 use crate::error::{Errno, Result};
 use crate::fs::{BoxFuture, OpenFile, Readiness};
-use crate::io_uring::budget::Charge;
+use crate::io_uring::budget::MemoryCharge;
 use crate::io_uring::buffer_group::BufferGroups;
-use crate::operation::{Actor, Transfer};
+use crate::operation::{Actor, FutexWaits, Transfer};
 use crate::process::Process;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -136,7 +135,7 @@ enum Kind {
         /// Who hears of a broken pipe; nobody if it is no write to a stream.
         writer: Option<Submitter>,
         #[expect(dead_code, reason = "it is given back when the transfer is over")]
-        charge: Charge,
+        charge: MemoryCharge,
     },
     /// A read whose buffer is picked when there is something to be read.
     Selecting(Selecting),
@@ -145,7 +144,7 @@ enum Kind {
     Time(Timeout),
     /// The time that another request has.
     TimeLimit(TimeLimit),
-    Futex(Words),
+    Futex(FutexWaits),
     /// What is rare.
     Future(BoxFuture<'static, Completion>),
     /// Opening a file for a place in the file table.
@@ -158,7 +157,7 @@ struct Opening {
     place: u32,
     opened: Option<Arc<OpenFile>>,
     #[expect(dead_code, reason = "it is given back when the file is open")]
-    charge: Charge,
+    charge: MemoryCharge,
 }
 
 /// Who has submitted a request. The process is held weakly, since it has the ring among its files.
@@ -198,7 +197,7 @@ impl Work {
         file: Arc<OpenFile>,
         transfer: Transfer,
         writer: Option<Submitter>,
-        charge: Charge,
+        charge: MemoryCharge,
     ) -> Self {
         Self {
             kind: Kind::Transfer {
@@ -215,7 +214,7 @@ impl Work {
 
     /// A read of `file` into a buffer that was picked, of which the CQE's flags tell.
     pub(super) fn selected(file: Arc<OpenFile>, transfer: Transfer, flags: u32) -> Self {
-        let mut work = Self::transfer(file, transfer, None, Charge::NONE);
+        let mut work = Self::transfer(file, transfer, None, MemoryCharge::NONE);
         if let Kind::Transfer { cqe_flags, .. } = &mut work.kind {
             *cqe_flags = flags;
         }
@@ -230,14 +229,18 @@ impl Work {
         }
     }
 
-    /// Whether it reads nothing of a directory, which succeeds here, as Linux has it; a system call
-    /// is told that it is one.
-    pub(super) fn is_empty_listing(&self) -> bool {
-        let is_empty = match &self.kind {
-            Kind::Transfer { transfer, .. } => transfer.is_empty(),
-            _ => false,
+    /// Whether it reads nothing of a directory, or writes nothing to what takes one piece after the
+    /// other: both succeed here, as Linux has it; a system call fails.
+    pub(super) fn is_nothing(&self) -> bool {
+        let (is_empty, is_write) = match &self.kind {
+            Kind::Transfer { transfer, .. } => (transfer.is_empty(), transfer.is_write()),
+            _ => (false, false),
         };
-        is_empty && self.file().is_some_and(|file| file.is_directory())
+        let succeeds = |file: &Arc<OpenFile>| match is_write {
+            true => file.ops.writes_by_piece(),
+            false => file.is_directory(),
+        };
+        is_empty && self.file().is_some_and(succeeds)
     }
 
     /// A wait for a time.
@@ -265,7 +268,7 @@ impl Work {
     }
 
     /// A wait for words of memory.
-    pub(super) fn futex(words: Words) -> Self {
+    pub(super) fn futex(words: FutexWaits) -> Self {
         Self {
             file: None,
             kind: Kind::Futex(words),
@@ -287,7 +290,7 @@ impl Work {
     pub(super) fn opening(
         future: impl Future<Output = Result<Arc<OpenFile>>> + Send + 'static,
         place: u32,
-        charge: Charge,
+        charge: MemoryCharge,
     ) -> Self {
         Self {
             file: None,
@@ -367,7 +370,9 @@ impl Work {
             },
             Kind::Time(timeout) => timeout.poll(context),
             Kind::TimeLimit(limit) => limit.poll(context),
-            Kind::Futex(words) => words.poll(context),
+            Kind::Futex(words) => words
+                .poll(context)
+                .map(|index| Completion::success(index as i32).into()),
             Kind::Future(future) => future.as_mut().poll(context).map(Step::from),
             Kind::Opening(opening) => opening.future.as_mut().poll(context).map(|opened| {
                 let completion = match opened {

@@ -2,7 +2,7 @@
 
 use super::Registration;
 use crate::error::{Errno, Result};
-use crate::io_uring::budget::Charge;
+use crate::io_uring::budget::MemoryCharge;
 use crate::io_uring::buffer_group::{BufferRing, ENTRY_SIZE};
 use crate::io_uring::region::Region;
 use linux_raw_sys::io_uring as raw;
@@ -35,7 +35,7 @@ impl Registration<'_> {
             descriptor.user_addr = ring.ring_addr;
             descriptor.flags = raw::IORING_MEM_REGION_TYPE_USER as u32;
         }
-        let mut charge = Charge::new(size_of::<BufferRing>())?;
+        let mut charge = MemoryCharge::new(size_of::<BufferRing>())?;
         let region = Region::new(&descriptor, self.space(), &mut charge)?;
         let is_incremental = ring.flags & INCREMENTAL != 0;
         let buffers = BufferRing::new(region.clone(), entries, is_incremental, charge);

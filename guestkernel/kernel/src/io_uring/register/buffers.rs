@@ -3,7 +3,7 @@
 use super::files::read_tag;
 use super::{MAX_BUFFER_BYTES, MAX_BUFFERS, Registration, element};
 use crate::error::{Errno, Result};
-use crate::io_uring::budget::Charge;
+use crate::io_uring::budget::MemoryCharge;
 use crate::io_uring::resources::{RegisteredBuffer, Tagged, empty_table};
 use crate::mm::Access;
 use linux_raw_sys::general::iovec;
@@ -123,7 +123,7 @@ impl Registration<'_> {
         }
         address.checked_add(length).ok_or(Errno::EOVERFLOW)?;
         let pages = length as usize / PAGE_SIZE + 2;
-        let charge = Charge::new(pages * size_of::<Segment>())?;
+        let charge = MemoryCharge::new(pages * size_of::<Segment>())?;
         let needed = Access::READ | Access::WRITE;
         let segments = self.space().pin(address, length as usize, needed)?;
         Ok(Some(RegisteredBuffer {

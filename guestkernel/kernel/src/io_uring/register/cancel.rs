@@ -5,8 +5,6 @@ use crate::executor::sleep_until;
 use crate::io_uring::opcode::Cancel;
 use crate::io_uring::ring::Ring;
 use crate::operation::Actor;
-use crate::process::Process;
-use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
 use core::task::Poll;
@@ -19,13 +17,8 @@ use machine::clock;
 /// # Errors
 ///
 /// Those of io_uring_register(2); `ETIME` if some are still not at their end then.
-pub(super) async fn cancel_waiting(
-    process: &Arc<Process>,
-    task: u32,
-    ring: &Ring,
-    argument: u64,
-) -> Result<u32> {
-    let request: raw::io_uring_sync_cancel_reg = process.space.read_value(argument)?;
+pub(super) async fn cancel_waiting(actor: Actor<'_>, ring: &Ring, argument: u64) -> Result<u32> {
+    let request: raw::io_uring_sync_cancel_reg = actor.space().read_value(argument)?;
     if request.pad != [0; 7] || request.pad2 != [0; 3] {
         return Err(Errno::EINVAL);
     }
@@ -37,7 +30,7 @@ pub(super) async fn cancel_waiting(
     )?;
     let try_once = || {
         let mut state = ring.lock();
-        let result = state.cancel_for(&cancel, Actor::submitter(process, task));
+        let result = state.cancel_for(&cancel, Actor::submitter(actor.process, actor.tid));
         state.settle();
         result
     };
@@ -55,7 +48,7 @@ pub(super) async fn cancel_waiting(
             Err(error) => Poll::Ready(Err(error)),
         }
     });
-    let result = process.until_signal(task, waiting).await;
+    let result = actor.until_signal(waiting).await;
     result.unwrap_or(Err(Errno::EINTR))
 }
 

@@ -5,7 +5,7 @@ use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::io_uring::file::is_ring;
 use crate::io_uring::resources::{FileTable, Tagged};
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::process::Process;
 use alloc::sync::Arc;
 use linux_raw_sys::io_uring as raw;
@@ -114,7 +114,7 @@ impl Registration<'_> {
     }
 }
 
-impl State {
+impl RingState {
     /// Changes places of the file table; gives how many. What was done before an error stays.
     ///
     /// # Errors

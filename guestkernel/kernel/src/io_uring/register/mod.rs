@@ -139,7 +139,12 @@ pub async fn register_waiting(
     }
     let file = ring_file(process, rings, fd, call.opcode & BY_INDEX != 0)?;
     let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
-    cancel::cancel_waiting(process, task, ring, call.argument).await
+    let thread = process.member(task);
+    let actor = match &thread {
+        Ok(thread) => Actor::caller(process, thread),
+        Err(_) => Actor::submitter(process, task),
+    };
+    cancel::cancel_waiting(actor, ring, call.argument).await
 }
 
 /// The ring `fd`, which is an index into `rings` if `is_index`.
@@ -163,7 +168,7 @@ fn without_ring(process: &Arc<Process>, task: u32, opcode: u32, call: Call) -> R
         SEND_MESSAGE => {
             let mut bytes = [0; SQE_SIZE];
             process.space.read(call.argument, &mut bytes)?;
-            Message::send(&Sqe::new(bytes), Actor::caller(process, task)).map(|()| 0)
+            Message::send(&Sqe::new(bytes), Actor::submitter(process, task)).map(|()| 0)
         }
         QUERY => query(&process.space, call.argument, call.count),
         _ => Err(Errno::EINVAL),

@@ -2,7 +2,7 @@
 
 use super::Registration;
 use crate::error::{Errno, Result};
-use crate::io_uring::budget::Charge;
+use crate::io_uring::budget::MemoryCharge;
 use crate::io_uring::region::Region;
 use linux_raw_sys::io_uring as raw;
 
@@ -58,7 +58,7 @@ impl Registration<'_> {
         if holds_waits && !self.ring.is_disabled() {
             return Err(Errno::EINVAL);
         }
-        let mut charge = Charge::NONE;
+        let mut charge = MemoryCharge::NONE;
         let region = Region::new(&descriptor, self.space(), &mut charge)?;
         if let Region::Mapped(_) = region {
             descriptor.mmap_offset = OFFSET.into();
