@@ -9,7 +9,8 @@ use crate::sys::{Errno, Mapping, SysResult, owned};
 use libc::{iovec, timespec};
 use linux_raw_sys::io_uring::{
     IORING_ENTER_EXT_ARG, IORING_ENTER_GETEVENTS, IORING_OFF_SQ_RING, IORING_OFF_SQES,
-    IORING_SETUP_NO_SQARRAY, io_uring_getevents_arg, io_uring_op, io_uring_params,
+    IORING_SETUP_CQE32, IORING_SETUP_NO_SQARRAY, IORING_SETUP_SQE128, io_uring_getevents_arg,
+    io_uring_op, io_uring_params,
 };
 
 /// An operation that no Linux has.
@@ -259,7 +260,9 @@ impl Ring {
     pub fn with(entries: u32, mut params: io_uring_params) -> SysResult<Self> {
         let fd = setup(entries, &mut params)?;
         let rings = Mapping::shared(&fd, rings_size(&params), IORING_OFF_SQ_RING.into())?;
-        let sqes = params.sq_entries as usize * size_of::<Sqe>();
+        let is_wide = params.flags & IORING_SETUP_SQE128 != 0;
+        let sqe_size = size_of::<Sqe>() << u32::from(is_wide);
+        let sqes = params.sq_entries as usize * sqe_size;
         let sqes = Mapping::shared(&fd, sqes, IORING_OFF_SQES.into())?;
         Ok(Self {
             fd,
@@ -267,6 +270,64 @@ impl Ring {
             rings,
             sqes,
         })
+    }
+
+    /// A ring with these parameters, in memory of the program: of the rings, and of the entries.
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_setup(2)`.
+    pub fn in_memory(
+        entries: u32,
+        mut params: io_uring_params,
+        rings: Mapping,
+        sqes: Mapping,
+    ) -> SysResult<Self> {
+        let fd = setup(entries, &mut params)?;
+        Ok(Self {
+            fd,
+            params,
+            rings,
+            sqes,
+        })
+    }
+
+    /// Maps the rings as they are since the kernel has said `params` of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mmap(2)`.
+    pub fn map_again(&mut self, params: io_uring_params) -> SysResult<()> {
+        self.params = io_uring_params {
+            flags: self.params.flags,
+            ..params
+        };
+        let size = rings_size(&self.params);
+        self.rings = Mapping::shared(&self.fd, size, IORING_OFF_SQ_RING.into())?;
+        let sqes = self.params.sq_entries as usize * self.sqe_size();
+        self.sqes = Mapping::shared(&self.fd, sqes, IORING_OFF_SQES.into())?;
+        Ok(())
+    }
+
+    /// `IORING_CQ_*`, which the program sets.
+    pub fn cq_flags(&self) -> &AtomicU32 {
+        self.word(self.params.cq_off.flags)
+    }
+
+    /// Bytes of a submission queue entry.
+    fn sqe_size(&self) -> usize {
+        match self.params.flags & IORING_SETUP_SQE128 {
+            0 => size_of::<Sqe>(),
+            _ => 2 * size_of::<Sqe>(),
+        }
+    }
+
+    /// Bytes of a completion queue entry.
+    fn cqe_size(&self) -> usize {
+        match self.params.flags & IORING_SETUP_CQE32 {
+            0 => size_of::<Cqe>(),
+            _ => 2 * size_of::<Cqe>(),
+        }
     }
 
     fn word(&self, offset: u32) -> &AtomicU32 {
@@ -311,7 +372,7 @@ impl Ring {
     /// Writes entry `index` of the array of entries, without submitting it.
     pub fn place(&self, index: u32, sqe: Sqe) {
         let index = index & (self.params.sq_entries - 1);
-        let slot = self.sqes.at(index as usize * size_of::<Sqe>());
+        let slot = self.sqes.at(index as usize * self.sqe_size());
         // SAFETY: the slot is inside the mapping, and the kernel reads it only in `enter`.
         unsafe { slot.cast::<Sqe>().write_volatile(sqe) };
     }
@@ -367,11 +428,25 @@ impl Ring {
         let head = self.word(self.params.cq_off.head);
         let at = head.load(Ordering::Relaxed);
         let index = at & (self.params.cq_entries - 1);
-        let offset = self.params.cq_off.cqes as usize + index as usize * size_of::<Cqe>();
+        let offset = self.params.cq_off.cqes as usize + index as usize * self.cqe_size();
         // SAFETY: the entry is inside the mapping, and the kernel is done with it.
         let cqe = unsafe { self.rings.at(offset).cast::<Cqe>().read_volatile() };
         head.store(at.wrapping_add(1), Ordering::Release);
         Some(cqe)
+    }
+
+    /// The next completion, or what takes a place in the ring, as it lies there: its second half is
+    /// what comes behind.
+    pub fn pop_wide(&self) -> Option<(Cqe, [u64; 2])> {
+        let head = self.word(self.params.cq_off.head).load(Ordering::Relaxed);
+        let cqe = self.pop()?;
+        let index = head & (self.params.cq_entries - 1);
+        let offset = self.params.cq_off.cqes as usize + index as usize * self.cqe_size();
+        let behind = self.rings.at(offset + size_of::<Cqe>());
+        // SAFETY: the rings are mapped to the end of a page, and behind the last entry, which is at a
+        // multiple of its size, there is more of that.
+        let extra = unsafe { behind.cast::<[u64; 2]>().read_volatile() };
+        Some((cqe, extra))
     }
 
     /// Waits for one completion; a kernel that gives none fails the check with `ETIME`.
@@ -504,7 +579,9 @@ impl Ring {
 }
 
 fn rings_size(params: &io_uring_params) -> usize {
-    let cqes = params.cq_off.cqes + params.cq_entries * size_of::<Cqe>() as u32;
+    let is_wide = params.flags & IORING_SETUP_CQE32 != 0;
+    let cqe_size = (size_of::<Cqe>() as u32) << u32::from(is_wide);
+    let cqes = params.cq_off.cqes + params.cq_entries * cqe_size;
     let array = if params.flags & IORING_SETUP_NO_SQARRAY == 0 {
         params.sq_off.array + params.sq_entries * 4
     } else {

@@ -269,6 +269,10 @@ fn is_aligned(segments: &DmaSegments) -> bool {
 }
 
 impl FileOps for BlockFile {
+    fn supports_polling(&self) -> bool {
+        true
+    }
+
     fn poll_io(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
         if io.in_flight.is_empty()
             && let Some(count) = self.start(io)?

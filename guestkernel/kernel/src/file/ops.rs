@@ -62,6 +62,11 @@ pub trait FileOps: Any + Send + Sync {
         true
     }
 
+    /// Whether completion of a direct read or write can be polled for (`IORING_SETUP_IOPOLL`).
+    fn supports_polling(&self) -> bool {
+        false
+    }
+
     /// Whether each piece of a vector is a write of its own, and none of them is nothing to do.
     fn writes_by_piece(&self) -> bool {
         false

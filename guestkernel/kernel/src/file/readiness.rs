@@ -25,6 +25,9 @@ bitflags! {
         const WRITE_NORMAL = raw::POLLWRNORM;
         /// The other end will write no more.
         const READ_HANG_UP = raw::POLLRDHUP;
+        /// A completion of a ring has brought it about (`EPOLL_URING_WAKE` of Linux, which programs do
+        /// not see): who tells of it by another completion would never come to an end.
+        const BY_RING = 1 << 27;
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{FileOps, Readiness, WaitQueue};
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io, IoFlags};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll};
 use machine::lock::Mutex;
 
@@ -14,6 +15,8 @@ const SIZE: usize = 8;
 /// The counter of an eventfd.
 pub struct EventFd {
     count: Mutex<u64>,
+    /// A ring was the last to add to it.
+    is_of_ring: AtomicBool,
     is_semaphore: bool,
     changes: WaitQueue,
 }
@@ -23,6 +26,7 @@ impl EventFd {
     pub fn new(count: u64, is_semaphore: bool) -> Self {
         Self {
             count: Mutex::new(count),
+            is_of_ring: AtomicBool::new(false),
             is_semaphore,
             changes: WaitQueue::new(),
         }
@@ -32,6 +36,7 @@ impl EventFd {
     pub fn signal(&self) {
         let mut count = self.count.lock();
         *count = (*count + 1).min(COUNT_MAX);
+        self.is_of_ring.store(true, Ordering::Relaxed);
         drop(count);
         self.changes.wake(Readiness::IN.bits());
     }
@@ -51,6 +56,7 @@ impl EventFd {
     fn add(&self, value: u64) -> Option<()> {
         let mut count = self.count.lock();
         *count = count.checked_add(value).filter(|sum| *sum <= COUNT_MAX)?;
+        self.is_of_ring.store(false, Ordering::Relaxed);
         Some(())
     }
 
@@ -163,6 +169,7 @@ impl FileOps for EventFd {
         let mut ready = Readiness::empty();
         if count > 0 {
             ready |= Readiness::IN;
+            ready.set(Readiness::BY_RING, self.is_of_ring.load(Ordering::Relaxed));
         }
         if count < COUNT_MAX {
             ready |= Readiness::OUT;

@@ -2,13 +2,14 @@
 
 use super::file::ring_of;
 use super::ready::Attention;
+use super::register::{WAIT_SIZE, registered_ring};
 use super::ring::{Ring, RingState};
 use crate::error::{Errno, Result};
 use crate::executor::Batch;
 use crate::executor::{self, Deadline};
 use crate::fs::OpenFile;
 use crate::operation::{Actor, TemporaryMask, TimeValue};
-use crate::process::Process;
+use crate::process::{Process, RegisteredFiles};
 use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::sync::atomic::Ordering;
@@ -16,7 +17,7 @@ use core::task::{Context, Poll};
 use linux_raw_sys::io_uring as raw;
 use machine::clock;
 
-const KNOWN_FLAGS: u32 = raw::IORING_ENTER_GETEVENTS
+pub(super) const KNOWN_FLAGS: u32 = raw::IORING_ENTER_GETEVENTS
     | raw::IORING_ENTER_SQ_WAKEUP
     | raw::IORING_ENTER_SQ_WAIT
     | raw::IORING_ENTER_EXT_ARG
@@ -25,8 +26,8 @@ const KNOWN_FLAGS: u32 = raw::IORING_ENTER_GETEVENTS
     | raw::IORING_ENTER_EXT_ARG_REG
     | raw::IORING_ENTER_NO_IOWAIT;
 
-/// Ring descriptors that a task could register, if that were implemented: none is.
-const REGISTERED_RINGS: i32 = 16;
+/// The time of a registered wait counts (`IORING_REG_WAIT_TS`).
+const REG_WAIT_TIME: u32 = raw::IORING_REG_WAIT_TS as u32;
 
 /// Looks at the devices before the task waits: a quick device is done by then, and the way through
 /// the executor is saved.
@@ -68,7 +69,7 @@ pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> R
         Ok(thread) => Actor::caller(process, thread),
         Err(_) => Actor::submitter(process, task),
     };
-    match enter_now(actor, fd, call)? {
+    match enter_now(actor, &RegisteredFiles::new(), fd, call)? {
         Ok(submitted) => Ok(submitted),
         Err(entered) => entered.wait(actor).await,
     }
@@ -82,10 +83,11 @@ pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> R
 #[inline]
 pub fn enter_now(
     actor: Actor<'_>,
+    rings: &RegisteredFiles,
     fd: i32,
     call: Enter,
 ) -> Result<core::result::Result<u32, Entered>> {
-    let file = ring_file(actor.process, fd, call.flags)?;
+    let file = ring_file(actor.process, rings, fd, call.flags)?;
     let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
     if ring.is_disabled() {
         return Err(Errno::EBADFD);
@@ -167,17 +169,20 @@ fn finish(submitted: u32, waited: Result<()>) -> Result<u32> {
     }
 }
 
-fn ring_file(process: &Process, fd: i32, flags: u32) -> Result<Arc<OpenFile>> {
+#[inline]
+fn ring_file(
+    process: &Process,
+    rings: &RegisteredFiles,
+    fd: i32,
+    flags: u32,
+) -> Result<Arc<OpenFile>> {
     if flags & !KNOWN_FLAGS != 0 {
         return Err(Errno::EINVAL);
     }
-    if flags & raw::IORING_ENTER_REGISTERED_RING != 0 {
-        return Err(match fd {
-            0..REGISTERED_RINGS => Errno::EBADF,
-            _ => Errno::EINVAL,
-        });
+    match flags & raw::IORING_ENTER_REGISTERED_RING {
+        0 => process.files.get(fd),
+        _ => registered_ring(rings, fd as u32).cloned(),
     }
-    process.files.get(fd)
 }
 
 /// All that is done without waiting, under one lock, when `submitted` SQEs were taken before.
@@ -187,7 +192,12 @@ fn advance(ring: &Ring, actor: Actor<'_>, call: &Enter, mut submitted: u32) -> R
     let _attention = Attention::new(ring.ready());
     let mut state = None;
     let left = call.to_submit - submitted;
-    if left > 0 {
+    if let Some(poller) = ring.poller() {
+        if call.flags & raw::IORING_ENTER_SQ_WAKEUP != 0 {
+            poller.wake();
+        }
+        submitted = call.to_submit;
+    } else if left > 0 {
         ring.check_issuer(task)?;
         // One request rings its own doorbell.
         let batch = (left > 1).then(Batch::new);
@@ -202,14 +212,26 @@ fn advance(ring: &Ring, actor: Actor<'_>, call: &Enter, mut submitted: u32) -> R
             return Ok(Advance::GivesWay(submitted));
         }
     }
-    if call.flags & raw::IORING_ENTER_GETEVENTS == 0 || submitted != call.to_submit {
+    let waits_for_room = ring.poller().is_some()
+        && call.flags & raw::IORING_ENTER_SQ_WAIT != 0
+        && !ring.memory().has_sq_room();
+    let gets_events = call.flags & raw::IORING_ENTER_GETEVENTS != 0;
+    if !gets_events && !waits_for_room || submitted != call.to_submit {
         return Ok(Advance::Done(submitted));
     }
-    let wait = Extra::read(call, process).and_then(|extra| {
+    let wait = Extra::read(call, process, ring).and_then(|extra| {
         if ring.setup().defers_work() {
             ring.check_issuer(task)?;
         }
         let mut state = state.unwrap_or_else(|| ring.lock());
+        if waits_for_room {
+            let wanted = if gets_events { call.min_complete } else { 0 };
+            let mask =
+                TemporaryMask::read(&process.space, extra.signal_mask, extra.signal_mask_size)?;
+            let mut wait = Wait::new(&state, wanted, &extra, mask);
+            wait.waits_for_room = true;
+            return Ok(Some(wait));
+        }
         let wanted = call.min_complete.min(ring.setup().cq_entries);
         if state.slots.running() > 0 {
             executor::poll_devices();
@@ -239,7 +261,7 @@ struct Extra {
 }
 
 impl Extra {
-    fn read(call: &Enter, process: &Process) -> Result<Self> {
+    fn read(call: &Enter, process: &Process, ring: &Ring) -> Result<Self> {
         if call.flags & raw::IORING_ENTER_EXT_ARG == 0 {
             return Ok(Self {
                 signal_mask: call.argument,
@@ -248,13 +270,7 @@ impl Extra {
             });
         }
         if call.flags & raw::IORING_ENTER_EXT_ARG_REG != 0 {
-            // Its place is in registered memory, of which there is none.
-            return Err(
-                match call.size == size_of::<raw::io_uring_reg_wait>() as u64 {
-                    true => Errno::EFAULT,
-                    false => Errno::EINVAL,
-                },
-            );
+            return Self::registered(call, ring);
         }
         if call.size != size_of::<raw::io_uring_getevents_arg>() as u64 {
             return Err(Errno::EINVAL);
@@ -266,18 +282,55 @@ impl Extra {
             signal_mask: argument.sigmask,
             signal_mask_size: argument.sigmask_sz.into(),
         };
-        let now = clock::monotonic();
-        if argument.min_wait_usec > 0 {
-            extra.patient_until = Some(now + u64::from(argument.min_wait_usec) * 1000);
+        let time = match argument.ts {
+            0 => None,
+            at => Some(TimeValue::read_timespec(&process.space, at)?),
+        };
+        extra.set_times(call, argument.min_wait_usec, time);
+        Ok(extra)
+    }
+
+    /// What is in the registered region, at the offset that the argument is.
+    fn registered(call: &Enter, ring: &Ring) -> Result<Self> {
+        if call.size != WAIT_SIZE as u64 {
+            return Err(Errno::EINVAL);
         }
-        if argument.ts != 0 {
-            let time = TimeValue::read_timespec(&process.space, argument.ts)?;
+        let bytes = {
+            let state = ring.lock();
+            let (region, _) = state.region.as_ref().ok_or(Errno::EFAULT)?;
+            region.wait(call.argument)?
+        };
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..][..8]);
+            u64::from_le_bytes(word)
+        };
+        let (min_wait, flags) = (word(16) as u32, (word(16) >> 32) as u32);
+        if flags & !REG_WAIT_TIME != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut extra = Self {
+            signal_mask: word(24),
+            signal_mask_size: word(32) & u64::from(u32::MAX),
+            ..Self::default()
+        };
+        let time = TimeValue::new(word(0) as i64, word(8) as i64);
+        extra.set_times(call, min_wait, (flags != 0).then_some(time));
+        Ok(extra)
+    }
+
+    /// Takes the least time, in microseconds, and the most.
+    fn set_times(&mut self, call: &Enter, least: u32, most: Option<TimeValue>) {
+        let now = clock::monotonic();
+        if least > 0 {
+            self.patient_until = Some(now + u64::from(least) * 1000);
+        }
+        if let Some(time) = most {
             let is_absolute = call.flags & raw::IORING_ENTER_ABS_TIMER != 0;
             let start = if is_absolute { 0 } else { now };
             // A time that makes no sense is taken all the same.
-            extra.deadline = Some(start.saturating_add(time.nanoseconds_at_least_0()));
+            self.deadline = Some(start.saturating_add(time.nanoseconds_at_least_0()));
         }
-        Ok(extra)
     }
 }
 
@@ -292,6 +345,8 @@ struct Wait {
     /// For the earlier of the two.
     alarm: Deadline,
     mask: TemporaryMask,
+    /// It waits for room for an SQE first.
+    waits_for_room: bool,
 }
 
 impl Wait {
@@ -305,10 +360,18 @@ impl Wait {
             deadline: extra.deadline,
             alarm: Deadline::new(alarm),
             mask,
+            waits_for_room: false,
         }
     }
 
     fn poll(&mut self, ring: &Ring, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.waits_for_room {
+            ring.ready().add_waiter(context.waker());
+            if !ring.memory().has_sq_room() {
+                return Poll::Pending;
+            }
+            self.waits_for_room = false;
+        }
         loop {
             {
                 let _attention = Attention::new(ring.ready());
@@ -319,6 +382,10 @@ impl Wait {
                 if self.is_over(ring) {
                     return Poll::Ready(Ok(()));
                 }
+            }
+            if ring.setup().polls_devices() {
+                // Nobody else looks, and nothing interrupts.
+                context.waker().wake_by_ref();
             }
             if self.alarm.poll(context).is_pending() {
                 return Poll::Pending;

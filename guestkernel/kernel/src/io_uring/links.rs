@@ -233,7 +233,8 @@ impl RingState {
         let next = limit.next.take();
         let slot = self.slots.insert(RequestSlot::Accepted(Accepted {
             request: limit,
-            plan: Err(Completion::failure(Errno::ECANCELED)),
+            // That it is not needed any more is no failure: its CQE may be skipped.
+            plan: Err(Completion::success(Errno::ECANCELED.as_result())),
             submitter: Submitter::nobody(),
         }));
         self.turn.push_back(slot);

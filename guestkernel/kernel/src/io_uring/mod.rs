@@ -14,6 +14,7 @@
 //! A new opcode is a line in the table and a file beside it.
 
 mod budget;
+mod buffer_group;
 mod completion;
 mod enter;
 mod file;
@@ -23,12 +24,14 @@ mod opcode;
 mod pace;
 mod personality;
 mod ready;
+mod region;
 mod register;
 mod request;
 mod resources;
 mod ring;
 mod setup;
 mod sqe;
+mod sqpoll;
 mod submit;
 mod tags;
 #[cfg(test)]
@@ -36,5 +39,5 @@ mod tests;
 
 pub use enter::{Enter, Entered, enter, enter_now};
 pub use opcode::implemented;
-pub use register::{Call, register};
-pub use setup::create;
+pub use register::{Call, register, register_at_index, register_waiting};
+pub use setup::{create, is_registered_only};

@@ -5,6 +5,7 @@
 //! executor. Neither is needed while a task is inside `io_uring_enter` and looks for itself.
 
 use super::memory::RingMemory;
+use super::register::RegisteredEvent;
 use super::ring::Ring;
 use super::setup::Setup;
 use crate::executor;
@@ -37,7 +38,10 @@ pub(super) struct ReadyQueue {
     waiters: WaitQueue,
     has_waiters: AtomicBool,
     ring: Weak<Ring>,
-    memory: Arc<RingMemory>,
+    memory: Mutex<Arc<RingMemory>>,
+    /// An eventfd that tells of deferred work.
+    event: Mutex<Option<Arc<RegisteredEvent>>>,
+    has_event: AtomicBool,
     setup: Setup,
 }
 
@@ -54,7 +58,9 @@ impl ReadyQueue {
             waiters: WaitQueue::new(),
             has_waiters: AtomicBool::new(false),
             ring,
-            memory,
+            memory: Mutex::new(memory),
+            event: Mutex::new(None),
+            has_event: AtomicBool::new(false),
             setup,
         })
     }
@@ -116,17 +122,37 @@ impl ReadyQueue {
         if self.setup.flags_work() {
             self.show_work(true);
         }
+        if self.has_event.load(Ordering::Relaxed) {
+            self.count_event();
+        }
         // Pairs with the fence in `Attention::drop`.
         fence(Ordering::SeqCst);
         if self.attendants.load(Ordering::Relaxed) > 0 {
             return;
         }
-        if self.setup.defers_work() {
+        if self.setup.is_attended() {
             self.wake_waiters();
         } else if !self.is_scheduled.swap(true, Ordering::AcqRel)
             && let Some(ring) = self.ring.upgrade()
         {
             executor::schedule(ring, self.home.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Has an eventfd tell of deferred work, or none.
+    pub(super) fn set_event(&self, event: Option<Arc<RegisteredEvent>>) {
+        self.has_event.store(event.is_some(), Ordering::Relaxed);
+        let old = core::mem::replace(&mut *self.event.lock(), event);
+        drop(old);
+    }
+
+    #[cold]
+    fn count_event(&self) {
+        let event = self.event.lock().clone();
+        if let Some(event) = event
+            && !self.memory.lock().is_event_disabled()
+        {
+            event.signal();
         }
     }
 
@@ -137,7 +163,13 @@ impl ReadyQueue {
 
     /// Shows the program whether there is deferred work.
     pub(super) fn show_work(&self, value: bool) {
-        self.memory.set_sq_flag(IORING_SQ_TASKRUN, value);
+        self.memory.lock().set_sq_flag(IORING_SQ_TASKRUN, value);
+    }
+
+    /// The ring has other memory now.
+    pub(super) fn set_memory(&self, memory: &Arc<RingMemory>) {
+        let old = core::mem::replace(&mut *self.memory.lock(), memory.clone());
+        drop(old);
     }
 
     /// Adds a task that waits for CQEs, or for work if the ring defers it. It looks once more after

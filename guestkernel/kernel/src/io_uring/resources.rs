@@ -4,7 +4,8 @@
 use super::budget::MemoryCharge;
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
-use crate::mm::IoBuffer;
+use crate::mm::{IoBuffer, UserRange};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -200,6 +201,20 @@ impl Resources {
 }
 
 impl RegisteredBuffer {
+    /// The same buffer for another ring.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn share(&self) -> Result<Self> {
+        Ok(Self {
+            address: self.address,
+            length: self.length,
+            region: self.region.clone(),
+            charge: MemoryCharge::new(size_of::<Self>())?,
+        })
+    }
+
     /// The part of it that the program sees at `address`.
     ///
     /// # Errors
@@ -217,6 +232,23 @@ impl RegisteredBuffer {
             offset as usize,
             length as usize,
         ))
+    }
+
+    /// The parts of it that the program sees there.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if one is empty or not all in the buffer.
+    pub(super) fn parts(&self, ranges: &[UserRange]) -> Result<IoBuffer> {
+        let part = |range: &UserRange| {
+            let offset = range.address.checked_sub(self.address)?;
+            let end = offset.checked_add(range.length as u64)?;
+            let is_part = range.length > 0 && end <= self.length;
+            is_part.then_some((offset as usize, range.length))
+        };
+        let parts: Option<Box<[_]>> = ranges.iter().map(part).collect();
+        let parts = parts.ok_or(Errno::EFAULT)?;
+        Ok(IoBuffer::registered_parts(self.region.clone(), parts))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A ring: what is shared with wakers, and the state under its lock.
 
-use super::budget::Allowance;
+use super::budget::{Allowance, MemoryCharge};
+use super::buffer_group::BufferGroups;
 use super::completion::CompletionQueue;
 use super::file::is_ring;
 use super::links::{Chain, Drain};
@@ -9,17 +10,20 @@ use super::opcode::{Completion, Started, Work, opcode};
 use super::pace::Pace;
 use super::personality::Personalities;
 use super::ready::ReadyQueue;
+use super::region::MappedRegions;
+use super::register::{ParameterRegion, RegisteredEvent, Restrictions};
 use super::request::{REQUEST_COST, Request, RequestSlot, Running, Slots};
 use super::resources::{ALLOCATE, Resources, Tagged};
 use super::setup::Setup;
 use super::sqe::RequestFlags;
+use super::sqpoll::Poller;
 use super::tags::Tags;
 use crate::error::{Errno, Result};
 use crate::executor::{self, Listed, Listing, Runnable, Urgent};
 use crate::fs::OpenFile;
 use crate::process::Process;
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -29,7 +33,9 @@ use machine::lock::{Mutex, MutexGuard};
 
 /// A ring. Its open file shuts it down when it is closed.
 pub(super) struct Ring {
-    memory: Arc<RingMemory>,
+    memory: Mutex<Arc<RingMemory>>,
+    regions: Arc<MappedRegions>,
+    poller: Option<Arc<Poller>>,
     ready: Arc<ReadyQueue>,
     setup: Setup,
     /// Nothing is accepted before the program enables the ring.
@@ -51,8 +57,19 @@ pub(super) struct RingState {
     pub(super) completions: CompletionQueue,
     pub(super) slots: Slots,
     pub(super) resources: Resources,
+    pub(super) buffers: BufferGroups,
     pub(super) tags: Tags,
     pub(super) personalities: Personalities,
+    pub(super) restrictions: Option<Restrictions>,
+    /// Restrictions, once the ring is enabled: a request is looked at for them.
+    pub(super) is_restricted: bool,
+    pub(super) event: Option<Arc<RegisteredEvent>>,
+    /// CQEs were posted of what did not complete while it was submitted.
+    has_posted_async: bool,
+    /// What `IORING_REGISTER_IOWQ_MAX_WORKERS` said.
+    pub(super) workers: Option<[u32; 2]>,
+    /// The region where arguments of waits stay, and what it takes.
+    pub(super) region: Option<(ParameterRegion, MemoryCharge)>,
     pub(super) allowance: Allowance,
     /// The chain that the batch is in the middle of.
     pub(super) chain: Option<Chain>,
@@ -74,18 +91,21 @@ impl Ring {
     /// Requests that a report names.
     const LISTED_REQUESTS: usize = 16;
 
-    /// A ring made by the task `issuer` of `owner`.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(super) fn new(setup: Setup, owner: &Arc<Process>, issuer: u32) -> Result<Arc<Self>> {
-        let memory = Arc::new(RingMemory::new(&setup)?);
+    /// A ring made by the task `issuer` of `owner`, which `poller` submits for, if there is one.
+    pub(super) fn new(
+        setup: Setup,
+        memory: Arc<RingMemory>,
+        poller: Option<Arc<Poller>>,
+        owner: &Arc<Process>,
+        issuer: u32,
+    ) -> Arc<Self> {
         let is_issuer_known = setup.has_single_issuer() && !setup.starts_disabled();
-        Ok(Arc::new_cyclic(|ring| {
+        let ring = Arc::new_cyclic(|ring: &Weak<Self>| {
             let ready = ReadyQueue::new(ring.clone(), memory.clone(), setup);
             Self {
-                memory: memory.clone(),
+                memory: Mutex::new(memory.clone()),
+                regions: Arc::default(),
+                poller: poller.clone(),
                 ready: ready.clone(),
                 setup,
                 is_disabled: AtomicBool::new(setup.starts_disabled()),
@@ -93,14 +113,21 @@ impl Ring {
                 owner: owner.pid,
                 _listing: executor::list(ring.clone()),
                 state: Mutex::new(RingState {
-                    completions: CompletionQueue::new(setup.cq_entries),
+                    completions: CompletionQueue::new(setup.cq_entries, setup.cqe_kind()),
                     slots: Slots::new(ready.clone()),
                     memory,
                     setup,
                     sq_head: 0,
                     resources: Resources::default(),
-                    tags: Tags::new(),
+                    buffers: BufferGroups::default(),
+                    tags: Tags::default(),
                     personalities: Personalities::default(),
+                    restrictions: None,
+                    is_restricted: false,
+                    event: None,
+                    has_posted_async: false,
+                    workers: None,
+                    region: None,
                     allowance: Allowance::new(REQUEST_COST),
                     chain: None,
                     drain: Drain::default(),
@@ -112,11 +139,33 @@ impl Ring {
                     urgent: None,
                 }),
             }
-        }))
+        });
+        if let Some(poller) = &ring.poller {
+            poller.start(&ring);
+        }
+        ring
     }
 
-    pub(super) fn memory(&self) -> &Arc<RingMemory> {
-        &self.memory
+    /// The task that submits, if there is one.
+    pub(super) fn poller(&self) -> Option<&Poller> {
+        self.poller.as_deref()
+    }
+
+    /// The memory that it shares with the program now.
+    pub(super) fn memory(&self) -> Arc<RingMemory> {
+        self.memory.lock().clone()
+    }
+
+    /// Gives it other memory, which `state` uses already; the program has yet to map it.
+    pub(super) fn set_memory(&self, memory: &Arc<RingMemory>) {
+        self.ready.set_memory(memory);
+        let old = core::mem::replace(&mut *self.memory.lock(), memory.clone());
+        drop(old);
+    }
+
+    /// What else the program maps of it.
+    pub(super) fn regions(&self) -> &Arc<MappedRegions> {
+        &self.regions
     }
 
     pub(super) fn ready(&self) -> &Arc<ReadyQueue> {
@@ -130,6 +179,11 @@ impl Ring {
     #[inline]
     pub(super) fn lock(&self) -> MutexGuard<'_, RingState> {
         self.state.lock()
+    }
+
+    /// The state, if nobody has it.
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, RingState>> {
+        self.state.try_lock()
     }
 
     #[inline]
@@ -149,7 +203,13 @@ impl Ring {
         if self.setup.has_single_issuer() {
             self.issuer.store(issuer, Ordering::Relaxed);
         }
+        let mut state = self.lock();
+        state.is_restricted = state.restrictions.is_some();
+        drop(state);
         self.is_disabled.store(false, Ordering::Release);
+        if let Some(poller) = &self.poller {
+            poller.wake();
+        }
         Ok(())
     }
 
@@ -169,6 +229,9 @@ impl Ring {
 
     /// The open file is gone: ends everything.
     pub(super) fn shut_down(&self) {
+        if let Some(poller) = &self.poller {
+            poller.end();
+        }
         self.lock().clear();
         self.ready.wake_waiters();
     }
@@ -200,12 +263,23 @@ impl Listed for Ring {
 }
 
 impl RingState {
+    /// Whether it is the state of that ring.
+    pub(super) fn is_of(&self, ring: &Ring) -> bool {
+        Arc::ptr_eq(&self.ready, &ring.ready)
+    }
+
+    /// Posts a CQE that belongs to no request.
+    pub(super) fn post(&mut self, cqe: Cqe) {
+        self.completions.post(&self.memory, cqe);
+    }
+
     /// Polls what was woken and starts what has its turn, and shows the program the results. After
     /// about a millisecond the rest is left for later.
     pub(super) fn run(&mut self) {
         if self.setup.flags_work() {
             self.ready.show_work(false);
         }
+        self.has_posted_async = true;
         let mut pace = Pace::default();
         let mut woken = core::mem::take(&mut self.woken);
         self.ready.take(&mut woken);
@@ -241,7 +315,7 @@ impl RingState {
             }
         }
         self.ready.leave_rest(!self.turn.is_empty());
-        if self.setup.defers_work() {
+        if self.setup.is_attended() {
             self.ready.defer_turn(false);
         }
     }
@@ -263,11 +337,37 @@ impl RingState {
     /// Shows the program new CQEs, ends timeouts that waited for them, and tells those who wait.
     #[inline(always)]
     pub(super) fn publish(&mut self) {
+        if self.tags.are_free() {
+            self.post_tags();
+        }
         if self.completions.publish(&self.memory) {
             if self.counting_timeouts > 0 {
                 self.end_satisfied_timeouts();
             }
+            if self.event.is_some() {
+                self.count_event();
+            }
             self.ready.wake_waiters();
+        }
+    }
+
+    /// Registers an eventfd, or none.
+    pub(super) fn set_event(&mut self, event: Option<Arc<RegisteredEvent>>) {
+        if self.setup.defers_work() {
+            self.ready.set_event(event.clone());
+        }
+        self.event = event;
+    }
+
+    /// Counts what was shown with the eventfd that is registered.
+    #[cold]
+    fn count_event(&mut self) {
+        let is_async = core::mem::take(&mut self.has_posted_async);
+        if let Some(event) = &self.event
+            && (is_async || !event.is_async)
+            && !self.memory.is_event_disabled()
+        {
+            event.signal();
         }
     }
 
@@ -316,7 +416,7 @@ impl RingState {
         if request.flags.contains(RequestFlags::TIMED) {
             self.start_time_limit(slot);
         }
-        let has_to_hurry = !self.setup.defers_work() || self.setup.flags_work();
+        let has_to_hurry = !self.setup.is_attended() || self.setup.flags_work();
         if self.urgent.is_none() && has_to_hurry && self.slots.running() > 0 {
             self.urgent = Some(Urgent::new());
         }
@@ -325,7 +425,10 @@ impl RingState {
     /// Advances a request that has started.
     pub(super) fn poll(&mut self, slot: u32) {
         while let Some((running, waker)) = self.slots.pollable(slot) {
-            match running.work.poll(&mut Context::from_waker(waker)) {
+            match running
+                .work
+                .poll(&mut self.buffers, &mut Context::from_waker(waker))
+            {
                 Poll::Pending => return,
                 Poll::Ready(_) if let Some(limit) = running.work.as_time_limit() => {
                     let head = limit.head;
@@ -412,6 +515,9 @@ impl RingState {
     fn finish(&mut self, slot: u32, completion: Completion) {
         if let Some(request) = self.end_work(slot) {
             self.complete(request, completion);
+            if self.tags.are_free() {
+                self.post_tags();
+            }
         }
     }
 
@@ -452,6 +558,8 @@ impl RingState {
                     flags: completion.flags,
                 },
             );
+        } else {
+            self.completions.forget_extra();
         }
         if request.next.is_some() {
             self.go_on_after(request, completion.is_failure);
@@ -478,7 +586,10 @@ impl RingState {
         self.slots.clear();
         self.completions.clear();
         self.resources = Resources::default();
-        self.tags.clear();
+        self.buffers = BufferGroups::default();
+        self.tags = Tags::default();
+        self.set_event(None);
+        self.region = None;
         self.counting_timeouts = 0;
         self.urgent = None;
     }

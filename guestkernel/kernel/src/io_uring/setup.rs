@@ -1,9 +1,14 @@
 //! `io_uring_setup(2)`: what a ring can be, and making one.
 
-use super::file::RingFile;
+use super::completion::Kind;
+use super::file::{RingFile, ring_of};
+use super::memory::RingMemory;
 use super::ring::Ring;
+use super::sqpoll::Poller;
 use crate::error::{Errno, Result};
+use crate::executor;
 use crate::fs::{OpenFile, OpenFlags};
+use crate::operation::Actor;
 use crate::process::Process;
 use alloc::sync::Arc;
 use linux_raw_sys::io_uring as raw;
@@ -13,33 +18,52 @@ const MAX_ENTRIES: u32 = 32768;
 const MAX_CQ_ENTRIES: u32 = 2 * MAX_ENTRIES;
 
 /// The flags that are implemented. Any other gets `EINVAL`.
-const KNOWN_FLAGS: u32 = raw::IORING_SETUP_CQSIZE
+pub(super) const KNOWN_FLAGS: u32 = raw::IORING_SETUP_IOPOLL
+    | raw::IORING_SETUP_SQPOLL
+    | raw::IORING_SETUP_SQ_AFF
+    | raw::IORING_SETUP_CQSIZE
     | raw::IORING_SETUP_CLAMP
+    | raw::IORING_SETUP_ATTACH_WQ
     | raw::IORING_SETUP_R_DISABLED
     | raw::IORING_SETUP_SUBMIT_ALL
     | raw::IORING_SETUP_COOP_TASKRUN
     | raw::IORING_SETUP_TASKRUN_FLAG
     | raw::IORING_SETUP_SINGLE_ISSUER
     | raw::IORING_SETUP_DEFER_TASKRUN
-    | raw::IORING_SETUP_NO_SQARRAY;
+    | raw::IORING_SETUP_SQE128
+    | raw::IORING_SETUP_CQE32
+    | raw::IORING_SETUP_NO_MMAP
+    | raw::IORING_SETUP_REGISTERED_FD_ONLY
+    | raw::IORING_SETUP_NO_SQARRAY
+    | raw::IORING_SETUP_HYBRID_IOPOLL
+    | SETUP_CQE_MIXED;
+
+/// `IORING_SETUP_CQE_MIXED`, which linux-raw-sys does not have (`include/uapi/linux/io_uring.h` of Linux
+/// 6.18).
+const SETUP_CQE_MIXED: u32 = 1 << 18;
+
+/// The time without work after which a task that polls a ring waits, unless the program says another.
+const IDLE: u64 = 1_000_000_000;
 
 /// What is true of these rings.
 ///
 /// - `FAST_POLL`, `NATIVE_WORKERS`: what must wait does so as itself, with the submitter's identity;
 ///   there are no worker threads.
-/// - Missing are `SQPOLL_NONFIXED` (no SQPOLL), `REG_REG_RING`, `RECVSEND_BUNDLE` and `RW_ATTR`.
-const FEATURES: u32 = raw::IORING_FEAT_SINGLE_MMAP
+/// - Missing are `RECVSEND_BUNDLE` and `RW_ATTR`.
+pub(super) const FEATURES: u32 = raw::IORING_FEAT_SINGLE_MMAP
     | raw::IORING_FEAT_NODROP
     | raw::IORING_FEAT_SUBMIT_STABLE
     | raw::IORING_FEAT_RW_CUR_POS
     | raw::IORING_FEAT_CUR_PERSONALITY
     | raw::IORING_FEAT_FAST_POLL
     | raw::IORING_FEAT_POLL_32BITS
+    | raw::IORING_FEAT_SQPOLL_NONFIXED
     | raw::IORING_FEAT_EXT_ARG
     | raw::IORING_FEAT_NATIVE_WORKERS
     | raw::IORING_FEAT_RSRC_TAGS
     | raw::IORING_FEAT_CQE_SKIP
     | raw::IORING_FEAT_LINKED_FILE
+    | raw::IORING_FEAT_REG_REG_RING
     | raw::IORING_FEAT_MIN_TIMEOUT
     | raw::IORING_FEAT_NO_IOWAIT;
 
@@ -62,6 +86,19 @@ impl Setup {
         if params.resv != [0; 3] || has(!KNOWN_FLAGS) {
             return Err(Errno::EINVAL);
         }
+        let has_all = |flags| params.flags & flags == flags;
+        let task_work = raw::IORING_SETUP_COOP_TASKRUN
+            | raw::IORING_SETUP_TASKRUN_FLAG
+            | raw::IORING_SETUP_DEFER_TASKRUN;
+        let is_contradictory = has(raw::IORING_SETUP_REGISTERED_FD_ONLY)
+            && !has(raw::IORING_SETUP_NO_MMAP)
+            || has(raw::IORING_SETUP_SQPOLL) && has(task_work)
+            || has(raw::IORING_SETUP_SQ_AFF) && !has(raw::IORING_SETUP_SQPOLL)
+            || has(raw::IORING_SETUP_HYBRID_IOPOLL) && !has(raw::IORING_SETUP_IOPOLL)
+            || has_all(raw::IORING_SETUP_CQE32 | SETUP_CQE_MIXED);
+        if is_contradictory {
+            return Err(Errno::EINVAL);
+        }
         let needs_task_work = raw::IORING_SETUP_COOP_TASKRUN | raw::IORING_SETUP_DEFER_TASKRUN;
         if has(raw::IORING_SETUP_TASKRUN_FLAG) && !has(needs_task_work) {
             return Err(Errno::EINVAL);
@@ -79,6 +116,9 @@ impl Setup {
         if cq_entries < sq_entries {
             return Err(Errno::EINVAL);
         }
+        if has(SETUP_CQE_MIXED) && cq_entries < 2 {
+            return Err(Errno::EOVERFLOW);
+        }
         Ok(Self {
             sq_entries,
             cq_entries,
@@ -93,6 +133,64 @@ impl Setup {
     /// The program may order SQEs by an array of indexes.
     pub(super) fn has_sq_array(&self) -> bool {
         !self.has(raw::IORING_SETUP_NO_SQARRAY)
+    }
+
+    /// The ring with other sizes, which `params` asks for.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`.
+    pub(super) fn resized(&self, params: &mut raw::io_uring_params) -> Result<Self> {
+        if params.flags & !(raw::IORING_SETUP_CQSIZE | raw::IORING_SETUP_CLAMP) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let kept = raw::IORING_SETUP_NO_SQARRAY
+            | raw::IORING_SETUP_SQE128
+            | raw::IORING_SETUP_CQE32
+            | raw::IORING_SETUP_NO_MMAP
+            | SETUP_CQE_MIXED;
+        params.flags |= self.flags & kept;
+        let sizes = Self::new(params.sq_entries, params)?;
+        Ok(Self {
+            flags: self.flags,
+            ..sizes
+        })
+    }
+
+    /// Every CQE has 32 bytes.
+    pub(super) fn has_wide_cqes(&self) -> bool {
+        self.has(raw::IORING_SETUP_CQE32)
+    }
+
+    /// Every SQE has 128 bytes.
+    pub(super) fn has_wide_sqes(&self) -> bool {
+        self.has(raw::IORING_SETUP_SQE128)
+    }
+
+    /// Which CQEs are big.
+    pub(super) fn cqe_kind(&self) -> Kind {
+        match (self.has_wide_cqes(), self.has(SETUP_CQE_MIXED)) {
+            (true, _) => Kind::Wide,
+            (_, true) => Kind::Mixed,
+            _ => Kind::Small,
+        }
+    }
+
+    /// The program maps the kernel's memory, rather than giving its own.
+    pub(super) fn is_mapped(&self) -> bool {
+        !self.has(raw::IORING_SETUP_NO_MMAP)
+    }
+
+    /// A task of the kernel submits.
+    #[inline]
+    pub(super) fn has_poller(&self) -> bool {
+        self.has(raw::IORING_SETUP_SQPOLL)
+    }
+
+    /// Only reads and writes that are polled for are accepted, and whoever waits polls the device.
+    #[inline]
+    pub(super) fn polls_devices(&self) -> bool {
+        self.has(raw::IORING_SETUP_IOPOLL)
     }
 
     /// It accepts nothing until it is enabled.
@@ -118,6 +216,12 @@ impl Setup {
         self.has(raw::IORING_SETUP_DEFER_TASKRUN)
     }
 
+    /// The same, or what has become ready is looked at by who waits for it.
+    #[inline]
+    pub(super) fn is_attended(&self) -> bool {
+        self.has(raw::IORING_SETUP_DEFER_TASKRUN | raw::IORING_SETUP_IOPOLL)
+    }
+
     /// The program is shown that there is such work.
     #[inline]
     pub(super) fn flags_work(&self) -> bool {
@@ -140,7 +244,7 @@ fn size(asked: u32, limit: u32, clamp: bool) -> Result<u32> {
 ///
 /// # Errors
 ///
-/// `EINVAL`, `ENOMEM`.
+/// Those of io_uring_setup(2).
 pub fn create(
     owner: &Arc<Process>,
     entries: u32,
@@ -148,7 +252,15 @@ pub fn create(
     issuer: u32,
 ) -> Result<Arc<OpenFile>> {
     let setup = Setup::new(entries, params)?;
-    let ring = Ring::new(setup, owner, issuer)?;
+    let memory = Arc::new(RingMemory::new(&setup, params, &owner.space)?);
+    if setup.has(raw::IORING_SETUP_ATTACH_WQ) {
+        check_attached(owner, setup, params.wq_fd)?;
+    }
+    let poller = match setup.has_poller() {
+        true => Some(poller(owner, params, issuer)?),
+        false => None,
+    };
+    let ring = Ring::new(setup, memory, poller, owner, issuer);
     params.sq_entries = setup.sq_entries;
     params.cq_entries = setup.cq_entries;
     params.features = FEATURES;
@@ -157,6 +269,40 @@ pub fn create(
         Arc::new(RingFile::new(ring)),
         OpenFlags::READ_WRITE,
     ))
+}
+
+/// Whether the program wants a ring without a descriptor, which it names by an index.
+pub fn is_registered_only(params: &raw::io_uring_params) -> bool {
+    params.flags & raw::IORING_SETUP_REGISTERED_FD_ONLY != 0
+}
+
+/// Checks the ring whose workers, or task that polls, are to be shared. Workers there are none; a task
+/// each ring has of its own.
+fn check_attached(owner: &Process, setup: Setup, fd: u32) -> Result<()> {
+    let file = owner.files.get(fd as i32).map_err(|_| Errno::ENXIO)?;
+    let ring = ring_of(&file).ok_or(Errno::EINVAL)?;
+    match setup.has_poller() && !ring.setup().has_poller() {
+        true => Err(Errno::EINVAL),
+        false => Ok(()),
+    }
+}
+
+fn poller(owner: &Arc<Process>, params: &raw::io_uring_params, issuer: u32) -> Result<Arc<Poller>> {
+    let affinity = match params.flags & raw::IORING_SETUP_SQ_AFF {
+        0 => u64::MAX,
+        _ => {
+            let cpu = 1_u64.checked_shl(params.sq_thread_cpu).unwrap_or(0);
+            match cpu & executor::all_cpus() {
+                0 => return Err(Errno::EINVAL),
+                cpu => cpu,
+            }
+        }
+    };
+    let idle = match params.sq_thread_idle {
+        0 => IDLE,
+        milliseconds => u64::from(milliseconds) * 1_000_000,
+    };
+    Ok(Poller::new(Actor::submitter(owner, issuer), idle, affinity))
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl RingState {
         }
         self.end_chain();
         self.memory.publish_sq_head(self.sq_head);
-        if !self.setup.defers_work() {
+        if !self.setup.is_attended() {
             self.settle();
         } else {
             self.publish();
@@ -150,10 +150,19 @@ impl RingState {
         if !RequestFlags::COMMON.contains(request.flags) {
             self.check_flags(request, opcode.selects_buffer)?;
         }
+        if self.is_restricted
+            && let Some(restrictions) = &self.restrictions
+            && !restrictions.allow(request.opcode, request.flags)
+        {
+            return Err(Errno::EACCES);
+        }
         if self.drain.is_active || self.drain.includes_next {
             self.queue_behind_drain(request);
         }
         if sqe.priority() != 0 && !opcode.takes_priority {
+            return Err(Errno::EINVAL);
+        }
+        if self.setup.polls_devices() && !opcode.is_polled {
             return Err(Errno::EINVAL);
         }
         if sqe.personality() != 0 && !self.personalities.contains(sqe.personality()) {

@@ -34,14 +34,28 @@ impl Resource {
 }
 
 /// A tag whose CQE waits for the end of requests.
-pub(super) struct Waiting {
+struct Waiting {
     resource: Resource,
     tag: u64,
     users: usize,
 }
 
 /// The tags of a ring whose CQEs wait.
-pub(super) type Tags = Vec<Waiting>;
+#[derive(Default)]
+pub(super) struct Tags {
+    /// For the end of requests.
+    waiting: Vec<Waiting>,
+    /// For the CQE of the request that has just ended.
+    free: Vec<u64>,
+}
+
+impl Tags {
+    /// Whether some wait for the CQE of the request that has just ended.
+    #[inline(always)]
+    pub(super) fn are_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+}
 
 impl RingState {
     /// A file has left the table.
@@ -70,7 +84,7 @@ impl RingState {
         }
         match users {
             0 => self.post_tag(tag),
-            _ => self.tags.push(Waiting {
+            _ => self.tags.waiting.push(Waiting {
                 resource,
                 tag,
                 users,
@@ -78,14 +92,15 @@ impl RingState {
         }
     }
 
-    /// A request that uses what has left its table is about to end.
+    /// A request that uses what has left its table is about to end: tags that waited for it alone are
+    /// posted after its own CQE.
     #[cold]
     pub(super) fn release_retired(&mut self, slot: u32) {
         let Some(running) = self.slots.running_at(slot) else {
             return;
         };
-        let mut free = Vec::new();
-        self.tags.retain_mut(|waiting| {
+        let Tags { waiting, free } = &mut self.tags;
+        waiting.retain_mut(|waiting| {
             if waiting.resource.is_used_by(running) {
                 waiting.users -= 1;
             }
@@ -94,19 +109,21 @@ impl RingState {
             }
             waiting.users > 0
         });
-        for tag in free {
+    }
+
+    /// Posts the tags that are free.
+    #[cold]
+    pub(super) fn post_tags(&mut self) {
+        for tag in core::mem::take(&mut self.tags.free) {
             self.post_tag(tag);
         }
     }
 
     fn post_tag(&mut self, tag: u64) {
-        self.completions.post(
-            &self.memory,
-            Cqe {
-                user_data: tag,
-                result: 0,
-                flags: 0,
-            },
-        );
+        self.post(Cqe {
+            user_data: tag,
+            result: 0,
+            flags: 0,
+        });
     }
 }

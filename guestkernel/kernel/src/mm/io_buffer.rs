@@ -32,6 +32,13 @@ pub enum IoBuffer {
         /// The part's bytes.
         length: usize,
     },
+    /// Several parts of such a buffer.
+    RegisteredParts {
+        /// All of the buffer.
+        region: Arc<[Segment]>,
+        /// Each part's first byte, and its bytes.
+        parts: Box<[(usize, usize)]>,
+    },
     /// Memory of the kernel.
     Kernel(Vec<u8>),
 }
@@ -60,10 +67,17 @@ impl IoBuffer {
         }
     }
 
+    /// Several parts of `region`; the caller has checked that they are all in it.
+    pub fn registered_parts(region: Arc<[Segment]>, parts: Box<[(usize, usize)]>) -> Self {
+        Self::RegisteredParts { region, parts }
+    }
+
     /// Whether it is a part of that registered buffer.
     pub fn is_of(&self, whole: &Arc<[Segment]>) -> bool {
         match self {
-            Self::Registered { region, .. } => Arc::ptr_eq(region, whole),
+            Self::Registered { region, .. } | Self::RegisteredParts { region, .. } => {
+                Arc::ptr_eq(region, whole)
+            }
             _ => false,
         }
     }
@@ -77,6 +91,7 @@ impl IoBuffer {
                 ranges => ranges.iter().map(|range| range.length).sum(),
             },
             Self::Registered { length, .. } => *length,
+            Self::RegisteredParts { parts, .. } => parts.iter().map(|(_, length)| length).sum(),
             Self::Kernel(bytes) => bytes.len(),
         }
     }
@@ -92,6 +107,13 @@ impl IoBuffer {
                 }
             }
             Self::Registered { length: own, .. } => *own = length.min(*own),
+            Self::RegisteredParts { parts, .. } => {
+                let mut left = length;
+                for (_, length) in parts {
+                    *length = left.min(*length);
+                    left -= *length;
+                }
+            }
             Self::Kernel(bytes) => bytes.truncate(length),
         }
     }
@@ -131,6 +153,12 @@ impl IoBuffer {
             } => {
                 let start = region.first().map_or(0, Segment::offset) + offset;
                 (start | length) & mask == 0
+            }
+            Self::RegisteredParts { region, parts } => {
+                let first = region.first().map_or(0, Segment::offset);
+                parts
+                    .iter()
+                    .all(|(offset, length)| ((first + offset) | length) & mask == 0)
             }
             Self::Kernel(bytes) => bytes.len() & mask == 0,
         }
@@ -361,6 +389,21 @@ impl IoBuffer {
                     length,
                 })
             }
+            Self::RegisteredParts { region, parts } => {
+                let mut all = SmallVec::new();
+                let mut left = length;
+                for (offset, length) in offsets(parts, at, length) {
+                    for (frame, offset, length) in registered_parts(region, offset, length) {
+                        all.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                        all.extend(Segment::new(frame.pin(), offset, length));
+                    }
+                    left -= length;
+                }
+                match left {
+                    0 => Ok(DmaSegments::Own(all)),
+                    _ => Err(Errno::EFAULT),
+                }
+            }
             Self::Kernel(_) => Err(Errno::EINVAL),
         }
     }
@@ -439,6 +482,15 @@ impl IoBuffer {
                     }
                 }
             }
+            Self::RegisteredParts { region, parts } => {
+                'parts: for (offset, length) in offsets(parts, at, count) {
+                    for (frame, offset, length) in registered_parts(region, offset, length) {
+                        if !step(Piece::Frame(frame, offset, length))? {
+                            break 'parts;
+                        }
+                    }
+                }
+            }
             Self::Kernel(_) => {}
         }
         Ok(done)
@@ -473,6 +525,24 @@ fn parts(ranges: &[UserRange], at: usize, count: usize) -> impl Iterator<Item = 
             address: range.address.wrapping_add(before as u64),
             length,
         })
+    })
+}
+
+/// The parts of `parts`, each a first byte and bytes, that make up `count` bytes from byte `at` of
+/// their concatenation on.
+fn offsets(
+    parts: &[(usize, usize)],
+    at: usize,
+    count: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    let mut skip = at;
+    let mut left = count;
+    parts.iter().filter_map(move |(offset, length)| {
+        let before = skip.min(*length);
+        skip -= before;
+        let length = (length - before).min(left);
+        left -= length;
+        (length > 0).then_some((offset + before, length))
     })
 }
 

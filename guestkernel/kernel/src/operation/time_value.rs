@@ -21,6 +21,14 @@ pub struct TimeValue {
 }
 
 impl TimeValue {
+    /// So many seconds and nanoseconds.
+    pub fn new(seconds: i64, nanoseconds: i64) -> Self {
+        Self {
+            seconds,
+            fraction: nanoseconds.into(),
+        }
+    }
+
     /// The `struct timespec` at `address`.
     ///
     /// # Errors

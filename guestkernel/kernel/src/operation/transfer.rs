@@ -59,6 +59,17 @@ pub enum Position {
     Hint(i64),
 }
 
+impl Position {
+    /// As an SQE says it: -1 for the file's own.
+    #[inline]
+    pub fn of_sqe(offset: u64) -> Self {
+        match offset as i64 {
+            -1 => Self::Own,
+            at => Self::Hint(at),
+        }
+    }
+}
+
 /// A read or write, as a system call gives it.
 pub struct ReadWrite {
     /// The file.
@@ -208,6 +219,11 @@ impl Transfer {
     #[inline]
     pub fn be_patient(&mut self) {
         self.0.flags |= IoFlags::PATIENT;
+    }
+
+    /// Has it fail with `EAGAIN` rather than wait, whatever the open file is like.
+    pub fn do_not_wait(&mut self) {
+        self.0.flags |= IoFlags::NOWAIT;
     }
 
     /// The bytes that are asked for.

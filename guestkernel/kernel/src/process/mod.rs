@@ -54,7 +54,7 @@ pub use signal::{
     SignalSet,
 };
 pub use table::{PID_MAX, all, counts, process as process_with, process_of, thread as thread_with};
-pub use thread::{NewThread, Thread, ThreadMain};
+pub use thread::{NewThread, RegisteredFiles, Thread, ThreadMain};
 pub use thread_group::Target;
 pub use thread_state::ThreadState;
 pub use timer::{TimerClock, TimerSetting};

@@ -12,8 +12,10 @@ use super::signal::{AlternateStack, Interrupted, SignalSet};
 use super::thread_state::{Attention, ThreadState};
 use crate::error::Result;
 use crate::executor;
+use crate::file::OpenFile;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::Ordering;
@@ -21,6 +23,9 @@ use machine::UserContext;
 
 /// Runs a thread until it or its process ends.
 pub type ThreadMain = fn(Thread) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Open files that a thread names by an index.
+pub type RegisteredFiles = Vec<Option<Arc<OpenFile>>>;
 
 /// A thread of a process.
 pub struct Thread {
@@ -52,6 +57,8 @@ pub struct Thread {
     pub(super) guest: Option<Guest>,
     /// Another one goes on in its place.
     pub(crate) is_replaced: bool,
+    /// The rings that it names by an index.
+    pub registered_rings: RegisteredFiles,
     /// What runs it, and the threads that it starts.
     pub(super) main: ThreadMain,
 }
@@ -105,6 +112,7 @@ impl Thread {
             entered_in: 0,
             guest: None,
             is_replaced: false,
+            registered_rings: RegisteredFiles::new(),
             main,
         }
     }

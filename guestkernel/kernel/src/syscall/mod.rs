@@ -179,7 +179,6 @@ system_calls! {
         __NR_tkill => signal::tkill,
         __NR_tgkill => signal::tgkill,
         __NR_io_uring_setup => io_uring::io_uring_setup,
-        __NR_io_uring_register => io_uring::io_uring_register,
         __NR_uname => system::uname,
         __NR_sethostname => system::sethostname,
         __NR_setdomainname => system::setdomainname,
@@ -212,6 +211,7 @@ system_calls! {
         __NR_futex => futex::futex_now,
         __NR_getrandom => system::getrandom_now,
         __NR_io_uring_enter => io_uring::io_uring_enter_now,
+        __NR_io_uring_register => io_uring::io_uring_register_now,
     }
     // `async fn(&mut Thread, Args) -> Result<u64>`
     wait {
@@ -325,6 +325,7 @@ system_calls! {
         __NR_execveat => thread::execveat,
         __NR_wait4 => process::wait4,
         __NR_waitid => process::waitid,
+        __NR_io_uring_register => io_uring::io_uring_register,
         __NR_sched_yield => schedule::sched_yield,
         __NR_restart_syscall => restart::restart_syscall,
         __NR_pause => signal::pause,

@@ -41,16 +41,10 @@ impl Prepared for Cancel {
     fn prepare(sqe: &Sqe, _: RequestFlags, _: Actor<'_>) -> Result<Self> {
         let flags = sqe.op_flags();
         let by_what = raw::IORING_ASYNC_CANCEL_FD | raw::IORING_ASYNC_CANCEL_OP;
-        let is_contradictory = flags & raw::IORING_ASYNC_CANCEL_ANY != 0 && flags & by_what != 0;
-        if flags & !KNOWN != 0 || is_contradictory {
+        if flags & raw::IORING_ASYNC_CANCEL_ANY != 0 && flags & by_what != 0 {
             return Err(Errno::EINVAL);
         }
-        Ok(Self {
-            flags,
-            user_data: sqe.address(),
-            fd: sqe.fd(),
-            opcode: sqe.length(),
-        })
+        Self::new(flags, sqe.address(), sqe.fd(), sqe.length())
     }
 
     fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
@@ -58,6 +52,30 @@ impl Prepared for Cancel {
             .criteria(&self, issue)
             .and_then(|criteria| state.cancel(&criteria));
         Completion::of(result).into()
+    }
+}
+
+impl Cancel {
+    /// One of what these say, with `IORING_ASYNC_CANCEL_*` as flags.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`.
+    pub(in crate::io_uring) fn new(
+        flags: u32,
+        user_data: u64,
+        fd: i32,
+        opcode: u32,
+    ) -> Result<Self> {
+        match flags & !KNOWN {
+            0 => Ok(Self {
+                flags,
+                user_data,
+                fd,
+                opcode,
+            }),
+            _ => Err(Errno::EINVAL),
+        }
     }
 }
 
@@ -98,6 +116,21 @@ impl RingState {
         })
     }
 
+    /// Ends the requests that `cancel` means for `actor`; gives how many if it could be several.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`, `ENOENT` if there is none, `EALREADY` if it cannot be ended.
+    pub(in crate::io_uring) fn cancel_for(
+        &mut self,
+        cancel: &Cancel,
+        actor: Actor<'_>,
+    ) -> Result<i32> {
+        let flags = RequestFlags::empty();
+        let criteria = self.criteria(cancel, Issue { actor, flags })?;
+        self.cancel(&criteria)
+    }
+
     /// Ends requests, and returns how many if it could be several.
     fn cancel(&mut self, criteria: &Criteria) -> Result<i32> {
         let mut refusal = Errno::ENOENT;
@@ -116,12 +149,18 @@ impl RingState {
             }
         }
         let count = found.len() as i32;
+        // As Linux has it, one that waits for a futex is counted even where it can be one only.
+        let is_futex = |slot: &u32| {
+            let running = self.slots.running_at(*slot);
+            running.is_some_and(|running| running.work.is_futex())
+        };
+        let told = i32::from(found.iter().any(is_futex));
         for slot in found {
             self.cancel_running(slot);
         }
         match criteria.all {
             true => Ok(count),
-            false if count > 0 => Ok(0),
+            false if count > 0 => Ok(told),
             false => Err(refusal),
         }
     }

@@ -16,17 +16,22 @@ mod fixed_file;
 mod fsync;
 mod futex;
 mod memory;
+mod message;
 mod names;
 mod nop;
 mod open;
 mod pipe;
 mod poll;
+mod provide;
 mod range;
 mod read_write;
+mod selected;
 mod splice;
 mod timeout;
 mod work;
 
+pub(super) use cancel::Cancel;
+pub(super) use message::Message;
 pub(super) use timeout::TimeLimit;
 pub(super) use work::{Cancelling, Completion, Started, Submitter, Work};
 use work::{Progress, Step};
@@ -51,6 +56,8 @@ pub(super) struct Opcode {
     pub(super) takes_priority: bool,
     /// The buffer may be picked from a group.
     pub(super) selects_buffer: bool,
+    /// Rings whose devices are polled accept it.
+    pub(super) is_polled: bool,
     /// Fields that mean nothing: they must be 0.
     unused: Fields,
     prepare: fn(&Sqe, RequestFlags, Actor<'_>) -> Result<Operation>,
@@ -162,6 +169,7 @@ macro_rules! opcodes {
                     name: name(stringify!($number)),
                     takes_priority: false,
                     selects_buffer: false,
+                    is_polled: false,
                     unused: Fields::empty()$(.union(Fields::$field))*,
                     prepare: |sqe, flags, actor| {
                         <$type>::prepare(sqe, flags, actor).map(Operation::$variant)
@@ -177,12 +185,12 @@ macro_rules! opcodes {
 
 opcodes! {
     // number => variant: type, [what its SQEs may have], fields that must be 0
-    IORING_OP_NOP => Nop: nop::Nop, [], unused [];
-    IORING_OP_READV => Readv: read_write::ReadWrite, [takes_priority, selects_buffer], unused [ATTRIBUTES];
-    IORING_OP_WRITEV => Writev: read_write::ReadWrite, [takes_priority], unused [ATTRIBUTES];
+    IORING_OP_NOP => Nop: nop::Nop, [is_polled], unused [];
+    IORING_OP_READV => Readv: read_write::ReadWrite, [takes_priority, is_polled, selects_buffer], unused [ATTRIBUTES];
+    IORING_OP_WRITEV => Writev: read_write::ReadWrite, [takes_priority, is_polled], unused [ATTRIBUTES];
     IORING_OP_FSYNC => Fsync: fsync::Fsync, [], unused [ADDRESS, BUFFER, FILE_INDEX];
-    IORING_OP_READ_FIXED => ReadFixed: read_write::ReadWrite, [takes_priority], unused [ATTRIBUTES];
-    IORING_OP_WRITE_FIXED => WriteFixed: read_write::ReadWrite, [takes_priority], unused [ATTRIBUTES];
+    IORING_OP_READ_FIXED => ReadFixed: read_write::ReadWrite, [takes_priority, is_polled], unused [ATTRIBUTES];
+    IORING_OP_WRITE_FIXED => WriteFixed: read_write::ReadWrite, [takes_priority, is_polled], unused [ATTRIBUTES];
     IORING_OP_POLL_ADD => PollAdd: poll::PollAdd, [], unused [BUFFER, OFFSET, ADDRESS];
     IORING_OP_POLL_REMOVE => PollRemove: poll::PollRemove, [], unused [BUFFER, FILE_INDEX];
     IORING_OP_SYNC_FILE_RANGE => SyncFileRange: range::SyncFileRange, [], unused [ADDRESS, BUFFER, FILE_INDEX];
@@ -193,25 +201,31 @@ opcodes! {
     IORING_OP_FALLOCATE => Fallocate: range::Fallocate, [], unused [BUFFER, OP_FLAGS, FILE_INDEX];
     IORING_OP_OPENAT => OpenAt: open::Open, [], unused [BUFFER];
     IORING_OP_CLOSE => Close: close::Close, [], unused [OFFSET, ADDRESS, LENGTH, OP_FLAGS, BUFFER];
-    IORING_OP_FILES_UPDATE => FilesUpdate: fixed_file::FilesUpdate, [], unused [OP_FLAGS, FILE_INDEX];
+    IORING_OP_FILES_UPDATE => FilesUpdate: fixed_file::FilesUpdate, [is_polled], unused [OP_FLAGS, FILE_INDEX];
     IORING_OP_STATX => Statx: attributes::Statx, [], unused [BUFFER, FILE_INDEX];
-    IORING_OP_READ => Read: read_write::ReadWrite, [takes_priority, selects_buffer], unused [ATTRIBUTES];
-    IORING_OP_WRITE => Write: read_write::ReadWrite, [takes_priority], unused [ATTRIBUTES];
+    IORING_OP_READ => Read: read_write::ReadWrite, [takes_priority, is_polled, selects_buffer], unused [ATTRIBUTES];
+    IORING_OP_WRITE => Write: read_write::ReadWrite, [takes_priority, is_polled], unused [ATTRIBUTES];
     IORING_OP_FADVISE => Fadvise: range::Fadvise, [], unused [BUFFER, FILE_INDEX];
     IORING_OP_MADVISE => Madvise: memory::Madvise, [], unused [BUFFER, FILE_INDEX];
     IORING_OP_OPENAT2 => OpenAt2: open::Open, [], unused [];
     IORING_OP_SPLICE => Splice: splice::Splice, [], unused [];
+    IORING_OP_PROVIDE_BUFFERS => ProvideBuffers: provide::ProvideBuffers, [is_polled], unused [OP_FLAGS, FILE_INDEX];
+    IORING_OP_REMOVE_BUFFERS => RemoveBuffers: provide::RemoveBuffers, [is_polled], unused [OP_FLAGS, ADDRESS, LENGTH, OFFSET, FILE_INDEX];
     IORING_OP_TEE => Tee: splice::Tee, [], unused [OFFSET, ADDRESS];
     IORING_OP_RENAMEAT => RenameAt: names::Names, [], unused [BUFFER, FILE_INDEX];
     IORING_OP_UNLINKAT => UnlinkAt: names::Names, [], unused [OFFSET, LENGTH, BUFFER, FILE_INDEX];
     IORING_OP_MKDIRAT => MkdirAt: names::Names, [], unused [OFFSET, OP_FLAGS, BUFFER, FILE_INDEX];
     IORING_OP_SYMLINKAT => SymlinkAt: names::Names, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];
     IORING_OP_LINKAT => LinkAt: names::Names, [], unused [BUFFER, FILE_INDEX];
+    IORING_OP_MSG_RING => MsgRing: message::Message, [is_polled], unused [];
+    IORING_OP_READ_MULTISHOT => ReadMultishot: selected::ReadMultishot, [selects_buffer], unused [ADDRESS, LENGTH, ATTRIBUTES];
     IORING_OP_FUTEX_WAIT => FutexWait: futex::FutexWait, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];
     IORING_OP_FUTEX_WAKE => FutexWake: futex::FutexWake, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];
     IORING_OP_FUTEX_WAITV => FutexWaitV: futex::FutexWaitV, [], unused [BUFFER, FILE_INDEX, OFFSET, OP_FLAGS, ADDRESS3];
     IORING_OP_FIXED_FD_INSTALL => FixedFdInstall: fixed_file::FixedFdInstall, [], unused [OFFSET, ADDRESS, LENGTH, BUFFER, FILE_INDEX, ADDRESS3];
     IORING_OP_FTRUNCATE => Ftruncate: range::Ftruncate, [], unused [OP_FLAGS, ADDRESS, LENGTH, BUFFER, FILE_INDEX, ADDRESS3];
+    IORING_OP_READV_FIXED => ReadvFixed: read_write::ReadWrite, [takes_priority, is_polled], unused [ATTRIBUTES];
+    IORING_OP_WRITEV_FIXED => WritevFixed: read_write::ReadWrite, [takes_priority, is_polled], unused [ATTRIBUTES];
     IORING_OP_PIPE => Pipe: pipe::Pipe, [], unused [OFFSET, ADDRESS3];
 }
 

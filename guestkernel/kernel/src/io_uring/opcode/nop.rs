@@ -2,6 +2,7 @@
 
 use super::{Completion, Issue, Prepared, Started};
 use crate::error::{Errno, Result};
+use crate::io_uring::completion::Kind;
 use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::Actor;
@@ -11,7 +12,11 @@ const KNOWN: u32 = raw::IORING_NOP_INJECT_RESULT
     | raw::IORING_NOP_FILE
     | raw::IORING_NOP_FIXED_FILE
     | raw::IORING_NOP_FIXED_BUFFER
-    | raw::IORING_NOP_TW;
+    | raw::IORING_NOP_TW
+    | NOP_CQE32;
+
+/// `IORING_NOP_CQE32`, which linux-raw-sys does not have (`include/uapi/linux/io_uring.h` of Linux 6.18).
+const NOP_CQE32: u32 = 1 << 5;
 
 /// A prepared NOP.
 pub(in crate::io_uring) struct Nop {
@@ -19,6 +24,8 @@ pub(in crate::io_uring) struct Nop {
     result: i32,
     fd: i32,
     buffer: u16,
+    /// What a big CQE says.
+    extra: [u64; 2],
 }
 
 impl Prepared for Nop {
@@ -34,6 +41,7 @@ impl Prepared for Nop {
             result: if injects { sqe.length() as i32 } else { 0 },
             fd: sqe.fd(),
             buffer: sqe.buffer(),
+            extra: [sqe.offset(), sqe.address()],
         })
     }
 
@@ -54,7 +62,13 @@ impl Prepared for Nop {
 
 impl Nop {
     #[cold]
-    fn check(&self, state: &RingState, mut issue: Issue<'_>) -> Result<()> {
+    fn check(&self, state: &mut RingState, mut issue: Issue<'_>) -> Result<()> {
+        if self.flags & NOP_CQE32 != 0 {
+            if state.setup.cqe_kind() == Kind::Small {
+                return Err(Errno::EINVAL);
+            }
+            state.completions.set_extra(self.extra);
+        }
         if self.flags & raw::IORING_NOP_FILE != 0 {
             let is_fixed = self.flags & raw::IORING_NOP_FIXED_FILE != 0;
             issue.flags.set(RequestFlags::FIXED_FILE, is_fixed);

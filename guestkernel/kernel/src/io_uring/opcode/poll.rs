@@ -29,7 +29,7 @@ struct Wanted {
 impl Wanted {
     fn new(sqe: &Sqe, flags: u32) -> Self {
         Self {
-            interest: Readiness::from_bits_truncate(sqe.op_flags()) | ALWAYS,
+            interest: (Readiness::from_bits_truncate(sqe.op_flags()) - Readiness::BY_RING) | ALWAYS,
             is_repeated: flags & raw::IORING_POLL_ADD_MULTI != 0,
         }
     }
@@ -77,14 +77,16 @@ impl Wait {
             return Poll::Pending;
         }
         let interest = self.wanted.interest;
-        let ready = file.ops.poll_ready(interest, context) & interest;
+        let all = file.ops.poll_ready(interest, context);
+        let ready = all & interest;
         if ready.is_empty() {
             return Poll::Pending;
         }
-        self.has_told = self.wanted.is_repeated;
+        let has_more = self.wanted.is_repeated && !all.contains(Readiness::BY_RING);
+        self.has_told = has_more;
         Poll::Ready(Step {
             completion: Completion::success(ready.bits() as i32),
-            has_more: self.wanted.is_repeated,
+            has_more,
         })
     }
 

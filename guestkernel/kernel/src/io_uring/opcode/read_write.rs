@@ -1,14 +1,17 @@
 //! `IORING_OP_READ`, `READV`, `READ_FIXED` and their writing counterparts: one read or write, as
 //! `preadv2(2)` and `pwritev2(2)` do it.
 
+use super::selected::SelectedRead;
 use super::{Completion, Issue, Prepared, Started, Submitter, Work};
 use crate::error::{Errno, Result};
+use crate::fs::OpenFlags;
 use crate::io::Direction;
 use crate::io_uring::budget::MemoryCharge;
 use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
-use crate::mm::{IoBuffer, UserRange, UserRanges};
+use crate::mm::{IoBuffer, MAX_COUNT, UserRange, UserRanges};
 use crate::operation::{Actor, LimitedWrite, Memory, Position, Transfer};
+use linux_raw_sys::general::iovec;
 use linux_raw_sys::io_uring::io_uring_op as op;
 use machine::{PAGE_SIZE, Segment};
 
@@ -20,8 +23,17 @@ enum Source {
         address: u64,
         length: u32,
     },
-    /// From a buffer group; there are none.
-    Selected,
+    /// Pieces of a registered buffer.
+    RegisteredVector {
+        index: u16,
+        ranges: UserRanges,
+        charge: MemoryCharge,
+    },
+    /// From a group of buffers, so many bytes.
+    Selected {
+        group: u16,
+        length: u32,
+    },
 }
 
 impl Source {
@@ -47,6 +59,7 @@ enum Form {
     Range,
     Vector,
     Registered,
+    RegisteredVector,
 }
 
 fn form(opcode: u8) -> Option<(Direction, Form)> {
@@ -56,6 +69,8 @@ fn form(opcode: u8) -> Option<(Direction, Form)> {
     const WRITEV: u8 = op::IORING_OP_WRITEV as u8;
     const READ_FIXED: u8 = op::IORING_OP_READ_FIXED as u8;
     const WRITE_FIXED: u8 = op::IORING_OP_WRITE_FIXED as u8;
+    const READV_FIXED: u8 = op::IORING_OP_READV_FIXED as u8;
+    const WRITEV_FIXED: u8 = op::IORING_OP_WRITEV_FIXED as u8;
     Some(match opcode {
         READ => (Direction::Read, Form::Range),
         WRITE => (Direction::Write, Form::Range),
@@ -63,6 +78,8 @@ fn form(opcode: u8) -> Option<(Direction, Form)> {
         WRITEV => (Direction::Write, Form::Vector),
         READ_FIXED => (Direction::Read, Form::Registered),
         WRITE_FIXED => (Direction::Write, Form::Registered),
+        READV_FIXED => (Direction::Read, Form::RegisteredVector),
+        WRITEV_FIXED => (Direction::Write, Form::RegisteredVector),
         _ => return None,
     })
 }
@@ -80,8 +97,29 @@ impl Prepared for ReadWrite {
                 address,
                 length,
             },
+            Form::RegisteredVector => {
+                let count = length.into();
+                let ranges = Memory::Vector { address, count }.ranges(actor.space())?;
+                let charge = charge(&ranges)?;
+                Source::RegisteredVector {
+                    index: sqe.buffer(),
+                    ranges,
+                    charge,
+                }
+            }
             Form::Vector if is_selected && length != 1 => return Err(Errno::EINVAL),
-            _ if is_selected => Source::Selected,
+            Form::Vector if is_selected => {
+                // Only its length counts.
+                let range: iovec = actor.space().read_value(address)?;
+                Source::Selected {
+                    group: sqe.buffer(),
+                    length: range.iov_len.min(MAX_COUNT as u64) as u32,
+                }
+            }
+            _ if is_selected => Source::Selected {
+                group: sqe.buffer(),
+                length,
+            },
             Form::Range => {
                 let length = length.into();
                 Source::new(&Memory::Range { address, length }, actor)?
@@ -96,15 +134,25 @@ impl Prepared for ReadWrite {
             source,
             fd: sqe.fd(),
             flags: sqe.op_flags(),
-            position: match sqe.offset() as i64 {
-                -1 => Position::Own,
-                at => Position::Hint(at),
-            },
+            position: Position::of_sqe(sqe.offset()),
         })
     }
 
     #[inline]
     fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
+        if let Source::Selected { group, length } = self.source {
+            let read = SelectedRead {
+                group,
+                length,
+                position: self.position,
+                flags: self.flags,
+                is_repeated: false,
+            };
+            return match state.file(self.fd, issue) {
+                Ok(file) => read.start(file, state, issue),
+                Err(error) => error.into(),
+            };
+        }
         match self.work(state, issue) {
             Ok(work) if work.is_nothing() => Completion::success(0).into(),
             work => work.into(),
@@ -129,7 +177,16 @@ impl ReadWrite {
                 let buffer = state.resources.buffer(index)?;
                 (buffer.part(address, length.into())?, MemoryCharge::NONE)
             }
-            Source::Selected => return Err(Errno::ENOBUFS),
+            Source::RegisteredVector {
+                index,
+                ranges,
+                charge,
+            } => {
+                let buffer = state.resources.buffer(index)?;
+                (buffer.parts(&ranges)?, charge)
+            }
+            // It has started otherwise.
+            Source::Selected { .. } => return Err(Errno::ENOBUFS),
         };
         if self.direction == Direction::Write && LimitedWrite::is_needed(&file, issue.actor) {
             let write = LimitedWrite {
@@ -151,8 +208,12 @@ impl ReadWrite {
             }));
         }
         let mut transfer = Transfer::new(&file, self.direction, buffer, self.position, self.flags)?;
-        // Polling for completion needs a ring set up for it (IOPOLL).
-        if transfer.is_polled() {
+        if state.setup.polls_devices() {
+            let is_direct = file.flags().contains(OpenFlags::DIRECT);
+            if !is_direct || !file.ops.supports_polling() {
+                return Err(Errno::EOPNOTSUPP);
+            }
+        } else if transfer.is_polled() {
             return Err(Errno::EINVAL);
         }
         transfer.be_patient();

@@ -1,10 +1,12 @@
 //! Operations under way, and how they go on and end.
 
 use super::poll::Wait;
+use super::selected::Selecting;
 use super::timeout::{TimeLimit, Timeout};
 use crate::error::{Errno, Result};
 use crate::fs::{BoxFuture, OpenFile, Readiness};
 use crate::io_uring::budget::MemoryCharge;
+use crate::io_uring::buffer_group::BufferGroups;
 use crate::operation::{Actor, FutexWaits, Transfer};
 use crate::process::Process;
 use alloc::boxed::Box;
@@ -128,11 +130,15 @@ enum Kind {
         expected: usize,
         /// The file cannot say in advance whether it will wait: whether it is ready is asked first.
         asks_first: bool,
+        /// What the CQE's flags say of a buffer that was picked.
+        cqe_flags: u32,
         /// Who hears of a broken pipe; nobody if it is no write to a stream.
         writer: Option<Submitter>,
         #[expect(dead_code, reason = "it is given back when the transfer is over")]
         charge: MemoryCharge,
     },
+    /// A read whose buffer is picked when there is something to be read.
+    Selecting(Selecting),
     /// A wait until the file is ready.
     Readiness(Wait),
     Time(Timeout),
@@ -198,10 +204,28 @@ impl Work {
                 asks_first: !file.ops.supports_nowait(),
                 expected: transfer.len(),
                 transfer,
+                cqe_flags: 0,
                 writer,
                 charge,
             },
             file: Some(file),
+        }
+    }
+
+    /// A read of `file` into a buffer that was picked, of which the CQE's flags tell.
+    pub(super) fn selected(file: Arc<OpenFile>, transfer: Transfer, flags: u32) -> Self {
+        let mut work = Self::transfer(file, transfer, None, MemoryCharge::NONE);
+        if let Kind::Transfer { cqe_flags, .. } = &mut work.kind {
+            *cqe_flags = flags;
+        }
+        work
+    }
+
+    /// A read of `file` whose buffer is picked when there is something to be read.
+    pub(super) fn selecting(file: Arc<OpenFile>, selecting: Selecting) -> Self {
+        Self {
+            file: Some(file),
+            kind: Kind::Selecting(selecting),
         }
     }
 
@@ -289,12 +313,17 @@ impl Work {
     }
 
     #[inline]
-    pub(in crate::io_uring) fn poll(&mut self, context: &mut Context<'_>) -> Progress {
+    pub(in crate::io_uring) fn poll(
+        &mut self,
+        groups: &mut BufferGroups,
+        context: &mut Context<'_>,
+    ) -> Progress {
         match &mut self.kind {
             Kind::Transfer {
                 transfer,
                 expected,
                 asks_first,
+                cqe_flags,
                 writer,
                 ..
             } => {
@@ -315,7 +344,7 @@ impl Work {
                 transfer.poll(file, context).map(|result| match result {
                     Ok(count) => Completion {
                         result: count as i32,
-                        flags: 0,
+                        flags: *cqe_flags,
                         is_failure: count != *expected,
                     }
                     .into(),
@@ -323,10 +352,18 @@ impl Work {
                         if let Some(writer) = writer {
                             writer.with(|actor| transfer.signal_failure(error, actor));
                         }
-                        Completion::failure(error).into()
+                        Completion {
+                            flags: *cqe_flags,
+                            ..Completion::failure(error)
+                        }
+                        .into()
                     }
                 })
             }
+            Kind::Selecting(selecting) => match &self.file {
+                Some(file) => selecting.poll(file, groups, context),
+                None => Poll::Ready(Completion::failure(Errno::EBADF).into()),
+            },
             Kind::Readiness(wait) => match &self.file {
                 Some(file) => wait.poll(file, context),
                 None => Poll::Ready(Completion::failure(Errno::EBADF).into()),
@@ -356,9 +393,11 @@ impl Work {
         match &self.kind {
             Kind::Transfer { transfer, .. } if transfer.is_with_device() => Cancelling::Unseen,
             Kind::TimeLimit(_) => Cancelling::Unseen,
-            Kind::Transfer { .. } | Kind::Readiness(_) | Kind::Time(_) | Kind::Futex(_) => {
-                Cancelling::Ends
-            }
+            Kind::Transfer { .. }
+            | Kind::Selecting(_)
+            | Kind::Readiness(_)
+            | Kind::Time(_)
+            | Kind::Futex(_) => Cancelling::Ends,
             Kind::Future(_) | Kind::Opening(_) => Cancelling::TooLate,
         }
     }
@@ -404,6 +443,11 @@ impl Work {
             Kind::TimeLimit(limit) => Some(limit),
             _ => None,
         }
+    }
+
+    /// Whether it waits for words of memory.
+    pub(super) fn is_futex(&self) -> bool {
+        matches!(self.kind, Kind::Futex(_))
     }
 
     /// Whether it waits for a file to be ready.

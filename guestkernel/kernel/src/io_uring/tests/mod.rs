@@ -263,8 +263,9 @@ impl Program {
             argument,
             count,
         };
-        match register(&self.process, TASK, self.fd, call) {
-            Ok(value) => value.into(),
+        match register(&self.process, TASK, &mut Vec::new(), self.fd, call) {
+            Ok(Some(value)) => value.into(),
+            Ok(None) => 0,
             Err(error) => error.as_result().into(),
         }
     }

@@ -23,7 +23,7 @@ fn opcodes_and_descriptors() {
             argument: 0,
             count: 0,
         };
-        register(&program.process, TASK, fd, call)
+        register(&program.process, TASK, &mut Vec::new(), fd, call)
     };
     assert_eq!(call(99, 99), Err(Errno::EINVAL));
     assert_eq!(call(channel, 99), Err(Errno::EINVAL));

@@ -251,9 +251,17 @@ fn a_disabled_ring_is_its_enablers() {
         argument,
         count,
     };
-    let enable = |call| register(&program.process, TASK + 1, program.fd, call);
+    let enable = |call| {
+        register(
+            &program.process,
+            TASK + 1,
+            &mut Vec::new(),
+            program.fd,
+            call,
+        )
+    };
     assert_eq!(enable(call(0, 1)), Err(Errno::EINVAL));
-    assert_eq!(enable(call(0, 0)), Ok(0));
+    assert_eq!(enable(call(0, 0)), Ok(Some(0)));
     program.push(nop());
     assert_eq!(program.enter(1, 0, 0), Err(Errno::EEXIST));
 }

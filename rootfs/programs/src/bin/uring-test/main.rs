@@ -9,11 +9,15 @@ mod direct;
 mod disk;
 mod enter;
 mod fixed;
+mod flags;
 mod fsync;
 mod links;
 mod map;
+mod messages;
 mod overflow;
+mod provided;
 mod register;
+mod registrations;
 mod rw;
 mod setup;
 mod submit;
@@ -36,6 +40,10 @@ fn main() -> ExitCode {
             fsync::CHECKS,
             close::CHECKS,
             direct::CHECKS,
+            provided::CHECKS,
+            messages::CHECKS,
+            registrations::CHECKS,
+            flags::CHECKS,
             timeout::CHECKS,
             waits::CHECKS,
             cancel::CHECKS,
