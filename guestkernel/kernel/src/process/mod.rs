@@ -11,6 +11,7 @@ pub mod futex;
 mod image;
 mod interval_timer;
 mod limits;
+mod pi_lock;
 mod posix_timer;
 #[expect(clippy::module_inception, reason = "it is what the module is about")]
 mod process;
