@@ -13,6 +13,7 @@ mod exit_status;
 mod host_faults;
 mod host_programs;
 mod hostile_images;
+mod jail;
 mod memory;
 mod qemu;
 mod qemu_devices;
