@@ -49,6 +49,8 @@ bitflags! {
         const PATIENT = 1 << 10;
         /// It waits until the file is ready, but not for more than that: `PATIENT` with `O_NONBLOCK`.
         const ONLY_FOR_READINESS = 1 << 11;
+        /// It has met a stream that nobody reads any more.
+        const BROKEN = 1 << 12;
     }
 }
 

@@ -17,6 +17,7 @@ mod stint;
 mod task;
 mod task_state;
 mod timer;
+mod timer_heap;
 mod wait_queue;
 
 pub use answer::{Answer, BoxFuture};

@@ -4,10 +4,10 @@
 //! wakes the task, which goes on where it ran last.
 
 use super::this_cpu;
+use super::timer_heap::{TimerHeap, TimerId};
 #[cfg(not(loom))]
 use crate::globals::global;
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use alloc::collections::BTreeMap;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
@@ -17,20 +17,14 @@ use machine::clock;
 #[derive(Debug)]
 #[repr(align(128))]
 struct Timers<W> {
-    /// What to wake, by deadline and a number that tells timers of the same deadline apart.
-    queue: Mutex<Queue<W>>,
+    /// What to wake.
+    queue: Mutex<TimerHeap<W>>,
     /// The earliest deadline, to be looked at without the lock; [`NEVER`] for none.
     ///
     /// Relaxed, though others change it: only the CPU itself adds timers, so what it reads is never
     /// later than what it has to keep. If another has just forgotten the earliest one, it looks for
     /// nothing once.
     earliest: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Queue<W> {
-    timers: BTreeMap<(u64, u64), W>,
-    next_id: u64,
 }
 
 /// No timer has this deadline.
@@ -49,10 +43,7 @@ impl<W> Timers<W> {
     #[cfg(not(loom))]
     const fn new() -> Self {
         Self {
-            queue: Mutex::new(Queue {
-                timers: BTreeMap::new(),
-                next_id: 0,
-            }),
+            queue: Mutex::new(TimerHeap::new()),
             earliest: AtomicU64::new(NEVER),
         }
     }
@@ -61,27 +52,22 @@ impl<W> Timers<W> {
     #[cfg(loom)]
     fn new() -> Self {
         Self {
-            queue: Mutex::new(Queue {
-                timers: BTreeMap::new(),
-                next_id: 0,
-            }),
+            queue: Mutex::new(TimerHeap::new()),
             earliest: AtomicU64::new(NEVER),
         }
     }
 
     /// Adds a timer and gives its number.
-    fn add(&self, deadline: u64, what: W) -> u64 {
+    fn add(&self, deadline: u64, what: W) -> TimerId {
         let mut queue = self.queue.lock();
-        let id = queue.next_id;
-        queue.next_id += 1;
-        queue.timers.insert((deadline, id), what);
+        let id = queue.add(deadline, what);
         self.publish(&queue);
         id
     }
 
     /// Has the timer wake `what` instead; false if it has fired.
-    fn change(&self, timer: (u64, u64), what: W) -> bool {
-        match self.queue.lock().timers.get_mut(&timer) {
+    fn change(&self, timer: TimerId, what: W) -> bool {
+        match self.queue.lock().get_mut(timer) {
             Some(slot) => {
                 *slot = what;
                 true
@@ -91,9 +77,9 @@ impl<W> Timers<W> {
     }
 
     /// Forgets a timer, unless it has fired; gives what it would have woken.
-    fn forget(&self, timer: (u64, u64)) -> Option<W> {
+    fn forget(&self, timer: TimerId) -> Option<W> {
         let mut queue = self.queue.lock();
-        let what = queue.timers.remove(&timer)?;
+        let what = queue.remove(timer)?;
         self.publish(&queue);
         Some(what)
     }
@@ -104,19 +90,14 @@ impl<W> Timers<W> {
             return None;
         }
         let mut queue = self.queue.lock();
-        let due = queue
-            .timers
-            .first_entry()
-            .filter(|timer| timer.key().0 <= now);
-        let what = due.map(|timer| timer.remove());
+        let what = queue.take_due(now);
         self.publish(&queue);
         what
     }
 
     /// Under the lock, which orders it with other changes.
-    fn publish(&self, queue: &Queue<W>) {
-        let first = queue.timers.first_key_value();
-        let earliest = first.map_or(NEVER, |(timer, _)| timer.0);
+    fn publish(&self, queue: &TimerHeap<W>) {
+        let earliest = queue.earliest().unwrap_or(NEVER);
         self.earliest.store(earliest, Ordering::Relaxed);
     }
 }
@@ -126,7 +107,7 @@ impl<W> Timers<W> {
 pub struct Sleep {
     deadline: u64,
     /// The CPU that has the timer, and its number there, once it has been added.
-    timer: Option<(u32, u64)>,
+    timer: Option<(u32, TimerId)>,
 }
 
 /// Ready when [`clock::monotonic`] reaches `deadline`.
@@ -158,7 +139,7 @@ impl Future for Sleep {
         let waker = context.waker();
         let is_set = self
             .timer
-            .is_some_and(|(cpu, id)| timers(cpu).change((self.deadline, id), waker.clone()));
+            .is_some_and(|(cpu, id)| timers(cpu).change(id, waker.clone()));
         if !is_set {
             let cpu = this_cpu();
             let id = timers(cpu).add(self.deadline, waker.clone());
@@ -172,7 +153,7 @@ impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some((cpu, id)) = self.timer {
             // The waker is dropped after the lock is released: it may be the last to hold a task.
-            drop(timers(cpu).forget((self.deadline, id)));
+            drop(timers(cpu).forget(id));
         }
     }
 }
@@ -216,8 +197,7 @@ mod tests {
     #[test]
     fn timers_fire_in_order_and_forgotten_ones_do_not() {
         let timers = Timers::new();
-        let [late, early, gone] =
-            [30, 10, 10].map(|deadline| (deadline, timers.add(deadline, deadline)));
+        let [late, early, gone] = [30, 10, 10].map(|deadline| timers.add(deadline, deadline));
         assert_eq!(timers.forget(gone), Some(10));
         assert_eq!(timers.forget(gone), None);
         assert!(timers.change(early, 11));
@@ -241,7 +221,7 @@ mod models {
     fn a_timer_fires_or_is_forgotten_and_hides_no_other() {
         loom::model(|| {
             let timers = Arc::new(Timers::new());
-            let first = (1, timers.add(1, 'a'));
+            let first = timers.add(1, 'a');
             let other = {
                 let timers = timers.clone();
                 thread::spawn(move || timers.forget(first).is_some())

@@ -1,7 +1,8 @@
 //! A file in a file system: its attributes, and, for a directory, its names.
 
 use super::{
-    Answer, DeviceNumber, FileOps, FileType, InodeState, Location, OpenFlags, Stat, Timestamp,
+    Answer, DeviceNumber, ExtendedAttributes, FileOps, FileType, InodeState, Location, OpenFlags,
+    Stat, Timestamp,
 };
 use crate::error::{Errno, Result};
 use alloc::sync::Arc;
@@ -111,6 +112,11 @@ pub trait Inode: Any + Send + Sync {
     /// Opens a regular file or directory: what reads, writes and lists it. Devices, pipes and
     /// sockets are not opened through their file system.
     fn open(self: Arc<Self>, flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>>;
+
+    /// Its extended attributes, if its file system has any.
+    fn extended_attributes(&self) -> Option<&ExtendedAttributes> {
+        None
+    }
 
     /// Where a symbolic link points. `EINVAL` for any other file.
     fn read_link(&self) -> Answer<'_, Vec<u8>> {

@@ -8,7 +8,7 @@ use crate::io::{Direction, Io, IoFlags};
 use crate::mm::IoBuffer;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
 
@@ -23,6 +23,11 @@ pub struct OpenFile {
     flags: AtomicU32,
     position: AtomicU64,
     has_locks: AtomicBool,
+    /// Who would be told of readiness, by which signal: `F_SETOWN`, `F_SETSIG`.
+    owner: AtomicI32,
+    owner_signal: AtomicU8,
+    /// `F_SET_RW_HINT`.
+    write_hint: AtomicU64,
 }
 
 impl Drop for OpenFile {
@@ -69,6 +74,9 @@ impl OpenFile {
             flags: AtomicU32::new(flags.bits()),
             position: AtomicU64::new(0),
             has_locks: AtomicBool::new(false),
+            owner: AtomicI32::new(0),
+            owner_signal: AtomicU8::new(0),
+            write_hint: AtomicU64::new(0),
         })
     }
 
@@ -112,6 +120,34 @@ impl OpenFile {
     /// Whether it was only named, not opened (`O_PATH`).
     pub fn is_path_only(&self) -> bool {
         self.flags().contains(OpenFlags::PATH)
+    }
+
+    /// Who would be told of readiness, a process or, negated, a group, and by which signal.
+    pub fn owner(&self) -> (i32, u8) {
+        (
+            self.owner.load(Ordering::Relaxed),
+            self.owner_signal.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Sets who would be told of readiness.
+    pub fn set_owner(&self, owner: i32) {
+        self.owner.store(owner, Ordering::Relaxed);
+    }
+
+    /// Sets by which signal.
+    pub fn set_owner_signal(&self, signal: u8) {
+        self.owner_signal.store(signal, Ordering::Relaxed);
+    }
+
+    /// How long what is written will live (`RWH_*`).
+    pub fn write_hint(&self) -> u64 {
+        self.write_hint.load(Ordering::Relaxed)
+    }
+
+    /// Notes how long what is written will live.
+    pub fn set_write_hint(&self, hint: u64) {
+        self.write_hint.store(hint, Ordering::Relaxed);
     }
 
     /// Locks belong to it now, and end with it.
@@ -203,6 +239,12 @@ impl OpenFile {
     /// Those of the file system.
     pub async fn file_system(&self) -> Result<FileSystemInfo> {
         match self.location() {
+            _ if let Some(magic) = self.ops.file_system_magic() => Ok(FileSystemInfo {
+                magic,
+                block_size: 4096,
+                name_length: 255,
+                ..FileSystemInfo::default()
+            }),
             Some(location) => location.mount.super_block.fs.info().await,
             None => Ok(FileSystemInfo {
                 magic: raw::ANON_INODE_FS_MAGIC.into(),

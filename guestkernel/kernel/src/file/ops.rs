@@ -67,6 +67,11 @@ pub trait FileOps: Any + Send + Sync {
         false
     }
 
+    /// The magic number of the file system that it counts as one of, if not of that of its inode.
+    fn file_system_magic(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether each piece of a vector is a write of its own, and none of them is nothing to do.
     fn writes_by_piece(&self) -> bool {
         false

@@ -134,6 +134,9 @@ impl Pipe {
     ///
     /// `EPERM` if that is too much, `EBUSY` if it holds more now.
     pub fn set_capacity(&self, capacity: u32) -> Result<usize> {
+        if capacity > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
         let capacity = (capacity as usize).max(CAPACITY_MIN).next_power_of_two();
         if capacity > CAPACITY_MAX {
             return Err(Errno::EPERM);
@@ -198,6 +201,8 @@ impl Pipe {
             }
             let mut state = self.state.lock();
             if state.readers == 0 {
+                // Who has written a part is told by a signal all the same.
+                io.flags |= IoFlags::BROKEN;
                 break Poll::Ready(match io.done {
                     0 => Err(Errno::EPIPE),
                     done => Ok(done),
@@ -361,6 +366,10 @@ impl FileOps for End {
 
     fn allocate(&self, _mode: u32, _offset: u64, _length: u64) -> super::Answer<'_, ()> {
         Errno::ESPIPE.into()
+    }
+
+    fn file_system_magic(&self) -> Option<u64> {
+        Some(raw::PIPEFS_MAGIC.into())
     }
 
     fn ioctl<'a>(

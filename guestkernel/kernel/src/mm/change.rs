@@ -38,7 +38,10 @@ pub enum Advice {
     /// Nothing is done; the range must be mapped.
     Nothing,
     /// Drop the pages (`MADV_DONTNEED`).
-    DontNeed,
+    DontNeed {
+        /// Those that are locked, too (`MADV_DONTNEED_LOCKED`).
+        locked_too: bool,
+    },
     /// What a child of `fork(2)` does not get (`MADV_DONTFORK`, `MADV_WIPEONFORK`), or does get
     /// after all (`MADV_DOFORK`, `MADV_KEEPONFORK`).
     Fork {
@@ -117,7 +120,7 @@ impl AddressSpace {
         mappings.check_advice(&range, advice)?;
         match advice {
             Advice::Nothing | Advice::Populate { .. } => {}
-            Advice::DontNeed | Advice::Free => mappings.discard(range, &mut flush),
+            Advice::DontNeed { .. } | Advice::Free => mappings.discard(range, &mut flush),
             Advice::Fork { what, is_set } => mappings.set_not_forked(&range, what, is_set)?,
         }
         if is_all_mapped {
@@ -183,6 +186,33 @@ impl AddressSpace {
             .step_by(PAGE as usize)
             .map(|page| mappings.is_filled_in(page))
             .collect())
+    }
+
+    /// Has the areas of `range` be locked, or not any more (`mlock(2)`).
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there are too many areas.
+    pub fn set_locked(&self, range: Range<u64>, is_locked: bool) -> Result<()> {
+        self.change(|mappings, _| {
+            mappings.check_cuts(&range)?;
+            for start in mappings.isolate(&range) {
+                if let Some(area) = mappings.areas.get_mut(&start) {
+                    area.is_locked = is_locked;
+                }
+            }
+            mappings.generation += 1;
+            for edge in mappings.edges(&range) {
+                mappings.join_at(edge);
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether an area of `range` is locked.
+    pub fn has_locked(&self, range: Range<u64>) -> bool {
+        let mappings = self.mappings.lock();
+        mappings.overlapping(&range).any(|(_, area)| area.is_locked)
     }
 
     /// Checks that `length` bytes from `address` on are mapped (`msync(2)`, `mlock(2)`).
@@ -261,7 +291,8 @@ impl Mappings {
     /// Whether the areas of `range` are such that the advice fits them.
     pub(super) fn check_advice(&self, range: &Range<u64>, advice: Advice) -> Result<()> {
         let fits = |area: &Vma| match advice {
-            Advice::Free => matches!(area.backing, Backing::Anonymous),
+            Advice::Free => matches!(area.backing, Backing::Anonymous) && !area.is_locked,
+            Advice::DontNeed { locked_too } => locked_too || !area.is_locked,
             _ => true,
         };
         match self.overlapping(range).all(|(_, area)| fits(area)) {
@@ -346,6 +377,14 @@ impl Mappings {
         }
         self.check_cuts(&old)?;
         let (start, area) = self.area_at(address).ok_or(Errno::EFAULT)?;
+        if remap.fixed.is_none() && !remap.keep_old && new_length < old_length {
+            // What is cut off may be more than the mapping.
+            if old.end > TASK_SIZE {
+                return Err(Errno::EINVAL);
+            }
+            self.unmap(address + new_length..old.end, flush);
+            return Ok(address);
+        }
         let area_end = area.end;
         let is_anonymous = matches!(area.backing, Backing::Anonymous);
         if old.is_empty() {
@@ -367,10 +406,7 @@ impl Mappings {
             return Err(Errno::EINVAL);
         }
         if remap.fixed.is_none() && !remap.keep_old {
-            if new_length <= old_length {
-                if new_length < old_length {
-                    self.unmap(address + new_length..old.end, flush);
-                }
+            if new_length == old_length {
                 return Ok(address);
             }
             if self.grow(start, &old, new_length)? {

@@ -51,7 +51,9 @@ impl Mappings {
             }
             heap::check(AREA_COST)?;
             tell(&area.backing);
-            child.insert(*start, area.clone());
+            let mut copy = area.clone();
+            copy.is_locked = false;
+            child.insert(*start, copy);
             // Of shared memory the child sees the same pages whenever it asks for them.
             if !area.is_shared && area.not_forked.is_empty() {
                 let range = *start..area.end;

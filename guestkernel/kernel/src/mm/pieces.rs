@@ -120,7 +120,7 @@ impl AddressSpace {
     pub async fn advise_in_pieces(&self, address: u64, length: u64, advice: Advice) -> Result<()> {
         let range = Self::range_to_advise(address, length)?;
         match advice {
-            Advice::DontNeed | Advice::Free => {
+            Advice::DontNeed { .. } | Advice::Free => {
                 self.mappings.lock().check_advice(&range, advice)?;
                 self.empty(range).await;
                 self.advise(address, length, advice)

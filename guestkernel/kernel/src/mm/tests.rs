@@ -308,12 +308,16 @@ fn few_pages_given_back_are_cleared_where_they_are_and_many_are_unmapped() {
         let pages = space.residency(start, MANY * PAGE).unwrap();
         pages.into_iter().filter(|page| *page).count() as u64
     };
-    space.advise(start, 2 * PAGE, Advice::DontNeed).unwrap();
+    space
+        .advise(start, 2 * PAGE, Advice::DontNeed { locked_too: false })
+        .unwrap();
     assert_eq!(resident(), MANY);
     assert_eq!(byte(&space, start), Ok(0));
     assert_eq!(byte(&space, start + 2 * PAGE - 1), Ok(0));
     assert_eq!(byte(&space, start + 2 * PAGE), Ok(9));
-    space.advise(start, MANY * PAGE, Advice::DontNeed).unwrap();
+    space
+        .advise(start, MANY * PAGE, Advice::DontNeed { locked_too: false })
+        .unwrap();
     assert_eq!(resident(), 0);
     assert_eq!(byte(&space, start + (MANY - 1) * PAGE), Ok(0));
 }
@@ -324,7 +328,9 @@ fn dropped_pages_are_zero_again_and_their_frames_free() {
     let start = map(&space, 2);
     space.write(start, &[9; 2 * PAGE as usize]).unwrap();
     let pinned = space.pin(start, 1, Access::READ).unwrap();
-    space.advise(start, PAGE, Advice::DontNeed).unwrap();
+    space
+        .advise(start, PAGE, Advice::DontNeed { locked_too: false })
+        .unwrap();
     assert!(pinned[0].frame().is_unique());
     assert_eq!(byte(&space, start), Ok(0));
     assert_eq!(byte(&space, start + PAGE), Ok(9));

@@ -111,6 +111,8 @@ pub(super) struct Vma {
     /// Nothing else is mapped close below it: it holds the stack.
     pub(super) is_stack: bool,
     pub(super) not_forked: NotForked,
+    /// Its pages stay in memory, where they would stay anyway (`mlock(2)`).
+    pub(super) is_locked: bool,
     pub(super) backing: Backing,
 }
 
@@ -130,6 +132,7 @@ impl Vma {
             is_shared: request.is_shared,
             is_stack: false,
             not_forked: NotForked::empty(),
+            is_locked: false,
             backing,
         }
     }
@@ -171,6 +174,7 @@ impl Vma {
             && self.is_shared == next.is_shared
             && self.is_stack == next.is_stack
             && self.not_forked == next.not_forked
+            && self.is_locked == next.is_locked
     }
 }
 

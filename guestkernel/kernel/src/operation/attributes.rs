@@ -4,7 +4,7 @@
 
 use super::{Actor, FileRef, PathAt};
 use crate::error::{Errno, Result};
-use crate::fs::{At, AttributeChange, FileSystemInfo, Stat};
+use crate::fs::{At, AttributeChange, FileSystemInfo, FileType, Stat};
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
 
@@ -162,6 +162,13 @@ impl TruncatePath {
     ///
     /// Those of `truncate(2)`.
     pub async fn run(self, actor: Actor<'_>) -> Result<()> {
+        let found = actor.view().lookup(raw::AT_FDCWD, &self.path, true).await?;
+        if found.inode.file_type() == FileType::Regular && actor.exceeds_limit(self.size) {
+            let is_longer = found.inode.stat().await?.size < self.size;
+            if is_longer {
+                return Err(actor.too_big());
+            }
+        }
         actor.view().truncate(&self.path, self.size).await
     }
 }

@@ -72,6 +72,13 @@ impl DuplicateTo {
     }
 }
 
+/// `F_DUPFD_QUERY`: whether two descriptors are of one open file.
+const F_DUPFD_QUERY: u32 = 1027;
+/// Notices that are not only for once.
+const DN_MULTISHOT: u32 = 0x8000_0000;
+/// The highest of `RWH_WRITE_LIFE_*`.
+const WRITE_LIFE_EXTREME: u64 = 5;
+
 /// `close_range(2)`.
 pub struct CloseRange {
     /// The first descriptor.
@@ -161,10 +168,78 @@ impl Control {
             | raw::F_OFD_GETLK
             | raw::F_OFD_SETLK
             | raw::F_OFD_SETLKW => lock_range(actor, &file, command, argument).await,
-            // Nobody is told of readiness by a signal.
-            raw::F_GETOWN | raw::F_GETSIG => Ok(0),
-            // Nor of somebody who opens the file.
+            // Nobody is told of readiness by a signal: who would be is kept.
+            raw::F_GETOWN => Ok(i64::from(file.owner().0) as u64),
+            raw::F_SETOWN => {
+                let pid = argument as i32;
+                if pid.checked_neg().is_none() {
+                    return Err(Errno::EINVAL);
+                }
+                let is_there = pid == 0
+                    || pid.unsigned_abs() == process.pid
+                    || process.member(pid.unsigned_abs()).is_ok();
+                match is_there {
+                    true => file.set_owner(pid),
+                    false => return Err(Errno::ESRCH),
+                }
+                Ok(0)
+            }
+            raw::F_GETOWN_EX => {
+                let pid = file.owner().0;
+                let kind = match pid {
+                    0 => raw::F_OWNER_TID,
+                    1.. => raw::F_OWNER_PID,
+                    _ => raw::F_OWNER_PGRP,
+                };
+                let owner = u64::from(kind) | u64::from(pid.unsigned_abs()) << 32;
+                actor.space().write_value(argument, &owner).map(|()| 0)
+            }
+            raw::F_SETOWN_EX => {
+                let kind: u32 = actor.space().read_value(argument)?;
+                let pid: i32 = actor.space().read_value(argument.wrapping_add(4))?;
+                if kind > raw::F_OWNER_PGRP {
+                    return Err(Errno::EINVAL);
+                }
+                let is_there = pid == 0
+                    || pid.unsigned_abs() == process.pid
+                    || process.member(pid.unsigned_abs()).is_ok();
+                if !is_there || pid < 0 {
+                    return Err(Errno::ESRCH);
+                }
+                file.set_owner(if kind == raw::F_OWNER_PGRP { -pid } else { pid });
+                Ok(0)
+            }
+            raw::F_GETSIG => Ok(file.owner().1.into()),
+            raw::F_SETSIG => {
+                let signal = u8::try_from(argument).ok().filter(|signal| *signal <= 64);
+                file.set_owner_signal(signal.ok_or(Errno::EINVAL)?);
+                Ok(0)
+            }
+            // Nor of somebody who opens the file: nobody gets a lease, as if somebody always did.
             raw::F_GETLEASE => Ok(raw::F_UNLCK.into()),
+            raw::F_SETLEASE => match argument as u32 {
+                _ if !file.is_regular() => Err(Errno::EINVAL),
+                raw::F_RDLCK | raw::F_WRLCK | raw::F_UNLCK => Err(Errno::EAGAIN),
+                _ => Err(Errno::EINVAL),
+            },
+            // What is not asked to be told ends what there never was.
+            raw::F_NOTIFY if argument as u32 & !DN_MULTISHOT == 0 => Ok(0),
+            F_DUPFD_QUERY => {
+                let other = process.files.get_any(argument as i32)?;
+                Ok(Arc::ptr_eq(&file, &other).into())
+            }
+            raw::F_GET_RW_HINT | raw::F_GET_FILE_RW_HINT => {
+                let hint = file.write_hint();
+                actor.space().write_value(argument, &hint).map(|()| 0)
+            }
+            raw::F_SET_RW_HINT | raw::F_SET_FILE_RW_HINT => {
+                let hint: u64 = actor.space().read_value(argument)?;
+                match hint <= WRITE_LIFE_EXTREME {
+                    true => file.set_write_hint(hint),
+                    false => return Err(Errno::EINVAL),
+                }
+                Ok(0)
+            }
             raw::F_GETPIPE_SZ | raw::F_SETPIPE_SZ => {
                 let pipe = fs::pipe_of(&file).ok_or(Errno::EBADF)?;
                 match command {
@@ -222,13 +297,13 @@ impl LockFile {
     ///
     /// Those of `flock(2)`.
     pub async fn run(self, actor: Actor<'_>) -> Result<()> {
-        let file = actor.file(self.file)?;
         let mode = match self.operation & !raw::LOCK_NB {
             raw::LOCK_SH => Some(fs::LockMode::Shared),
             raw::LOCK_EX => Some(fs::LockMode::Exclusive),
             raw::LOCK_UN => None,
             _ => return Err(Errno::EINVAL),
         };
+        let file = actor.file(self.file)?;
         match self.operation & raw::LOCK_NB {
             0 => {
                 let waiting = fs::lock_file_waiting(&file, mode);

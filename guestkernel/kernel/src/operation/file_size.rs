@@ -50,8 +50,13 @@ impl Actor<'_> {
         Ok(())
     }
 
+    /// Whether a file of that size would be larger than the limit.
+    pub(super) fn exceeds_limit(&self, size: u64) -> bool {
+        size > self.file_size_limit()
+    }
+
     #[cold]
-    fn too_big(&self) -> Errno {
+    pub(super) fn too_big(&self) -> Errno {
         // A ring's requests send no signal, as on Linux, where a thread of the kernel does them.
         if self.is_caller() {
             self.signal(Signal::SIGXFSZ);

@@ -5,7 +5,7 @@ use super::time_value::{deadline_after, deadline_at_realtime, read_timespec};
 use crate::error::{Errno, Result};
 use crate::executor::until_deadline;
 use crate::process::Restart;
-use crate::process::futex::{ALL_BITS, Futex, Modification};
+use crate::process::futex::{ALL_BITS, Futex, Modification, Waiting};
 use core::future::poll_fn;
 use linux_raw_sys::general as raw;
 
@@ -61,7 +61,11 @@ impl FutexCall {
     #[inline]
     pub fn run_now(&self, actor: Actor<'_>) -> Option<Result<u64>> {
         match self.command() {
-            raw::FUTEX_WAIT | raw::FUTEX_WAIT_BITSET => None,
+            raw::FUTEX_WAIT
+            | raw::FUTEX_WAIT_BITSET
+            | raw::FUTEX_LOCK_PI
+            | raw::FUTEX_LOCK_PI2
+            | raw::FUTEX_WAIT_REQUEUE_PI => None,
             _ if self.is_realtime() => Some(Err(Errno::ENOSYS)),
             _ => Some(self.change(actor).map(u64::from)),
         }
@@ -73,29 +77,87 @@ impl FutexCall {
     ///
     /// Those of `futex(2)`.
     pub async fn run(self, actor: Actor<'_>) -> Result<u64> {
-        let is_absolute = self.command() == raw::FUTEX_WAIT_BITSET;
-        let deadline = match self.time {
-            0 => None,
-            at => {
-                let time = read_timespec(actor.space(), at)?;
-                Some(match (is_absolute, self.is_realtime()) {
-                    (false, _) => deadline_after(time),
-                    (true, false) => time,
-                    (true, true) => deadline_at_realtime(time),
-                })
-            }
-        };
-        if self.is_realtime() && !is_absolute {
+        let command = self.command();
+        let deadline = self.deadline(actor)?;
+        let takes_clock = matches!(
+            command,
+            raw::FUTEX_WAIT_BITSET | raw::FUTEX_WAIT_REQUEUE_PI | raw::FUTEX_LOCK_PI2
+        );
+        if self.is_realtime() && !takes_clock {
             return Err(Errno::ENOSYS);
         }
-        let wait = FutexWait {
-            address: self.address,
-            is_private: self.is_private(),
-            value: self.value,
-            bits: if is_absolute { self.third } else { ALL_BITS },
-            deadline,
+        match command {
+            raw::FUTEX_LOCK_PI | raw::FUTEX_LOCK_PI2 => self.lock(actor, deadline).await,
+            raw::FUTEX_WAIT_REQUEUE_PI => self.wait_for_lock(actor, deadline).await,
+            _ => {
+                let has_bits = command == raw::FUTEX_WAIT_BITSET;
+                let wait = FutexWait {
+                    address: self.address,
+                    is_private: self.is_private(),
+                    value: self.value,
+                    bits: if has_bits { self.third } else { ALL_BITS },
+                    deadline,
+                };
+                wait.run(actor).await
+            }
+        }
+        .map(|()| 0)
+    }
+
+    /// When the wait ends, as the time says whose address it has.
+    fn deadline(&self, actor: Actor<'_>) -> Result<Option<u64>> {
+        if self.time == 0 {
+            return Ok(None);
+        }
+        let time = read_timespec(actor.space(), self.time)?;
+        Ok(Some(match self.command() {
+            raw::FUTEX_WAIT => deadline_after(time),
+            raw::FUTEX_LOCK_PI => deadline_at_realtime(time),
+            _ if self.is_realtime() => deadline_at_realtime(time),
+            _ => time,
+        }))
+    }
+
+    /// Waits for the lock that the first word is.
+    async fn lock(self, actor: Actor<'_>, deadline: Option<u64>) -> Result<()> {
+        let futex = Futex::new(actor.space(), self.address, self.is_private())?;
+        let Some(waiting) = futex.lock(actor.tid, false, &exists(actor))? else {
+            return Ok(());
         };
-        wait.run(actor).await.map(|()| 0)
+        match until_woken(actor, &waiting, deadline).await {
+            Err(_) if waiting.give_up() => Ok(()),
+            // The call is made again whatever the handler says.
+            Err(Errno::ERESTARTSYS) => Err(Errno::ERESTARTNOINTR),
+            result => result,
+        }
+    }
+
+    /// Waits to be moved to the lock that the second word is, and then for that.
+    async fn wait_for_lock(self, actor: Actor<'_>, deadline: Option<u64>) -> Result<()> {
+        if self.address == self.other {
+            return Err(Errno::EINVAL);
+        }
+        let futex = |address| Futex::new(actor.space(), address, self.is_private());
+        let lock = futex(self.other)?;
+        let waiting = futex(self.address)?.wait_for_lock(self.value, lock, actor.tid)?;
+        let result = until_woken(actor, &waiting, deadline).await;
+        match (result, result.err().map(|_| waiting.leave())) {
+            (Ok(()), _) | (Err(_), Some(None)) => Ok(()),
+            // It is at the lock, where the call cannot begin anew.
+            (Err(Errno::ERESTARTSYS), Some(Some(true))) => Err(Errno::EAGAIN),
+            (Err(Errno::ERESTARTSYS), _) => Err(Errno::ERESTARTNOINTR),
+            (error, _) => error,
+        }
+    }
+
+    /// Gives up the lock that the first word is.
+    fn unlock(&self, actor: Actor<'_>) -> Result<u32> {
+        let value: u32 = actor.space().read_value(self.address)?;
+        if value & raw::FUTEX_TID_MASK != actor.tid {
+            return Err(Errno::EPERM);
+        }
+        let futex = Futex::new(actor.space(), self.address, self.is_private())?;
+        futex.unlock(actor.tid).map(|()| 0)
     }
 
     /// Does what does not wait; returns how many waiters were woken or moved.
@@ -121,9 +183,34 @@ impl FutexCall {
                 let modification = Modification::decode(self.third)?;
                 first.wake_both(second, [count, second_count], modification)
             }
+            raw::FUTEX_UNLOCK_PI => self.unlock(actor),
+            raw::FUTEX_TRYLOCK_PI => {
+                let taken = futex(self.address)?.lock(actor.tid, true, &exists(actor));
+                taken.map(|_| 0)
+            }
+            raw::FUTEX_CMP_REQUEUE_PI => {
+                let (wake, most) = (self.value as i32, self.time as i32);
+                if wake != 1 || most < 0 || self.address == self.other {
+                    return Err(Errno::EINVAL);
+                }
+                let from = futex(self.address)?;
+                let to = futex(self.other)?;
+                from.requeue_to_lock(to, most as u32, self.third, &exists(actor))
+            }
             _ => Err(Errno::ENOSYS),
         }
     }
+}
+
+/// Whether there is a thread with a number, which owns a lock.
+fn exists(actor: Actor<'_>) -> impl Fn(u32) -> bool {
+    move |tid| actor.process.member(tid).is_ok()
+}
+
+async fn until_woken(actor: Actor<'_>, waiting: &Waiting, deadline: Option<u64>) -> Result<()> {
+    let woken = poll_fn(|context| waiting.poll(context));
+    let result = actor.until_signal(until_deadline(deadline, woken)).await;
+    result.and_then(|woken| woken.ok_or(Errno::ETIMEDOUT))
 }
 
 impl FutexWait {
@@ -147,11 +234,7 @@ impl FutexWait {
     async fn wait(&self, actor: Actor<'_>) -> Result<()> {
         let futex = Futex::new(actor.space(), self.address, self.is_private)?;
         let waiting = futex.wait(self.value, self.bits)?;
-        let woken = poll_fn(|context| waiting.poll(context));
-        let result = actor
-            .until_signal(until_deadline(self.deadline, woken))
-            .await;
-        match result.and_then(|woken| woken.ok_or(Errno::ETIMEDOUT)) {
+        match until_woken(actor, &waiting, self.deadline).await {
             // The wake-up would be lost on others.
             Err(_) if waiting.give_up() => Ok(()),
             result => result,

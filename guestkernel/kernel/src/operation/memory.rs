@@ -163,7 +163,8 @@ impl AdviseMemory {
     fn advice(&self) -> Result<Advice> {
         let fork = |what, is_set| Advice::Fork { what, is_set };
         Ok(match self.advice {
-            raw::MADV_DONTNEED | raw::MADV_DONTNEED_LOCKED => Advice::DontNeed,
+            raw::MADV_DONTNEED => Advice::DontNeed { locked_too: false },
+            raw::MADV_DONTNEED_LOCKED => Advice::DontNeed { locked_too: true },
             raw::MADV_FREE => Advice::Free,
             raw::MADV_POPULATE_READ => Advice::Populate { for_write: false },
             raw::MADV_POPULATE_WRITE => Advice::Populate { for_write: true },
@@ -306,7 +307,12 @@ impl SyncMemory {
         }
         // A length that is rounded up to nothing is none, as on Linux.
         let length = self.length.wrapping_add(PAGE - 1) & !(PAGE - 1);
-        check_mapped(actor.space(), self.address, length)
+        let space = actor.space();
+        let end = self.address.saturating_add(length);
+        if self.flags & raw::MS_INVALIDATE != 0 && space.has_locked(self.address..end) {
+            return Err(Errno::EBUSY);
+        }
+        check_mapped(space, self.address, length)
     }
 }
 
@@ -317,6 +323,8 @@ pub struct LockMemory {
     pub address: u64,
     /// Bytes.
     pub length: u64,
+    /// They are locked, not unlocked.
+    pub locks: bool,
     /// They are brought in now, too: neither `munlock(2)` nor `MLOCK_ONFAULT`.
     pub brings_in: bool,
 }
@@ -333,8 +341,15 @@ impl LockMemory {
         let in_page = self.address % PAGE;
         // A length that is rounded up to nothing is none, as on Linux.
         let length = self.length.wrapping_add(in_page).wrapping_add(PAGE - 1) & !(PAGE - 1);
+        if self.locks {
+            let limit = lock_limit(actor)?;
+            if length > limit & !(PAGE - 1) {
+                return Err(Errno::ENOMEM);
+            }
+        }
         let end = start.checked_add(length).ok_or(Errno::EINVAL)?;
         check_mapped(space, start, length)?;
+        space.set_locked(start..end, self.locks)?;
         if self.brings_in {
             space.populate_in_pieces(start..end).await;
         }
@@ -354,13 +369,32 @@ impl LockAllMemory {
     /// # Errors
     ///
     /// `EINVAL`.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self, actor: Actor<'_>) -> Result<()> {
         let known = raw::MCL_CURRENT | raw::MCL_FUTURE | raw::MCL_ONFAULT;
         let flags = self.flags;
         if flags == 0 || flags & !known != 0 || flags == raw::MCL_ONFAULT {
             return Err(Errno::EINVAL);
         }
-        Ok(())
+        let limit = lock_limit(actor)?;
+        match flags & raw::MCL_CURRENT != 0 && actor.space().size() > limit {
+            true => Err(Errno::ENOMEM),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Bytes of memory that the process may lock (`RLIMIT_MEMLOCK`).
+///
+/// # Errors
+///
+/// `EPERM` if it may lock nothing.
+fn lock_limit(actor: Actor<'_>) -> Result<u64> {
+    if actor.process.credentials.lock().user.effective == 0 {
+        return Ok(u64::MAX);
+    }
+    match actor.process.limits.lock().get(raw::RLIMIT_MEMLOCK)?.soft {
+        0 => Err(Errno::EPERM),
+        limit => Ok(limit),
     }
 }
 

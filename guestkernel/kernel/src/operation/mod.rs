@@ -20,6 +20,7 @@ mod copy;
 mod descriptor;
 mod directory;
 mod execute;
+mod extended_attributes;
 mod file_size;
 mod futex;
 mod futex2;
@@ -59,6 +60,9 @@ pub use directory::{
     SetUmask,
 };
 pub use execute::Execute;
+pub use extended_attributes::{
+    AttributedFile, GetExtended, ListExtended, RemoveExtended, SetExtended,
+};
 pub use futex::{FutexCall, FutexWait};
 pub use futex2::{FutexWaits, FutexWord, WaitBegun, read_futex_words};
 pub use kill::{Kill, Receiver};

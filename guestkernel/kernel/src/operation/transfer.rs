@@ -301,8 +301,12 @@ impl Transfer {
                 Err(error) => Err(error),
             },
         };
-        if let Err(error) = result {
-            self.signal_failure(error, actor);
+        match result {
+            Err(error) => self.signal_failure(error, actor),
+            Ok(_) if self.0.flags.contains(IoFlags::BROKEN) => {
+                self.signal_failure(Errno::EPIPE, actor);
+            }
+            Ok(_) => {}
         }
         result.map(|count| count as u64)
     }

@@ -1,10 +1,11 @@
 //! Waiting on a word of memory (`futex(2)`).
 
-use super::wait_table::{Counts, Key, Ticket, WaitTable};
+use super::pi_lock::{Asked, Word};
+use super::wait_table::{Counts, Key, Purpose, Ticket, WaitTable};
 use crate::error::{Errno, Result};
 use crate::globals::global;
 use crate::mm::{Access, AddressSpace, TASK_SIZE};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::{Context, Poll};
 use spin::Lazy;
@@ -40,6 +41,12 @@ impl Waiting {
     /// that.
     pub fn give_up(&self) -> bool {
         self.0.give_up()
+    }
+
+    /// As above; whether it waited for a lock already, if it has not been woken.
+    pub fn leave(&self) -> Option<bool> {
+        let purpose = self.0.leave();
+        purpose.map(|purpose| matches!(purpose, Purpose::Own(_)))
     }
 }
 
@@ -90,8 +97,75 @@ impl<'a> Futex<'a> {
             return Err(Errno::EINVAL);
         }
         WAITERS
-            .wait_if(self.key, bits, || self.check(expected))
+            .wait_if(self.key, bits, Purpose::Wake, || self.check(expected))
             .map(Waiting)
+    }
+
+    /// Has the thread `tid` wait, if the word holds `expected`, to be moved to the lock `to`, which it
+    /// owns when it is woken.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if it holds something else, `EINVAL` if that is the same word, `EFAULT`.
+    pub fn wait_for_lock(self, expected: u32, to: Futex<'_>, tid: u32) -> Result<Waiting> {
+        let purpose = Purpose::Move(to.key, tid);
+        let check = || {
+            self.check(expected)?;
+            match self.key == to.key {
+                true => Err(Errno::EINVAL),
+                false => Ok(()),
+            }
+        };
+        WAITERS
+            .wait_if(self.key, ALL_BITS, purpose, check)
+            .map(Waiting)
+    }
+
+    /// Takes the lock that the word is for the thread `tid`, or has it wait, unless it `only_tries`.
+    /// `exists` tells whether there is a thread with a number.
+    ///
+    /// # Errors
+    ///
+    /// Those of `FUTEX_LOCK_PI`; `EAGAIN` if it only tries and another has it.
+    pub fn lock(
+        self,
+        tid: u32,
+        only_tries: bool,
+        exists: &dyn Fn(u32) -> bool,
+    ) -> Result<Option<Waiting>> {
+        match WAITERS.lock_pi(self.key, tid, &self, only_tries, exists)? {
+            Asked::Owned => Ok(None),
+            Asked::Waits(ticket) => Ok(Some(Waiting(ticket))),
+        }
+    }
+
+    /// Gives up the lock that the word is, for the thread `tid`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `FUTEX_UNLOCK_PI`.
+    pub fn unlock(self, tid: u32) -> Result<()> {
+        WAITERS.unlock_pi(self.key, tid, &self)
+    }
+
+    /// Moves those who wait here for the lock `to` there, if this word holds `expected`: one, who may
+    /// get it, and up to `most` others. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// Those of `FUTEX_CMP_REQUEUE_PI`.
+    pub fn requeue_to_lock(
+        self,
+        to: Futex<'_>,
+        most: u32,
+        expected: u32,
+        exists: &dyn Fn(u32) -> bool,
+    ) -> Result<u32> {
+        if self.key == to.key {
+            return Err(Errno::EINVAL);
+        }
+        let check = || self.check(expected);
+        WAITERS.requeue_pi([self.key, to.key], most, &to, exists, check)
     }
 
     fn check(&self, expected: u32) -> Result<()> {
@@ -106,11 +180,11 @@ impl<'a> Futex<'a> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for no `bits`.
+    /// `EINVAL` for no `bits`, or if one waits for a lock.
     pub fn wake(self, count: u32, bits: u32) -> Result<u32> {
         match bits {
             0 => Err(Errno::EINVAL),
-            _ => Ok(WAITERS.wake(self.key, count, bits)),
+            _ => WAITERS.wake(self.key, count, bits),
         }
     }
 
@@ -150,6 +224,30 @@ impl<'a> Futex<'a> {
             modification.is_satisfied_by(before)
         })
     }
+}
+
+impl Word for Futex<'_> {
+    fn load(&self) -> Result<u32> {
+        let load = |word: &AtomicU32| word.load(Ordering::SeqCst);
+        self.space.with_u32(self.address, Access::READ, load)
+    }
+
+    fn exchange(&self, old: u32, new: u32) -> Result<bool> {
+        let exchange = |word: &AtomicU32| {
+            word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        };
+        self.space.with_u32(self.address, Access::WRITE, exchange)
+    }
+
+    fn place(&self) -> (Weak<AddressSpace>, u64) {
+        (Arc::downgrade(self.space), self.address)
+    }
+}
+
+/// The thread `tid` has ended: its locks that others wait for go to them.
+pub(super) fn release_locks(tid: u32) {
+    WAITERS.release_all_pi(tid);
 }
 
 /// What `FUTEX_WAKE_OP` does with the second word.

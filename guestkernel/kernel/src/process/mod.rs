@@ -16,6 +16,7 @@ mod image;
 mod interval_timer;
 mod job;
 mod limits;
+mod pi_lock;
 mod posix_timer;
 #[expect(clippy::module_inception, reason = "it is what the module is about")]
 mod process;

@@ -4,7 +4,7 @@
 use super::call_sites::CallSites;
 use super::exceptions::LastException;
 use super::fork::Guest;
-use super::futex::{ALL_BITS, Futex};
+use super::futex::{self, ALL_BITS, Futex};
 use super::process::Process;
 use super::robust_list;
 use super::rseq::RestartableSequences;
@@ -152,6 +152,7 @@ impl Thread {
         let space = &self.process.space;
         let list = self.state.robust_list.swap(0, Ordering::Relaxed);
         robust_list::release(space, list, self.tid).await;
+        futex::release_locks(self.tid);
         let address = core::mem::take(&mut self.clear_at_end);
         let clear = || space.write_value(address, &0_u32);
         // Nobody hears of a bad address.

@@ -4,15 +4,23 @@
 //! another. The locks of buckets are taken in the order of their numbers, and before those of waiters.
 //! The word is looked at under the lock of its bucket, so that a wake-up that comes after a change of
 //! the word finds the waiter, or the waiter finds the change.
+//!
+//! Waiters are used again: once there were as many as there ever are at a time, waiting allocates
+//! nothing.
 
-use crate::error::Result;
+use super::pi_lock::{Chains, Owner};
+use crate::error::{Errno, Result};
 use crate::sync::Mutex;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicUsize;
 use core::task::{Context, Poll, Waker};
 use machine::PhysAddr;
 use smallvec::SmallVec;
+
+/// Waiters that a bucket keeps for those who come next.
+const SPARE: usize = 4;
 
 /// Which word is waited on (`union futex_key` of Linux).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,35 +46,58 @@ impl Key {
     }
 }
 
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A wake-up.
+    Wake,
+    /// To be moved to the lock with that key, as the thread with that number
+    /// (`FUTEX_WAIT_REQUEUE_PI`).
+    Move(Key, u32),
+    /// To own the lock, as the thread with that number (`FUTEX_LOCK_PI`).
+    Own(u32),
+}
+
 /// Where a waiter is.
 #[derive(Debug)]
 enum Place {
     /// In the queue of that bucket.
     Queued(usize),
-    /// It has been woken.
-    Woken,
+    /// It has been woken; it was in that bucket last.
+    Woken(usize),
 }
 
 /// What waiter and waker share.
 #[derive(Debug)]
-struct Waiter {
+pub(super) struct Waiter {
     state: Mutex<(Place, Option<Waker>)>,
 }
 
-struct Entry {
-    key: Key,
+pub(super) struct Entry {
+    pub(super) key: Key,
     /// It hears of wake-ups that have a bit in common with these.
     bits: u32,
+    pub(super) purpose: Purpose,
     waiter: Arc<Waiter>,
 }
 
-type Bucket = Vec<Entry>;
+#[derive(Default)]
+pub(super) struct Bucket {
+    pub(super) entries: Vec<Entry>,
+    /// Who owns the locks that somebody here waits for.
+    pub(super) owners: Vec<Owner>,
+    spare: Vec<Arc<Waiter>>,
+}
+
 /// Those who are to be woken once the locks are released.
-type Wakers = SmallVec<[Waker; 8]>;
+pub(super) type Wakers = SmallVec<[Waker; 8]>;
 
 /// The table.
 pub(super) struct WaitTable {
-    buckets: Box<[Mutex<Bucket>]>,
+    pub(super) buckets: Box<[Mutex<Bucket>]>,
+    pub(super) chains: Chains,
+    /// Locks that were ever waited for: without any, nobody need look for his own.
+    pub(super) owned: AtomicUsize,
 }
 
 /// Somebody's place in the table, given up when it is dropped.
@@ -86,15 +117,20 @@ impl WaitTable {
     /// A table of so many buckets, a power of two.
     pub(super) fn new(buckets: usize) -> Self {
         Self {
-            buckets: (0..buckets).map(|_| Mutex::new(Bucket::new())).collect(),
+            buckets: (0..buckets)
+                .map(|_| Mutex::new(Bucket::default()))
+                .collect(),
+            chains: Chains::new(),
+            owned: AtomicUsize::new(0),
         }
     }
 
-    fn index(&self, key: Key) -> usize {
+    pub(super) fn index(&self, key: Key) -> usize {
         key.hash() & (self.buckets.len() - 1)
     }
 
-    /// Makes the caller one who waits at `key`, unless `check` fails, which looks at the word.
+    /// Makes the caller one who waits at `key` for a wake-up with one of `bits`, or to be moved,
+    /// unless `check` fails, which looks at the word.
     ///
     /// # Errors
     ///
@@ -103,28 +139,51 @@ impl WaitTable {
         &self,
         key: Key,
         bits: u32,
+        purpose: Purpose,
         check: impl FnOnce() -> Result<()>,
     ) -> Result<Ticket<'_>> {
         let index = self.index(key);
-        let waiter = Arc::new(Waiter {
-            state: Mutex::new((Place::Queued(index), None)),
-        });
         let mut bucket = self.buckets[index].lock();
         check()?;
-        bucket.push(Entry {
+        Ok(self.add(&mut bucket, index, (key, bits), purpose))
+    }
+
+    /// Adds a waiter to bucket `index`, which is `bucket`.
+    pub(super) fn add<'a>(
+        &'a self,
+        bucket: &mut Bucket,
+        index: usize,
+        (key, bits): (Key, u32),
+        purpose: Purpose,
+    ) -> Ticket<'a> {
+        let waiter = match bucket.spare.pop() {
+            Some(waiter) => {
+                *waiter.state.lock() = (Place::Queued(index), None);
+                waiter
+            }
+            None => Arc::new(Waiter {
+                state: Mutex::new((Place::Queued(index), None)),
+            }),
+        };
+        bucket.entries.push(Entry {
             key,
             bits,
+            purpose,
             waiter: waiter.clone(),
         });
-        Ok(Ticket {
+        Ticket {
             table: self,
             waiter,
-        })
+        }
     }
 
     /// Wakes up to `count` of those who wait at `key` and have one of `bits`, those first who came
     /// first; returns how many.
-    pub(super) fn wake(&self, key: Key, count: u32, bits: u32) -> u32 {
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is one who waits for a lock.
+    pub(super) fn wake(&self, key: Key, count: u32, bits: u32) -> Result<u32> {
         let mut wakers = Wakers::new();
         let woken = take(
             &mut self.buckets[self.index(key)].lock(),
@@ -141,7 +200,7 @@ impl WaitTable {
     ///
     /// # Errors
     ///
-    /// Those of `change`.
+    /// Those of `change`, `EINVAL` if there is one who waits for a lock.
     pub(super) fn wake_two(
         &self,
         keys: [Key; 2],
@@ -151,15 +210,15 @@ impl WaitTable {
         let mut wakers = Wakers::new();
         let woken = self.with_two(keys, |first, second| -> Result<u32> {
             let both = change()?;
-            let mut woken = take(first, (keys[0], counts[0], u32::MAX), &mut wakers);
+            let mut woken = take(first, (keys[0], counts[0], u32::MAX), &mut wakers)?;
             if both {
                 let bucket = second.unwrap_or(first);
-                woken += take(bucket, (keys[1], counts[1], u32::MAX), &mut wakers);
+                woken += take(bucket, (keys[1], counts[1], u32::MAX), &mut wakers)?;
             }
             Ok(woken)
-        })?;
+        });
         wakers.into_iter().for_each(Waker::wake);
-        Ok(woken)
+        woken
     }
 
     /// Wakes some of those at the first key and moves some of the others to the second, unless
@@ -167,7 +226,7 @@ impl WaitTable {
     ///
     /// # Errors
     ///
-    /// Those of `check`.
+    /// Those of `check`, `EINVAL` if there is one who waits for a lock.
     pub(super) fn requeue(
         &self,
         keys: [Key; 2],
@@ -179,11 +238,15 @@ impl WaitTable {
         let mut wakers = Wakers::new();
         let touched = self.with_two(keys, |first, second| -> Result<u32> {
             check()?;
-            let woken = take(first, (from, counts.wake, u32::MAX), &mut wakers);
+            let woken = take(first, (from, counts.wake, u32::MAX), &mut wakers)?;
             let mut moved = 0;
-            let mut moving = Bucket::new();
-            for entry in first.iter_mut().filter(|entry| entry.key == from) {
+            let mut result = Ok(());
+            for entry in first.entries.iter_mut().filter(|entry| entry.key == from) {
                 if moved == counts.requeue {
+                    break;
+                }
+                if entry.purpose != Purpose::Wake {
+                    result = Err(Errno::EINVAL);
                     break;
                 }
                 moved += 1;
@@ -192,17 +255,17 @@ impl WaitTable {
             }
             if let Some(second) = second {
                 // Those that were moved are the only ones in the wrong bucket.
-                moving.extend(first.extract_if(.., |entry| entry.key == to));
-                second.append(&mut moving);
+                let moving = first.entries.extract_if(.., |entry| entry.key == to);
+                second.entries.extend(moving);
             }
-            Ok(woken + moved)
-        })?;
+            result.map(|()| woken + moved)
+        });
         wakers.into_iter().for_each(Waker::wake);
-        Ok(touched)
+        touched
     }
 
     /// Calls `with` with the buckets of both keys, locked; the second is `None` if it is the first.
-    fn with_two<R>(
+    pub(super) fn with_two<R>(
         &self,
         keys: [Key; 2],
         with: impl FnOnce(&mut Bucket, Option<&mut Bucket>) -> R,
@@ -220,20 +283,54 @@ impl WaitTable {
     }
 }
 
+impl Waiter {
+    fn wake(&self, wakers: &mut Wakers) {
+        let mut state = self.state.lock();
+        if let Place::Queued(index) = state.0 {
+            state.0 = Place::Woken(index);
+        }
+        wakers.extend(state.1.take());
+    }
+}
+
+impl Entry {
+    /// Wakes who waits; the entry is no longer in its bucket.
+    pub(super) fn wake(self, wakers: &mut Wakers) {
+        self.waiter.wake(wakers);
+    }
+
+    /// It goes to bucket `index`, and waits for something else.
+    pub(super) fn set_place(&mut self, index: usize, key: Key, purpose: Purpose) {
+        self.key = key;
+        self.purpose = purpose;
+        self.waiter.state.lock().0 = Place::Queued(index);
+    }
+}
+
 /// Takes up to `count` of those who wait at a key and have one of `bits` out of a bucket.
-fn take(bucket: &mut Bucket, (key, count, bits): (Key, u32, u32), wakers: &mut Wakers) -> u32 {
+fn take(
+    bucket: &mut Bucket,
+    (key, count, bits): (Key, u32, u32),
+    wakers: &mut Wakers,
+) -> Result<u32> {
     let mut woken = 0;
-    bucket.retain(|entry| {
-        if woken == count || entry.key != key || entry.bits & bits == 0 {
+    let mut result = Ok(());
+    bucket.entries.retain(|entry| {
+        if woken == count || result.is_err() || entry.key != key {
+            return true;
+        }
+        if entry.purpose != Purpose::Wake {
+            result = Err(Errno::EINVAL);
+            return true;
+        }
+        if entry.bits & bits == 0 {
             return true;
         }
         woken += 1;
-        let mut state = entry.waiter.state.lock();
-        state.0 = Place::Woken;
-        wakers.extend(state.1.take());
+        entry.waiter.wake(wakers);
         false
     });
-    woken
+    result.map(|()| woken)
 }
 
 impl Ticket<'_> {
@@ -241,7 +338,7 @@ impl Ticket<'_> {
     pub(super) fn poll(&self, context: &Context<'_>) -> Poll<()> {
         let (place, waker) = &mut *self.waiter.state.lock();
         match place {
-            Place::Woken => Poll::Ready(()),
+            Place::Woken(_) => Poll::Ready(()),
             Place::Queued(_) => {
                 match waker {
                     Some(waker) => waker.clone_from(context.waker()),
@@ -254,23 +351,31 @@ impl Ticket<'_> {
 
     /// Waits no longer; true if it has been woken.
     pub(super) fn give_up(&self) -> bool {
+        self.leave().is_none()
+    }
+
+    /// Waits no longer, and gives what it waited for; `None` if it has been woken, or given up before.
+    pub(super) fn leave(&self) -> Option<Purpose> {
         loop {
             let Place::Queued(index) = self.waiter.state.lock().0 else {
-                return true;
+                return None;
             };
             let mut bucket = self.table.buckets[index].lock();
             let is_here = |entry: &Entry| Arc::ptr_eq(&entry.waiter, &self.waiter);
             // If it was moved or woken meanwhile, look again.
-            if let Some(position) = bucket.iter().position(is_here) {
-                bucket.remove(position);
-                return false;
+            if let Some(position) = bucket.entries.iter().position(is_here) {
+                let entry = bucket.entries.remove(position);
+                bucket.forget_owner_of(entry.key);
+                drop(bucket);
+                self.table.has_left(entry.purpose);
+                return Some(entry.purpose);
             }
             let Place::Queued(now) = self.waiter.state.lock().0 else {
-                return true;
+                return None;
             };
             if now == index {
                 // It has given up before.
-                return false;
+                return Some(Purpose::Wake);
             }
         }
     }
@@ -279,6 +384,14 @@ impl Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.give_up();
+        // Nobody else knows it any more: it can be somebody else's.
+        if Arc::strong_count(&self.waiter) == 1 {
+            let (Place::Queued(index) | Place::Woken(index)) = self.waiter.state.lock().0;
+            let mut bucket = self.table.buckets[index].lock();
+            if bucket.spare.len() < SPARE {
+                bucket.spare.push(self.waiter.clone());
+            }
+        }
     }
 }
 
@@ -308,7 +421,10 @@ mod models {
     }
 
     fn is_empty(table: &WaitTable) -> bool {
-        table.buckets.iter().all(|bucket| bucket.lock().is_empty())
+        table
+            .buckets
+            .iter()
+            .all(|bucket| bucket.lock().entries.is_empty())
     }
 
     #[test]
@@ -319,7 +435,7 @@ mod models {
                 let (table, word) = (table.clone(), word.clone());
                 thread::spawn(move || {
                     word.store(1, Ordering::Relaxed);
-                    table.wake(FIRST, 1, u32::MAX)
+                    table.wake(FIRST, 1, u32::MAX).unwrap()
                 })
             };
             let check = || match word.load(Ordering::Relaxed) {
@@ -329,7 +445,7 @@ mod models {
             let count = Arc::new(Count(AtomicUsize::new(0)));
             let task = Waker::from(count.clone());
             let context = Context::from_waker(&task);
-            match table.wait_if(FIRST, u32::MAX, check) {
+            match table.wait_if(FIRST, u32::MAX, Purpose::Wake, check) {
                 Err(_) => assert_eq!(waker.join().unwrap(), 0),
                 Ok(ticket) => {
                     let is_pending = ticket.poll(&context).is_pending();
@@ -346,7 +462,9 @@ mod models {
     fn a_wake_up_counts_for_one_who_has_not_given_up_wherever_it_was_moved() {
         loom::model(|| {
             let table = table();
-            let ticket = table.wait_if(FIRST, u32::MAX, || Ok(())).unwrap();
+            let ticket = table
+                .wait_if(FIRST, u32::MAX, Purpose::Wake, || Ok(()))
+                .unwrap();
             let other = table.clone();
             let mover = thread::spawn(move || {
                 let counts = Counts {
@@ -357,7 +475,7 @@ mod models {
                 assert!(moved.unwrap() <= 1);
             });
             let other = table.clone();
-            let waker = thread::spawn(move || other.wake(SECOND, 1, u32::MAX));
+            let waker = thread::spawn(move || other.wake(SECOND, 1, u32::MAX).unwrap());
             let was_woken = ticket.give_up();
             assert_eq!(was_woken, ticket.give_up());
             mover.join().unwrap();

@@ -121,34 +121,35 @@ pub(super) fn msync(thread: &mut Thread, args: Args) -> Result<u64> {
     operation.run(actor(thread)).done()
 }
 
-async fn lock(thread: &Thread, args: Args, brings_in: bool) -> Result<u64> {
+async fn lock(thread: &Thread, args: Args, locks: bool, brings_in: bool) -> Result<u64> {
     let operation = LockMemory {
         address: args.get(0),
         length: args.get(1),
+        locks,
         brings_in,
     };
     operation.run(actor(thread)).await.done()
 }
 
 pub(super) async fn mlock(thread: &mut Thread, args: Args) -> Result<u64> {
-    lock(thread, args, true).await
+    lock(thread, args, true, true).await
 }
 
 pub(super) async fn mlock2(thread: &mut Thread, args: Args) -> Result<u64> {
     match args.uint(2) {
-        0 => lock(thread, args, true).await,
-        MLOCK_ONFAULT => lock(thread, args, false).await,
+        0 => lock(thread, args, true, true).await,
+        MLOCK_ONFAULT => lock(thread, args, true, false).await,
         _ => Err(Errno::EINVAL),
     }
 }
 
 pub(super) async fn munlock(thread: &mut Thread, args: Args) -> Result<u64> {
-    lock(thread, args, false).await
+    lock(thread, args, false, false).await
 }
 
-pub(super) fn mlockall(_: &mut Thread, args: Args) -> Result<u64> {
+pub(super) fn mlockall(thread: &mut Thread, args: Args) -> Result<u64> {
     let flags = args.uint(0);
-    LockAllMemory { flags }.run().done()
+    LockAllMemory { flags }.run(actor(thread)).done()
 }
 
 pub(super) fn munlockall(_: &mut Thread, _: Args) -> Result<u64> {

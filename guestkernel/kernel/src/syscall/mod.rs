@@ -8,6 +8,7 @@
 mod arguments;
 mod attributes;
 mod descriptor;
+mod extended_attributes;
 #[cfg(test)]
 mod file_tests;
 mod futex;
@@ -110,10 +111,6 @@ system_calls! {
         __NR_getcwd => path::getcwd,
         __NR_fchdir => path::fchdir,
         __NR_umask => path::umask,
-        __NR_fsetxattr => attributes::fxattr,
-        __NR_fgetxattr => attributes::fxattr,
-        __NR_fremovexattr => attributes::fxattr,
-        __NR_flistxattr => attributes::flistxattr,
         __NR_mremap => memory::mremap,
         __NR_msync => memory::msync,
         __NR_mlockall => memory::mlockall,
@@ -295,8 +292,6 @@ system_calls! {
         __NR_truncate => attributes::truncate,
         __NR_statfs => attributes::statfs,
         __NR_fstatfs => attributes::fstatfs,
-        __NR_listxattr => attributes::listxattr,
-        __NR_llistxattr => attributes::llistxattr,
         __NR_mmap => memory::mmap,
         __NR_munmap => memory::munmap,
         __NR_mprotect => memory::mprotect,
@@ -310,12 +305,18 @@ system_calls! {
         __NR_ppoll => poll::ppoll,
         __NR_select => poll::select,
         __NR_pselect6 => poll::pselect6,
-        __NR_setxattr => attributes::xattr,
-        __NR_lsetxattr => attributes::lxattr,
-        __NR_getxattr => attributes::xattr,
-        __NR_lgetxattr => attributes::lxattr,
-        __NR_removexattr => attributes::xattr,
-        __NR_lremovexattr => attributes::lxattr,
+        __NR_setxattr => extended_attributes::setxattr,
+        __NR_lsetxattr => extended_attributes::lsetxattr,
+        __NR_fsetxattr => extended_attributes::fsetxattr,
+        __NR_getxattr => extended_attributes::getxattr,
+        __NR_lgetxattr => extended_attributes::lgetxattr,
+        __NR_fgetxattr => extended_attributes::fgetxattr,
+        __NR_listxattr => extended_attributes::listxattr,
+        __NR_llistxattr => extended_attributes::llistxattr,
+        __NR_flistxattr => extended_attributes::flistxattr,
+        __NR_removexattr => extended_attributes::removexattr,
+        __NR_lremovexattr => extended_attributes::lremovexattr,
+        __NR_fremovexattr => extended_attributes::fremovexattr,
         __NR_futex => futex::futex,
         __NR_fork => thread::fork,
         __NR_vfork => thread::vfork,

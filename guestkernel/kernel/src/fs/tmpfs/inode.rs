@@ -5,6 +5,7 @@ use super::content::{Content, MAX_SIZE};
 use super::directory::Directory;
 use crate::error::{Errno, Result};
 use crate::executor::Stint;
+use crate::file::ExtendedAttributes;
 use crate::file::{DirectorySink, InodeState, Made};
 use crate::fs::{
     Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileType, Inode, NewNode, OpenFile,
@@ -42,6 +43,7 @@ pub struct TmpfsInode {
     me: Weak<Self>,
     attributes: Mutex<Attributes>,
     state: InodeState,
+    extended: ExtendedAttributes,
     pub(super) body: Body,
 }
 
@@ -120,6 +122,7 @@ impl TmpfsInode {
                 created: now,
                 can_be_linked: false,
             }),
+            extended: ExtendedAttributes::default(),
             state: InodeState::default(),
             body,
             fs,
@@ -395,6 +398,10 @@ impl Inode for TmpfsInode {
 
     fn state(&self) -> &InodeState {
         &self.state
+    }
+
+    fn extended_attributes(&self) -> Option<&ExtendedAttributes> {
+        Some(&self.extended)
     }
 
     fn special(&self) -> DeviceNumber {

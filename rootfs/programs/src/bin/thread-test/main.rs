@@ -3,6 +3,7 @@
 
 mod clone;
 mod futex;
+mod locks;
 mod memory_neighbours;
 mod neighbours;
 mod restart;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             threads::CHECKS,
             clone::CHECKS,
             futex::CHECKS,
+            locks::CHECKS,
             robust::CHECKS,
             restart::CHECKS,
             schedule::CHECKS,
