@@ -12,9 +12,9 @@ use crate::fs::{
     DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
 };
 use crate::log;
+use crate::operation;
 use crate::process::{self, ExitStatus, Ids, Process, Thread};
 use crate::standard_streams::StandardStreams;
-use crate::syscall;
 use crate::thread_loop;
 use ::log::{debug, error, info, warn};
 use alloc::format;
@@ -152,7 +152,7 @@ fn start(
     check_supported(&spec)?;
     enter_working_directory(view, &spec.working_directory)?;
     if !spec.host_name.is_empty() {
-        syscall::set_host_name(&spec.host_name);
+        operation::set_host_name(&spec.host_name);
     }
     let name = spec.args.first().cloned().unwrap_or_default();
     let shown = String::from_utf8_lossy(&name).into_owned();

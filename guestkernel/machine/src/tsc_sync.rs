@@ -11,15 +11,15 @@ const READINGS: u32 = 200;
 pub(crate) struct WarpCheck {
     arrived: AtomicU32,
     left: AtomicU32,
-    state: Mutex<State>,
+    state: Mutex<Comparison>,
 }
 
-struct State {
+struct Comparison {
     last: u64,
     warp: u64,
 }
 
-impl State {
+impl Comparison {
     fn add(&mut self, now: u64) {
         self.warp = self.warp.max(self.last.saturating_sub(now));
         self.last = now;
@@ -32,7 +32,7 @@ impl WarpCheck {
         Self {
             arrived: AtomicU32::new(0),
             left: AtomicU32::new(0),
-            state: Mutex::new(State { last: 0, warp: 0 }),
+            state: Mutex::new(Comparison { last: 0, warp: 0 }),
         }
     }
 
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_counter_that_is_behind_is_noticed() {
-        let mut state = State { last: 0, warp: 0 };
+        let mut state = Comparison { last: 0, warp: 0 };
         // Two CPUs in turn, the second 100 behind.
         for now in [1000, 910, 1020, 930, 1055] {
             state.add(now);

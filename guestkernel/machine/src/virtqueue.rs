@@ -54,7 +54,7 @@ pub struct QueueBroken;
 
 /// A descriptor that starts a chain, and what is known of that chain.
 #[derive(Debug, Default)]
-struct Slot {
+struct ChainSlot {
     /// The next descriptor of the chain or of the free list.
     next: u16,
     /// Descriptors of the ring in the chain; 0 unless a chain in flight starts here.
@@ -68,7 +68,7 @@ struct Slot {
     table: Option<Frame>,
 }
 
-impl Slot {
+impl ChainSlot {
     /// Writes the request into a table, and into descriptor `head` of `ring`, which is this
     /// slot's, where the table is.
     fn write_indirect(
@@ -127,7 +127,7 @@ pub struct VirtQueue {
     available: usize,
     used: usize,
     areas: Areas,
-    slots: Box<[Slot]>,
+    slots: Box<[ChainSlot]>,
     /// The first free descriptor, if `free_count` is not 0.
     free: u16,
     free_count: u16,
@@ -168,9 +168,9 @@ impl VirtQueue {
             false => (Frame::zeroed()?, 0),
         };
         let slots = (1..=size)
-            .map(|next| Slot {
+            .map(|next| ChainSlot {
                 next,
-                ..Slot::default()
+                ..ChainSlot::default()
             })
             .collect();
         let has_event_idx = features & ring_features::EVENT_IDX != 0;

@@ -63,7 +63,7 @@ pub(super) fn wait(is_woken: impl Fn() -> bool) {
         halt(this, is_woken);
         window.store(adapted(length, monotonic() - start), Ordering::Relaxed);
     }
-    SCHEDULER.is_busy(this);
+    SCHEDULER.note_busy(this);
 }
 
 /// Waits for an interrupt, unless there is something to do.
@@ -72,7 +72,7 @@ fn halt(this: u32, is_woken: impl Fn() -> bool) {
     if !has_ready() && !is_woken() && !steal_work() && !devices::arm() {
         machine::interrupt::wait(timer::next_deadline());
     }
-    SCHEDULER.is_busy(this);
+    SCHEDULER.note_busy(this);
 }
 
 /// Polls devices, timers and queues; true when one had something, false at monotonic time `end`.

@@ -6,6 +6,7 @@
 
 mod answer;
 mod batch;
+mod deadline;
 mod devices;
 mod idle;
 mod program;
@@ -20,6 +21,7 @@ mod wait_queue;
 
 pub use answer::{Answer, BoxFuture};
 pub use batch::{Batch, is_batching};
+pub use deadline::{Deadline, until_deadline};
 pub use devices::{Device, Urgent, add_device, kick_devices, note_request, poll_devices};
 pub use program::{Slice, prepare_program};
 pub use registry::{Listed, Listing, for_each_listed, list, report};
@@ -31,7 +33,7 @@ pub use wait_queue::WaitQueue;
 use crate::globals::global;
 use alloc::sync::Arc;
 use machine::MAX_CPUS;
-use scheduler::{CpuSet, Placement, Scheduler};
+use scheduler::{CpuChoice, CpuSet, Scheduler};
 
 /// Something that makes progress when it is run, and is queued again when it can make more.
 pub trait Runnable: Send + Sync {
@@ -61,8 +63,8 @@ pub fn schedule(runnable: Arc<dyn Runnable>, near: u32) {
     interrupt(SCHEDULER.add_work(this_cpu(), near, runnable));
 }
 
-fn schedule_thread(runnable: Arc<dyn Runnable>, placement: Placement) {
-    interrupt(SCHEDULER.add_thread(this_cpu(), runnable, placement));
+fn schedule_thread(runnable: Arc<dyn Runnable>, choice: CpuChoice) {
+    interrupt(SCHEDULER.add_thread(this_cpu(), runnable, choice));
 }
 
 /// The CPUs that run, as a set.
@@ -126,7 +128,7 @@ fn step() -> bool {
     let this = this_cpu();
     match SCHEDULER.take_thread(this) {
         Some(thread) => {
-            SCHEDULER.is_busy(this);
+            SCHEDULER.note_busy(this);
             thread.run();
             true
         }

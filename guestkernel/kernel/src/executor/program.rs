@@ -84,7 +84,7 @@ pub fn prepare_program(slice: Slice, mut is_shared: bool) -> bool {
         return false;
     }
     if is_shared {
-        SCHEDULER.is_busy(this_cpu());
+        SCHEDULER.note_busy(this_cpu());
         let end = slice.next_end();
         deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
     }

@@ -28,11 +28,11 @@ global! {
 
 /// Entries, in slots that are used again.
 struct List {
-    slots: Vec<Slot>,
+    slots: Vec<ListEntry>,
     first_free: Option<usize>,
 }
 
-enum Slot {
+enum ListEntry {
     /// Nothing; the next free slot, if there is one.
     Free(Option<usize>),
     Used(Weak<dyn Listed>),
@@ -68,19 +68,19 @@ impl List {
     fn add(&mut self, entry: Weak<dyn Listed>) -> usize {
         if let Some(index) = self.first_free
             && let Some(slot) = self.slots.get_mut(index)
-            && let Slot::Free(next) = *slot
+            && let ListEntry::Free(next) = *slot
         {
             self.first_free = next;
-            *slot = Slot::Used(entry);
+            *slot = ListEntry::Used(entry);
             return index;
         }
-        self.slots.push(Slot::Used(entry));
+        self.slots.push(ListEntry::Used(entry));
         self.slots.len() - 1
     }
 
     fn remove(&mut self, index: usize) {
         if let Some(slot) = self.slots.get_mut(index) {
-            *slot = Slot::Free(self.first_free);
+            *slot = ListEntry::Free(self.first_free);
             self.first_free = Some(index);
         }
     }
@@ -98,8 +98,8 @@ pub fn for_each_listed(mut each: impl FnMut(&dyn Listed)) {
             };
             let entry = match lock.slots.get(index) {
                 None => break,
-                Some(Slot::Free(_)) => continue,
-                Some(Slot::Used(entry)) => entry.upgrade(),
+                Some(ListEntry::Free(_)) => continue,
+                Some(ListEntry::Used(entry)) => entry.upgrade(),
             };
             // Its last owner may be this one, and then removes it from the list.
             drop(lock);

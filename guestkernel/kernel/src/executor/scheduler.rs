@@ -70,7 +70,7 @@ pub(super) struct Scheduler<T, const N: usize> {
 
 /// What decides where a thread is to run.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Placement {
+pub(super) struct CpuChoice {
     /// The CPUs that it may use.
     pub(super) allowed: u64,
     /// The CPU that it ran on last.
@@ -184,7 +184,7 @@ impl<T, const N: usize> Scheduler<T, N> {
 
     /// CPU `this` will look at its queues.
     #[inline]
-    pub(super) fn is_busy(&self, this: u32) {
+    pub(super) fn note_busy(&self, this: u32) {
         let doing = &self.cpu(this).doing.0;
         if doing.load(Ordering::Relaxed) != Doing::Busy as u8 {
             // Acquires what was queued by whoever has roused it before.
@@ -203,7 +203,7 @@ impl<T, const N: usize> Scheduler<T, N> {
         if doing.load(Ordering::Relaxed) == Doing::Busy as u8 {
             return Doing::Busy;
         }
-        // Releases the queue to `is_busy`, which the CPU executes before it looks.
+        // Releases the queue to `note_busy`, which the CPU executes before it looks.
         Doing::from(doing.swap(Doing::Busy as u8, Ordering::AcqRel))
     }
 
@@ -334,20 +334,20 @@ impl<T, const N: usize> Scheduler<T, N> {
 
     /// Queues a thread, by CPU `this`; gives the CPUs that must be interrupted to notice.
     #[must_use]
-    pub(super) fn add_thread(&self, this: u32, item: T, placement: Placement) -> CpuSet {
+    pub(super) fn add_thread(&self, this: u32, item: T, choice: CpuChoice) -> CpuSet {
         let all = self.all();
-        let allowed = match placement.allowed & all {
+        let allowed = match choice.allowed & all {
             // Nothing makes it wait for a CPU that there is not.
             0 => all,
             allowed => allowed,
         };
         let entry = Entry { item, allowed };
-        let (choice, spare) = if placement.goes_on && allowed & bit(this) != 0 {
+        let (choice, spare) = if choice.goes_on && allowed & bit(this) != 0 {
             (this, Spare(1))
-        } else if let Some(idle) = self.choose_idle(this, allowed, placement.last) {
+        } else if let Some(idle) = self.choose_idle(this, allowed, choice.last) {
             (idle, Spare(1))
         } else {
-            let busy = self.choose_busy(this, allowed, placement.last);
+            let busy = self.choose_busy(this, allowed, choice.last);
             (busy, Spare(0))
         };
         let mut is_overloaded = self.push(choice, entry, spare);
@@ -469,12 +469,12 @@ impl<T, const N: usize> Scheduler<T, N> {
         if idle != 0
             && let Some(Entry { item, allowed }) = self.take_from(this, idle)
         {
-            let placement = Placement {
+            let choice = CpuChoice {
                 allowed,
                 last: this,
                 goes_on: false,
             };
-            let interrupted = self.add_thread(this, item, placement);
+            let interrupted = self.add_thread(this, item, choice);
             return (self.has_threads(this), interrupted);
         }
         // Those who have a CPU for themselves are to take turns as well.

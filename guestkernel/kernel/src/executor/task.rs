@@ -1,7 +1,7 @@
 //! Futures as tasks.
 
 use super::registry::{self, Listed, Listing};
-use super::scheduler::Placement;
+use super::scheduler::CpuChoice;
 use super::task_state::TaskState;
 use super::{Runnable, SCHEDULER, schedule, schedule_thread, step, this_cpu};
 use alloc::boxed::Box;
@@ -47,12 +47,12 @@ impl Task {
         match &self.kind {
             Kind::Kernel(_) => schedule(self, this_cpu()),
             Kind::Thread(thread) => {
-                let placement = Placement {
+                let choice = CpuChoice {
                     allowed: thread.affinity(),
                     last: self.cpu.load(Ordering::Relaxed),
                     goes_on,
                 };
-                schedule_thread(self, placement);
+                schedule_thread(self, choice);
             }
         }
     }

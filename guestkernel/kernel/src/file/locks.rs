@@ -35,7 +35,7 @@ pub enum LockOwner {
 /// A lock that somebody holds. Files and descriptions are told apart by their addresses, which
 /// stay theirs as long as the lock: the description that was used is open until then.
 #[derive(Clone, Copy)]
-struct Held {
+struct HeldLock {
     file: usize,
     description: usize,
     owner: LockOwner,
@@ -45,7 +45,7 @@ struct Held {
     last: u64,
 }
 
-impl Held {
+impl HeldLock {
     fn is_owned_by(&self, other: &Self) -> bool {
         self.owner == other.owner
             && (self.owner != LockOwner::Description || self.description == other.description)
@@ -62,8 +62,8 @@ impl Held {
 
 #[derive(Default)]
 struct Locks {
-    files: Vec<Held>,
-    ranges: Vec<Held>,
+    files: Vec<HeldLock>,
+    ranges: Vec<HeldLock>,
 }
 
 global! {
@@ -78,12 +78,12 @@ global! {
     static CHANGES: WaitQueue = WaitQueue::new();
 }
 
-fn held(file: &OpenFile, owner: LockOwner, mode: LockMode, start: u64, last: u64) -> Held {
+fn held(file: &OpenFile, owner: LockOwner, mode: LockMode, start: u64, last: u64) -> HeldLock {
     let address = match file.inode() {
         Some(inode) => Arc::as_ptr(inode).cast::<()>() as usize,
         None => Arc::as_ptr(&file.ops).cast::<()>() as usize,
     };
-    Held {
+    HeldLock {
         file: address,
         description: core::ptr::from_ref(file) as usize,
         owner,
@@ -258,7 +258,7 @@ impl RangeLock {
         space.write(address, &raw)
     }
 
-    fn held(&self, file: &OpenFile, owner: LockOwner) -> Held {
+    fn held(&self, file: &OpenFile, owner: LockOwner) -> HeldLock {
         let mode = self.mode.unwrap_or(LockMode::Exclusive);
         held(file, owner, mode, self.start, self.last)
     }
@@ -322,13 +322,13 @@ impl RangeLock {
             if is_replaced {
                 // What lies outside the new range stays as it is.
                 if lock.start < new.start {
-                    rest.push(Held {
+                    rest.push(HeldLock {
                         last: new.start - 1,
                         ..*lock
                     });
                 }
                 if lock.last > new.last {
-                    rest.push(Held {
+                    rest.push(HeldLock {
                         start: new.last + 1,
                         ..*lock
                     });

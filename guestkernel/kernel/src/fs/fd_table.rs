@@ -13,14 +13,14 @@ pub const FD_LIMIT: u32 = 1024;
 /// What the limit can be raised to.
 pub const FD_LIMIT_MAX: u32 = 1 << 20;
 
-struct Slot {
+struct DescriptorSlot {
     file: Arc<OpenFile>,
     close_on_exec: bool,
 }
 
 struct Slots {
     /// By file descriptor.
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<DescriptorSlot>>,
     /// No descriptor below this one is free.
     lowest: usize,
     limit: usize,
@@ -103,7 +103,7 @@ impl FdTable {
         if start == table.lowest {
             table.lowest = fd + 1;
         }
-        let slot = Slot {
+        let slot = DescriptorSlot {
             file,
             close_on_exec,
         };
@@ -128,7 +128,7 @@ impl FdTable {
             return Err(Errno::EBADF);
         }
         table.make_room(fd)?;
-        let old = table.slots[fd].replace(Slot {
+        let old = table.slots[fd].replace(DescriptorSlot {
             file,
             close_on_exec,
         });
@@ -211,7 +211,7 @@ impl Slots {
         // Growing copies the table.
         let table = match more {
             0 => 0,
-            _ => 2 * (fd + 1) * size_of::<Option<Slot>>(),
+            _ => 2 * (fd + 1) * size_of::<Option<DescriptorSlot>>(),
         };
         heap::check(table + size_of::<OpenFile>())?;
         self.slots.try_reserve(more).map_err(|_| Errno::ENOMEM)?;

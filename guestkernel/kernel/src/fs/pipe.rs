@@ -27,12 +27,12 @@ const CHUNK: usize = 4096;
 
 /// A pipe: what was written and not read yet.
 pub struct Pipe {
-    state: Mutex<State>,
+    state: Mutex<PipeState>,
     /// Woken at every change.
     changes: WaitQueue,
 }
 
-struct State {
+struct PipeState {
     bytes: VecDeque<u8>,
     capacity: usize,
     readers: usize,
@@ -52,7 +52,7 @@ struct End {
 impl Default for Pipe {
     fn default() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(PipeState {
                 bytes: VecDeque::new(),
                 capacity: PIPE_CAPACITY,
                 readers: 0,

@@ -25,9 +25,9 @@ pub(super) fn limit() -> usize {
 
 /// A part of the budget, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Charge(usize);
+pub(super) struct MemoryCharge(usize);
 
-impl Charge {
+impl MemoryCharge {
     /// Nothing.
     pub(super) const NONE: Self = Self(0);
 
@@ -61,7 +61,7 @@ impl Charge {
     }
 }
 
-impl Drop for Charge {
+impl Drop for MemoryCharge {
     fn drop(&mut self) {
         if self.0 > 0 {
             IN_USE.fetch_sub(self.0, Ordering::Relaxed);
@@ -75,7 +75,7 @@ pub(super) struct Allowance {
     requests: usize,
     /// Bytes that a request is taken to need.
     cost: usize,
-    charge: Charge,
+    charge: MemoryCharge,
 }
 
 impl Allowance {
@@ -84,7 +84,7 @@ impl Allowance {
         Self {
             requests: 0,
             cost,
-            charge: Charge::NONE,
+            charge: MemoryCharge::NONE,
         }
     }
 
@@ -128,7 +128,7 @@ mod tests {
         assert!(first.covers_more_than(0));
         assert!(first.covers_more_than(STEP));
         assert!(!first.covers_more_than(2 * STEP));
-        assert_eq!(Charge::new(STEP * cost).unwrap_err(), Errno::ENOMEM);
+        assert_eq!(MemoryCharge::new(STEP * cost).unwrap_err(), Errno::ENOMEM);
         drop(first);
         assert!(Allowance::new(cost).covers_more_than(0));
     }

@@ -2,19 +2,17 @@
 
 use super::file::ring_of;
 use super::ready::Attention;
-use super::ring::{Ring, State};
+use super::ring::{Ring, RingState};
 use crate::error::{Errno, Result};
 use crate::executor::Batch;
-use crate::executor::{self, Sleep, sleep_until};
+use crate::executor::{self, Deadline};
 use crate::fs::OpenFile;
-use crate::operation::Actor;
-use crate::process::{Process, SignalSet};
+use crate::operation::{Actor, TemporaryMask, TimeValue};
+use crate::process::Process;
 use alloc::sync::Arc;
-use core::future::{Future, poll_fn};
-use core::pin::Pin;
+use core::future::poll_fn;
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
-use linux_raw_sys::general::__kernel_timespec;
 use linux_raw_sys::io_uring as raw;
 use machine::clock;
 
@@ -63,9 +61,14 @@ pub struct Entered {
 ///
 /// Those of io_uring_enter(2).
 pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> Result<u32> {
-    match enter_now(process, task, fd, call)? {
+    let thread = process.member(task);
+    let actor = match &thread {
+        Ok(thread) => Actor::caller(process, thread),
+        Err(_) => Actor::submitter(process, task),
+    };
+    match enter_now(actor, fd, call)? {
         Ok(submitted) => Ok(submitted),
-        Err(entered) => entered.wait(process, task).await,
+        Err(entered) => entered.wait(actor).await,
     }
 }
 
@@ -76,14 +79,13 @@ pub async fn enter(process: &Arc<Process>, task: u32, fd: i32, call: Enter) -> R
 /// Those of io_uring_enter(2).
 #[inline]
 pub fn enter_now(
-    process: &Arc<Process>,
-    task: u32,
+    actor: Actor<'_>,
     fd: i32,
     call: Enter,
 ) -> Result<core::result::Result<u32, Entered>> {
-    let file = ring_file(process, fd, call.flags)?;
+    let file = ring_file(actor.process, fd, call.flags)?;
     let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
-    let (submitted, wait) = begin(ring, process, task, &call)?;
+    let (submitted, wait) = begin(ring, actor, &call)?;
     Ok(match wait {
         None => Ok(submitted),
         Some(wait) => Err(Entered {
@@ -100,23 +102,23 @@ impl Entered {
     /// # Errors
     ///
     /// Those of io_uring_enter(2).
-    pub async fn wait(self, process: &Arc<Process>, task: u32) -> Result<u32> {
+    pub async fn wait(self, actor: Actor<'_>) -> Result<u32> {
         let Self {
             file,
             submitted,
             mut wait,
         } = self;
         let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
-        let mask = wait.mask.map(|mask| SignalMask::set(process, task, mask));
-        let waiting = poll_fn(|context| wait.poll(ring, context));
-        let result = match process.until_signal(task, waiting).await {
-            Err(_) if ring.lock().reap() > 0 => Ok(()),
-            Err(_) => Err(Errno::EINTR),
-            Ok(result) => result,
+        let mask = wait.mask;
+        let waiting = async {
+            let waiting = poll_fn(|context| wait.poll(ring, context));
+            match actor.until_signal(waiting).await {
+                Err(_) if ring.lock().reap() > 0 => Ok(()),
+                Err(_) => Err(Errno::EINTR),
+                Ok(result) => result,
+            }
         };
-        if let Some(mask) = mask {
-            mask.end(result);
-        }
+        let result = mask.during(actor, waiting).await;
         finish(submitted, result)
     }
 }
@@ -144,12 +146,8 @@ fn ring_file(process: &Process, fd: i32, flags: u32) -> Result<Arc<OpenFile>> {
 
 /// All that is done without waiting, under one lock; gives what remains to be waited for.
 #[inline(always)]
-fn begin(
-    ring: &Ring,
-    process: &Arc<Process>,
-    task: u32,
-    call: &Enter,
-) -> Result<(u32, Option<Wait>)> {
+fn begin(ring: &Ring, actor: Actor<'_>, call: &Enter) -> Result<(u32, Option<Wait>)> {
+    let (process, task) = (actor.process, actor.tid);
     if ring.is_disabled() {
         return Err(Errno::EBADFD);
     }
@@ -179,7 +177,7 @@ fn begin(
         if state.reap() >= wanted {
             return Ok(None);
         }
-        let mask = extra.read_signal_mask(process)?;
+        let mask = TemporaryMask::read(&process.space, extra.signal_mask, extra.signal_mask_size)?;
         Ok(Some(Wait::new(&state, wanted, &extra, mask)))
     });
     match wait {
@@ -232,50 +230,13 @@ impl Extra {
             extra.patient_until = Some(now + u64::from(argument.min_wait_usec) * 1000);
         }
         if argument.ts != 0 {
-            let time: __kernel_timespec = process.space.read_value(argument.ts)?;
+            let time = TimeValue::read_timespec(&process.space, argument.ts)?;
             let is_absolute = call.flags & raw::IORING_ENTER_ABS_TIMER != 0;
             let start = if is_absolute { 0 } else { now };
-            extra.deadline = Some(start.saturating_add(span(&time)));
+            // A time that makes no sense is taken all the same.
+            extra.deadline = Some(start.saturating_add(time.nanoseconds_at_least_0()));
         }
         Ok(extra)
-    }
-
-    /// The signals to block during the wait, in place of those that are blocked.
-    fn read_signal_mask(&self, process: &Process) -> Result<Option<SignalSet>> {
-        if self.signal_mask == 0 {
-            return Ok(None);
-        }
-        if self.signal_mask_size != size_of::<u64>() as u64 {
-            return Err(Errno::EINVAL);
-        }
-        let mask = SignalSet(process.space.read_value(self.signal_mask)?);
-        Ok(Some(mask.without(SignalSet::UNBLOCKABLE)))
-    }
-}
-
-/// Nanoseconds of a time that need not make sense: what is negative has passed.
-fn span(time: &__kernel_timespec) -> u64 {
-    let total = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
-    u64::try_from(total.max(0)).unwrap_or(u64::MAX)
-}
-
-/// The task blocks other signals than before, as long as this exists.
-struct SignalMask<'a> {
-    process: &'a Process,
-    task: u32,
-}
-
-impl<'a> SignalMask<'a> {
-    fn set(process: &'a Process, task: u32, mask: SignalSet) -> Self {
-        process.set_blocked_temporarily(task, mask);
-        Self { process, task }
-    }
-
-    /// The wait is over; a signal that has ended it is handled before the others are blocked again.
-    fn end(self, result: Result<()>) {
-        if result != Err(Errno::EINTR) {
-            self.process.restore_blocked(self.task);
-        }
     }
 }
 
@@ -288,12 +249,12 @@ struct Wait {
     patient_until: Option<u64>,
     deadline: Option<u64>,
     /// For the earlier of the two.
-    alarm: Option<Sleep>,
-    mask: Option<SignalSet>,
+    alarm: Deadline,
+    mask: TemporaryMask,
 }
 
 impl Wait {
-    fn new(state: &State, wanted: u32, extra: &Extra, mask: Option<SignalSet>) -> Self {
+    fn new(state: &RingState, wanted: u32, extra: &Extra, mask: TemporaryMask) -> Self {
         // Patience comes first, also where it outlasts the deadline.
         let alarm = extra.patient_until.or(extra.deadline);
         Self {
@@ -301,7 +262,7 @@ impl Wait {
             fired_before: state.timeouts_fired.load(Ordering::Relaxed),
             patient_until: extra.patient_until,
             deadline: extra.deadline,
-            alarm: alarm.map(sleep_until),
+            alarm: Deadline::new(alarm),
             mask,
         }
     }
@@ -318,16 +279,13 @@ impl Wait {
                     return Poll::Ready(Ok(()));
                 }
             }
-            let Some(alarm) = &mut self.alarm else {
-                return Poll::Pending;
-            };
-            if Pin::new(alarm).poll(context).is_pending() {
+            if self.alarm.poll(context).is_pending() {
                 return Poll::Pending;
             }
             match (self.patient_until.take(), self.deadline) {
                 (Some(patient_until), Some(deadline)) if patient_until < deadline => {
                     self.wanted = self.wanted.min(1);
-                    self.alarm = Some(sleep_until(deadline));
+                    self.alarm = Deadline::new(Some(deadline));
                 }
                 // Without a later deadline the end of patience is the end.
                 _ => {

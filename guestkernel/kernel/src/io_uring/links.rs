@@ -6,8 +6,8 @@
 //! starts when everything accepted before it is complete, and everything after it waits for it.
 
 use super::opcode::{Cancelling, Completion, Issue, Operation, Submitter, TimeLimit, Work};
-use super::request::{Held, Request, Slot};
-use super::ring::State;
+use super::request::{Accepted, Request, RequestSlot};
+use super::ring::RingState;
 use super::sqe::RequestFlags;
 use crate::error::Errno;
 use crate::operation::Actor;
@@ -50,7 +50,7 @@ impl Drain {
     }
 }
 
-impl State {
+impl RingState {
     /// Adds a request to the chain of the batch, which it starts if there is none.
     pub(super) fn add_to_chain(
         &mut self,
@@ -60,7 +60,7 @@ impl State {
     ) {
         let has_failed = plan.is_err();
         let is_time_limit = matches!(plan, Ok(Operation::LinkTimeout(_)));
-        let slot = self.slots.insert(Slot::Held(Held {
+        let slot = self.slots.insert(RequestSlot::Accepted(Accepted {
             request,
             plan,
             submitter: Submitter::new(actor),
@@ -155,7 +155,7 @@ impl State {
     }
 
     fn start_held(&mut self, slot: u32) {
-        let Some(Held {
+        let Some(Accepted {
             request,
             plan,
             submitter,
@@ -225,7 +225,7 @@ impl State {
             None => self.end_work(slot)?,
         };
         let next = limit.next.take();
-        let slot = self.slots.insert(Slot::Held(Held {
+        let slot = self.slots.insert(RequestSlot::Accepted(Accepted {
             request: limit,
             plan: Err(Completion::failure(Errno::ECANCELED)),
             submitter: Submitter::nobody(),
@@ -239,7 +239,7 @@ impl State {
         let Some(request) = self.end_work(slot) else {
             return;
         };
-        let slot = self.slots.insert(Slot::Held(Held {
+        let slot = self.slots.insert(RequestSlot::Accepted(Accepted {
             request,
             plan: Err(Completion::failure(Errno::ECANCELED)),
             submitter: Submitter::nobody(),

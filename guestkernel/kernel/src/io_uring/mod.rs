@@ -8,7 +8,7 @@
 //! runs on a thread of its own: woken slots are polled by the program's thread inside
 //! `io_uring_enter`, or by the ring itself as a task of the executor.
 //!
-//! There is one lock a ring, around its `State`, as Linux has `uring_lock`. Wakers only touch the
+//! There is one lock a ring, around its `RingState`, as Linux has `uring_lock`. Wakers only touch the
 //! queue in `ready.rs`, so anything may be woken from anywhere.
 //!
 //! A new opcode is a line in the table and a file beside it.

@@ -1,10 +1,10 @@
 //! `io_uring_register(2)`: the tables of files and buffers, what is implemented, and enabling.
 
-use super::budget::Charge;
+use super::budget::MemoryCharge;
 use super::file::{is_ring, ring_of};
 use super::opcode;
 use super::resources::RegisteredBuffer;
-use super::ring::{Ring, State};
+use super::ring::{Ring, RingState};
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::mm::{Access, AddressSpace};
@@ -104,7 +104,7 @@ impl Registration<'_> {
     }
 
     /// Empties a table; its contents are dropped without the ring's lock.
-    fn unregister<T>(&self, take: impl FnOnce(&mut State) -> Vec<T>) -> Result<u32> {
+    fn unregister<T>(&self, take: impl FnOnce(&mut RingState) -> Vec<T>) -> Result<u32> {
         let old = take(&mut self.ring.lock());
         match old.is_empty() {
             true => Err(Errno::ENXIO),
@@ -239,7 +239,7 @@ impl Registration<'_> {
         }
         address.checked_add(length).ok_or(Errno::EOVERFLOW)?;
         let pages = length as usize / PAGE_SIZE + 2;
-        let charge = Charge::new(pages * size_of::<Segment>())?;
+        let charge = MemoryCharge::new(pages * size_of::<Segment>())?;
         let needed = Access::READ | Access::WRITE;
         let segments = self.space().pin(address, length as usize, needed)?;
         Ok(Some(RegisteredBuffer {
@@ -251,7 +251,11 @@ impl Registration<'_> {
     }
 
     /// Makes `new` the table, unless another task was faster.
-    fn fill<T>(&self, new: Vec<T>, table: impl FnOnce(&mut State) -> &mut Vec<T>) -> Result<u32> {
+    fn fill<T>(
+        &self,
+        new: Vec<T>,
+        table: impl FnOnce(&mut RingState) -> &mut Vec<T>,
+    ) -> Result<u32> {
         let mut state = self.ring.lock();
         let table = table(&mut state);
         if !table.is_empty() {

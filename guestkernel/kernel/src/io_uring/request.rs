@@ -19,7 +19,7 @@ pub(super) struct Request {
 }
 
 /// A request that was accepted and has not started: it waits for others.
-pub(super) struct Held {
+pub(super) struct Accepted {
     pub(super) request: Request,
     /// What it will do, or how it ends without having started.
     pub(super) plan: Result<Operation, Completion>,
@@ -33,15 +33,15 @@ pub(super) struct Running {
 }
 
 /// What a slot holds.
-pub(super) enum Slot {
+pub(super) enum RequestSlot {
     /// Nothing; the next free slot, if there is one.
     Free(Option<u32>),
-    Held(Held),
+    Accepted(Accepted),
     Running(Running),
 }
 
 struct Entry {
-    slot: Slot,
+    slot: RequestSlot,
     wake: Arc<SlotWaker>,
     waker: Waker,
 }
@@ -82,12 +82,12 @@ impl Slots {
     }
 
     /// Puts a request into a slot.
-    pub(super) fn insert(&mut self, slot: Slot) -> u32 {
+    pub(super) fn insert(&mut self, slot: RequestSlot) -> u32 {
         self.used += 1;
-        self.running += usize::from(matches!(slot, Slot::Running(_)));
+        self.running += usize::from(matches!(slot, RequestSlot::Running(_)));
         if let Some(index) = self.first_free
             && let Some(entry) = self.entries.get_mut(index as usize)
-            && let Slot::Free(next) = entry.slot
+            && let RequestSlot::Free(next) = entry.slot
         {
             self.first_free = next;
             entry.slot = slot;
@@ -104,12 +104,14 @@ impl Slots {
     }
 
     /// Takes a request that has not started.
-    pub(super) fn remove_held(&mut self, index: u32) -> Option<Held> {
+    pub(super) fn remove_held(&mut self, index: u32) -> Option<Accepted> {
         let slot = &mut self.entries.get_mut(index as usize)?.slot;
-        if !matches!(slot, Slot::Held(_)) {
+        if !matches!(slot, RequestSlot::Accepted(_)) {
             return None;
         }
-        let Slot::Held(held) = core::mem::replace(slot, Slot::Free(self.first_free)) else {
+        let RequestSlot::Accepted(held) =
+            core::mem::replace(slot, RequestSlot::Free(self.first_free))
+        else {
             return None;
         };
         self.first_free = Some(index);
@@ -120,10 +122,10 @@ impl Slots {
     /// A request that has not started has, and stays where it is.
     pub(super) fn start_in_place(&mut self, index: u32, work: Work) {
         if let Some(entry) = self.entries.get_mut(index as usize)
-            && let Slot::Held(held) = &entry.slot
+            && let RequestSlot::Accepted(held) = &entry.slot
         {
             let request = held.request;
-            entry.slot = Slot::Running(Running { request, work });
+            entry.slot = RequestSlot::Running(Running { request, work });
             self.running += 1;
         }
     }
@@ -131,11 +133,11 @@ impl Slots {
     /// Frees the slot of a request that has started; its work is dropped in place.
     pub(super) fn remove_running(&mut self, index: u32) -> Option<Request> {
         let slot = &mut self.entries.get_mut(index as usize)?.slot;
-        let Slot::Running(Running { request, .. }) = slot else {
+        let RequestSlot::Running(Running { request, .. }) = slot else {
             return None;
         };
         let request = *request;
-        *slot = Slot::Free(self.first_free);
+        *slot = RequestSlot::Free(self.first_free);
         self.first_free = Some(index);
         self.used -= 1;
         self.running -= 1;
@@ -143,9 +145,9 @@ impl Slots {
     }
 
     /// A request that has not started.
-    pub(super) fn held(&mut self, index: u32) -> Option<&mut Held> {
+    pub(super) fn held(&mut self, index: u32) -> Option<&mut Accepted> {
         match &mut self.entries.get_mut(index as usize)?.slot {
-            Slot::Held(held) => Some(held),
+            RequestSlot::Accepted(held) => Some(held),
             _ => None,
         }
     }
@@ -153,7 +155,7 @@ impl Slots {
     /// A request that has started.
     pub(super) fn running_at(&self, index: u32) -> Option<&Running> {
         match &self.entries.get(index as usize)?.slot {
-            Slot::Running(running) => Some(running),
+            RequestSlot::Running(running) => Some(running),
             _ => None,
         }
     }
@@ -164,7 +166,7 @@ impl Slots {
         let entry = self.entries.get_mut(index as usize)?;
         entry.wake.reset();
         match &mut entry.slot {
-            Slot::Running(running) => Some((running, &entry.waker)),
+            RequestSlot::Running(running) => Some((running, &entry.waker)),
             _ => None,
         }
     }
@@ -175,7 +177,7 @@ impl Slots {
             .iter()
             .enumerate()
             .filter_map(|(index, entry)| match &entry.slot {
-                Slot::Running(running) => Some((index as u32, running)),
+                RequestSlot::Running(running) => Some((index as u32, running)),
                 _ => None,
             })
     }

@@ -1,7 +1,7 @@
 //! What `io_uring_register(2)` moves out of a request's way: files that are looked up by an index,
 //! and buffers whose pages are known.
 
-use super::budget::Charge;
+use super::budget::MemoryCharge;
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::mm::IoBuffer;
@@ -16,7 +16,7 @@ pub(super) struct RegisteredBuffer {
     pub(super) region: Arc<[Segment]>,
     /// For the list of its pages: many buffers may show the same ones.
     #[expect(dead_code, reason = "it is given back when the buffer goes")]
-    pub(super) charge: Charge,
+    pub(super) charge: MemoryCharge,
 }
 
 /// The files and buffers of a ring; an empty table is none.

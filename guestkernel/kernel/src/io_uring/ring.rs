@@ -6,7 +6,7 @@ use super::links::{Chain, Drain};
 use super::memory::{Cqe, RingMemory};
 use super::opcode::{Completion, Started, Work, opcode};
 use super::ready::ReadyQueue;
-use super::request::{REQUEST_COST, Request, Running, Slot, Slots};
+use super::request::{REQUEST_COST, Request, RequestSlot, Running, Slots};
 use super::resources::Resources;
 use super::setup::Setup;
 use super::sqe::RequestFlags;
@@ -31,14 +31,14 @@ pub(super) struct Ring {
     is_disabled: AtomicBool,
     /// The only task that may use the ring; 0 for any, or for none yet.
     issuer: AtomicU32,
-    state: Mutex<State>,
+    state: Mutex<RingState>,
     /// The process that made it.
     owner: u32,
     _listing: Listing,
 }
 
 /// What the lock guards.
-pub(super) struct State {
+pub(super) struct RingState {
     pub(super) memory: Arc<RingMemory>,
     pub(super) setup: Setup,
     /// The position of the next SQE.
@@ -50,7 +50,7 @@ pub(super) struct State {
     /// The chain that the batch is in the middle of.
     pub(super) chain: Option<Chain>,
     pub(super) drain: Drain,
-    /// Held requests whose turn has come.
+    /// Accepted requests whose turn has come.
     pub(super) turn: VecDeque<u32>,
     /// Timeouts that count CQEs.
     pub(super) counting_timeouts: usize,
@@ -85,7 +85,7 @@ impl Ring {
                 issuer: AtomicU32::new(if is_issuer_known { issuer } else { 0 }),
                 owner: owner.pid,
                 _listing: executor::list(ring.clone()),
-                state: Mutex::new(State {
+                state: Mutex::new(RingState {
                     completions: CompletionQueue::new(setup.cq_entries),
                     slots: Slots::new(ready.clone()),
                     memory,
@@ -119,7 +119,7 @@ impl Ring {
     }
 
     #[inline]
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, RingState> {
         self.state.lock()
     }
 
@@ -187,7 +187,7 @@ impl Listed for Ring {
     }
 }
 
-impl State {
+impl RingState {
     /// Polls what was woken and starts what has its turn, and shows the program the results.
     pub(super) fn run(&mut self) {
         if self.setup.flags_work() {
@@ -281,7 +281,9 @@ impl State {
     /// Puts an operation that could not finish at once into a slot, after polling it.
     #[inline]
     fn run_in_slot(&mut self, request: Request, work: Work) {
-        let slot = self.slots.insert(Slot::Running(Running { request, work }));
+        let slot = self
+            .slots
+            .insert(RequestSlot::Running(Running { request, work }));
         self.poll(slot);
         if request.flags.contains(RequestFlags::TIMED) {
             self.start_time_limit(slot);

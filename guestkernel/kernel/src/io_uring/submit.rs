@@ -1,13 +1,13 @@
 //! Taking SQEs out of the ring: one batch, under one lock.
 
 use super::opcode::{self, Completion, Issue, Opcode, Operation, Submitter};
-use super::request::{Held, Request, Slot};
-use super::ring::State;
+use super::request::{Accepted, Request, RequestSlot};
+use super::ring::RingState;
 use super::sqe::{RequestFlags, Sqe};
 use crate::error::{Errno, Result};
 use crate::operation::Actor;
 
-impl State {
+impl RingState {
     /// Submits up to `count` SQEs; returns how many were taken. A bad one is the last, unless the
     /// ring is set up otherwise; its CQE says what is wrong.
     ///
@@ -115,7 +115,7 @@ impl State {
             match plan {
                 Err(completion) => self.complete(request, completion),
                 plan => {
-                    let slot = self.slots.insert(Slot::Held(Held {
+                    let slot = self.slots.insert(RequestSlot::Accepted(Accepted {
                         request,
                         plan,
                         submitter: Submitter::new(actor),

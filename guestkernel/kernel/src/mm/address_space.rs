@@ -152,6 +152,19 @@ impl AddressSpace {
         Ok(start)
     }
 
+    /// Checks that there is a place for a mapping of `length` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EINVAL` for a fixed address that is no page's, `EEXIST` for
+    /// [`Placement::FixedNoReplace`].
+    pub fn check_placement(&self, placement: Placement, length: u64) -> Result<()> {
+        let length = round_up(length).ok_or(Errno::ENOMEM)?;
+        let mappings = self.mappings.lock();
+        mappings.check_areas()?;
+        mappings.place(placement, length).map(drop)
+    }
+
     /// Maps the stack: `length` bytes below `top`, with room for nothing close below.
     pub(crate) fn map_stack(&self, top: u64, length: u64, access: Access) -> Result<()> {
         let request = MapRequest {
@@ -175,12 +188,8 @@ impl AddressSpace {
     /// `EINVAL` for an address that is no page's or a range that is empty or not a program's,
     /// `ENOMEM` if it cuts an area in two and there are too many.
     pub fn unmap(&self, address: u64, length: u64) -> Result<()> {
-        let range = page_range(address, length).ok_or(Errno::EINVAL)?;
-        if range.is_empty() || range.end > TASK_SIZE {
-            return Err(Errno::EINVAL);
-        }
         self.change(|mappings, flush| {
-            mappings.check_cuts(&range)?;
+            let range = mappings.check_unmap(address, length)?;
             mappings.unmap(range, flush);
             Ok(())
         })
@@ -205,6 +214,12 @@ impl AddressSpace {
         self.change(|mappings, flush| mappings.set_break(address, data_limit, flush))
     }
 
+    /// Whether moving the break to `address` takes no time to speak of.
+    pub fn is_break_near(&self, address: u64) -> bool {
+        let end = self.mappings.lock().heap.end;
+        Self::is_small(end.saturating_sub(address))
+    }
+
     /// Changes mappings. TLBs are flushed before anybody else can change them: until then another
     /// CPU may show at an address what was mapped there before.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut Mappings, &mut Flush) -> R) -> R {
@@ -217,6 +232,17 @@ impl AddressSpace {
 
 impl Mappings {
     pub(super) fn map(&mut self, request: MapRequest, flush: &mut Flush) -> Result<u64> {
+        let range = self.check_map(&request)?;
+        if !self.is_free(&range) {
+            self.unmap(range.clone(), flush);
+        }
+        let start = range.start;
+        self.insert(start, Vma::new(request, range.end));
+        Ok(start)
+    }
+
+    /// Where a mapping goes, in place of what is mapped there, if it may be made.
+    pub(super) fn check_map(&self, request: &MapRequest) -> Result<Range<u64>> {
         if request.length == 0 {
             return Err(Errno::EINVAL);
         }
@@ -240,11 +266,17 @@ impl Mappings {
         if is_accounted && length > most {
             return Err(Errno::ENOMEM);
         }
-        if replaced > 0 {
-            self.unmap(range.clone(), flush);
+        Ok(range)
+    }
+
+    /// The pages that `munmap(2)` takes out, if it may.
+    pub(super) fn check_unmap(&self, address: u64, length: u64) -> Result<Range<u64>> {
+        let range = page_range(address, length).ok_or(Errno::EINVAL)?;
+        if range.is_empty() || range.end > TASK_SIZE {
+            return Err(Errno::EINVAL);
         }
-        self.insert(start, Vma::new(request, range.end));
-        Ok(start)
+        self.check_cuts(&range)?;
+        Ok(range)
     }
 
     /// Takes over from `parent` what is not a matter of its areas.
@@ -454,6 +486,16 @@ impl Mappings {
     /// Whether `bytes` more may be mapped.
     pub(super) fn has_room_for(&self, bytes: u64) -> bool {
         self.size <= self.limit.saturating_sub(bytes)
+    }
+
+    /// The pages that the heap loses if the break moves to `address`.
+    pub(super) fn given_back(&self, address: u64, data_limit: u64) -> Option<Range<u64>> {
+        let Range { start, end } = self.heap;
+        if address < start || address > TASK_SIZE || address - start > data_limit {
+            return None;
+        }
+        let range = round_up(address)?..round_up(end)?;
+        (!range.is_empty()).then_some(range)
     }
 
     fn set_break(&mut self, address: u64, data_limit: u64, flush: &mut Flush) -> u64 {

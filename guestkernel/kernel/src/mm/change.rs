@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use machine::{Access, Flush, PAGE_SIZE};
+use smallvec::SmallVec;
 
 /// Pages that a program gives back and that are cleared rather than unmapped, where CPL 0 is emulated:
 /// a flush of the TLB and the next fault take as long as clearing far more. While memory is
@@ -63,13 +64,25 @@ impl AddressSpace {
     /// `EINVAL` for an address that is no page's, `ENOMEM` if not all of it is mapped or there are
     /// too many areas, `EACCES` if the mapped file does not allow it. What lies before the cause has been changed.
     pub fn protect(&self, address: u64, length: u64, access: Access) -> Result<()> {
+        let range = Self::range_to_protect(address, length)?;
+        self.change(|mappings, flush| {
+            let (end, result) = mappings.protect_areas(range.clone(), normalised(access));
+            mappings.protect_pages(range.start..end, flush);
+            result?;
+            match end < range.end {
+                true => Err(Errno::ENOMEM),
+                false => Ok(()),
+            }
+        })
+    }
+
+    pub(super) fn range_to_protect(address: u64, length: u64) -> Result<Range<u64>> {
         if !address.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
-        let range = page_range(address, length)
+        page_range(address, length)
             .filter(|range| range.end <= TASK_SIZE)
-            .ok_or(Errno::ENOMEM)?;
-        self.change(|mappings, flush| mappings.protect(range, normalised(access), flush))
+            .ok_or(Errno::ENOMEM)
     }
 
     /// Moves or resizes a mapping (`mremap(2)`) and returns where it is. The caller has checked
@@ -82,37 +95,30 @@ impl AddressSpace {
         self.change(|mappings, flush| mappings.remap(remap, flush))
     }
 
-    /// Takes an advice about `length` bytes from `address` on (`madvise(2)`).
+    pub(super) fn range_to_advise(address: u64, length: u64) -> Result<Range<u64>> {
+        page_range(address, length)
+            .filter(|range| range.end <= TASK_SIZE)
+            .ok_or(Errno::EINVAL)
+    }
+
+    /// Takes an advice about `length` bytes from `address` on (`madvise(2)`), but for
+    /// [`Advice::Populate`], which may take time.
     ///
     /// # Errors
     ///
     /// `EINVAL` for an address that is no page's or memory that the advice does not fit, `ENOMEM`
-    /// if not all of it is mapped, `EFAULT` if it could not be filled in.
+    /// if not all of it is mapped.
     pub fn advise(&self, address: u64, length: u64, advice: Advice) -> Result<()> {
-        let range = page_range(address, length)
-            .filter(|range| range.end <= TASK_SIZE)
-            .ok_or(Errno::EINVAL)?;
+        let range = Self::range_to_advise(address, length)?;
         // Dropped in this order, as `change` does it.
         let mut mappings = self.mappings.lock();
         let mut flush = Flush::new();
         let is_all_mapped = mappings.is_all_mapped(&range);
+        mappings.check_advice(&range, advice)?;
         match advice {
-            Advice::Nothing => {}
-            Advice::DontNeed => mappings.discard(range, &mut flush),
-            Advice::Free => {
-                if mappings
-                    .overlapping(&range)
-                    .any(|(_, area)| !matches!(area.backing, Backing::Anonymous))
-                {
-                    return Err(Errno::EINVAL);
-                }
-                mappings.discard(range, &mut flush);
-            }
+            Advice::Nothing | Advice::Populate { .. } => {}
+            Advice::DontNeed | Advice::Free => mappings.discard(range, &mut flush),
             Advice::Fork { what, is_set } => mappings.set_not_forked(&range, what, is_set)?,
-            Advice::Populate { for_write } => {
-                drop(mappings);
-                return self.fill_in_all(range, for_write);
-            }
         }
         if is_all_mapped {
             Ok(())
@@ -154,24 +160,6 @@ impl AddressSpace {
         }
         // Whoever has got one of the pages to map it asks again.
         mappings.generation += 1;
-    }
-
-    fn fill_in_all(&self, range: Range<u64>, for_write: bool) -> Result<()> {
-        use super::fault::FaultError;
-        let needed = if for_write {
-            Access::WRITE
-        } else {
-            Access::READ
-        };
-        for page in range.step_by(PAGE as usize) {
-            self.fill_in(page, needed).map_err(|error| match error {
-                FaultError::NotMapped | FaultError::OutOfMemory => Errno::ENOMEM,
-                FaultError::Denied => Errno::EINVAL,
-                FaultError::NoPage => Errno::EFAULT,
-                FaultError::Absent => Errno::ABSENT,
-            })?;
-        }
-        Ok(())
     }
 
     /// For each page of `length` bytes from `address` on, whether it is in memory (`mincore(2)`):
@@ -270,8 +258,24 @@ impl Mappings {
         end <= range.start
     }
 
-    fn protect(&mut self, range: Range<u64>, access: Access, flush: &mut Flush) -> Result<()> {
-        self.check_cuts(&range)?;
+    /// Whether the areas of `range` are such that the advice fits them.
+    pub(super) fn check_advice(&self, range: &Range<u64>, advice: Advice) -> Result<()> {
+        let fits = |area: &Vma| match advice {
+            Advice::Free => matches!(area.backing, Backing::Anonymous),
+            _ => true,
+        };
+        match self.overlapping(range).all(|(_, area)| fits(area)) {
+            true => Ok(()),
+            false => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Sets what the areas of `range` allow, from the first on as far as they follow each other and may
+    /// allow it; gives where that ends. [`protect_pages`](Self::protect_pages) is to follow.
+    pub(super) fn protect_areas(&mut self, range: Range<u64>, access: Access) -> (u64, Result<()>) {
+        if let Err(error) = self.check_cuts(&range) {
+            return (range.start, Err(error));
+        }
         let mut next = range.start;
         let mut result = Ok(());
         for start in self.isolate(&range) {
@@ -287,25 +291,34 @@ impl Mappings {
             }
             next = area.end;
             area.access = access;
+        }
+        self.generation += 1;
+        for edge in self.edges(&range) {
+            self.join_at(edge);
+        }
+        (next, result)
+    }
+
+    /// Has the pages of `range` allow what their areas do.
+    pub(super) fn protect_pages(&mut self, range: Range<u64>, flush: &mut Flush) {
+        let areas: SmallVec<[_; 4]> = self
+            .overlapping(&range)
+            .map(|(start, area)| {
+                let part = start.max(range.start)..area.end.min(range.end);
+                (part, area.access, area.is_shared)
+            })
+            .collect();
+        for (part, access, is_shared) in areas {
             // Frames that others see, and private pages that nobody has written yet, show their
             // first write by a fault.
-            let may_write_at_once = !area.is_shared;
-            self.table.protect(start..next, flush, |_, frame| {
-                if may_write_at_once && frame.is_exclusive() {
+            self.table.protect(part, flush, |_, frame| {
+                if !is_shared && frame.is_exclusive() {
                     access
                 } else {
                     access & !Access::WRITE
                 }
             });
         }
-        self.generation += 1;
-        for edge in self.edges(&range) {
-            self.join_at(edge);
-        }
-        if result.is_ok() && next < range.end {
-            return Err(Errno::ENOMEM);
-        }
-        result
     }
 
     /// Where areas start in `range` and right after it, from the top down.

@@ -7,6 +7,7 @@ mod fault;
 mod fork;
 mod io_buffer;
 mod page_source;
+mod pieces;
 #[cfg(test)]
 mod tests;
 mod user_access;

@@ -1,9 +1,9 @@
 //! Who asks for an operation: whose credentials, directories, descriptors, limits and signals count.
 
-use crate::error::Result;
+use crate::error::{Errno, Result};
 use crate::fs::{OpenFile, PATH_MAX, View};
 use crate::mm::AddressSpace;
-use crate::process::{Process, Signal};
+use crate::process::{Process, Restart, Signal, ThreadState};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::Future;
@@ -15,8 +15,8 @@ pub struct Actor<'a> {
     pub process: &'a Arc<Process>,
     /// The number of its thread that asks. Signals that the operation causes go there.
     pub tid: u32,
-    /// Whether that thread waits in a system call, which a signal interrupts.
-    is_interruptible: bool,
+    /// That thread, if it is in a system call, which a signal interrupts.
+    thread: Option<&'a Arc<ThreadState>>,
 }
 
 /// The file that an operation is about.
@@ -29,13 +29,13 @@ pub enum FileRef {
 }
 
 impl<'a> Actor<'a> {
-    /// The thread `tid` of `process`, in a system call.
+    /// The thread `thread` of `process`, in a system call.
     #[inline]
-    pub fn caller(process: &'a Arc<Process>, tid: u32) -> Self {
+    pub fn caller(process: &'a Arc<Process>, thread: &'a Arc<ThreadState>) -> Self {
         Self {
             process,
-            tid,
-            is_interruptible: true,
+            tid: thread.tid,
+            thread: Some(thread),
         }
     }
 
@@ -45,13 +45,49 @@ impl<'a> Actor<'a> {
         Self {
             process,
             tid,
-            is_interruptible: false,
+            thread: None,
         }
     }
 
     /// Whether it is a thread in a system call, not a request of a ring.
     pub fn is_caller(&self) -> bool {
-        self.is_interruptible
+        self.thread.is_some()
+    }
+
+    /// The thread that asks; `None` for a request of a ring.
+    pub fn thread(&self) -> Option<&'a Arc<ThreadState>> {
+        self.thread
+    }
+
+    /// The thread of the process with the number `tid`, or, for 0, the one that asks.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if there is none.
+    pub fn thread_numbered(&self, tid: i32) -> Result<Arc<ThreadState>> {
+        match (self.thread, tid) {
+            (Some(own), tid) => self.process.thread(tid, own),
+            (None, 0) => self.process.member(self.tid),
+            (None, tid) => self.process.member(tid as u32),
+        }
+    }
+
+    /// Whether its thread has something to see to, such as a signal.
+    pub fn has_to_attend(&self) -> bool {
+        self.thread
+            .is_some_and(|thread| !thread.attention().is_empty())
+    }
+
+    /// Keeps what is left of a call that a signal has interrupted, for `restart_syscall(2)`, and gives
+    /// the error that says so.
+    pub fn interrupted(&self, left: Restart) -> Errno {
+        match self.thread {
+            Some(thread) => {
+                *thread.restart.lock() = Some(left);
+                Errno::ERESTART_RESTARTBLOCK
+            }
+            None => Errno::EINTR,
+        }
     }
 
     /// The memory that addresses are about.
@@ -98,9 +134,9 @@ impl<'a> Actor<'a> {
     /// `ERESTARTSYS`: how the call goes on after the signal depends on its handler. What behaves
     /// otherwise on Linux makes another error of it.
     pub async fn until_signal<F: Future>(&self, future: F) -> Result<F::Output> {
-        match self.is_interruptible {
-            true => self.process.until_signal(self.tid, future).await,
-            false => Ok(future.await),
+        match self.thread {
+            Some(thread) => thread.until_signal(future).await,
+            None => Ok(future.await),
         }
     }
 

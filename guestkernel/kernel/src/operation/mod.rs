@@ -13,23 +13,38 @@
 
 mod actor;
 mod attributes;
+mod clock;
 mod close;
 mod copy;
 mod descriptor;
 mod directory;
 mod file_size;
+mod futex;
+mod futex2;
+mod map;
+mod memory;
 mod mount;
 mod names;
 mod open;
 mod range;
+mod readiness;
+mod restart;
 mod seek;
+mod signal_mask;
+mod sleep;
 mod sync;
+mod system;
+mod time_value;
+mod timer;
 mod transfer;
 
 pub use actor::{Actor, FileRef};
 pub use attributes::{
     CheckAccess, GetAttributes, GetExtendedAttributes, GetFileSystem, GetOpenAttributes,
     GetOpenFileSystem, ReadLink, SetAttributes, SetOpenAttributes, Target, TruncatePath,
+};
+pub use clock::{
+    GetResolution, GetSeconds, GetTime, GetTimeOfDay, GetTimes, GetUsage, SetTime, SetTimeOfDay,
 };
 pub use close::Close;
 pub use copy::{CopyFileRange, End, SendFile, Splice};
@@ -38,10 +53,27 @@ pub use directory::{
     ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
     SetUmask,
 };
+pub use futex::{FutexCall, FutexWait};
+pub use futex2::{FutexWaits, FutexWord, WaitBegun, read_futex_words};
+pub use map::Map;
+pub use memory::{
+    AdviseMemory, Barrier, GetResidency, LockAllMemory, LockMemory, Move, Protect, SetBreak,
+    SyncMemory, Unmap,
+};
 pub use mount::{MakeMount, Unmount};
 pub use names::{Link, MakeDirectory, MakeNode, MakeSymlink, PathAt, Rename, Unlink};
 pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open};
 pub use range::{Advise, Allocate, ReadAhead, Truncate};
+pub use readiness::{Poll, PollSet, PollWithMask, Select, SelectSets, SelectWithMask};
+pub use restart::GoOn;
 pub use seek::Seek;
+pub use signal_mask::TemporaryMask;
+pub use sleep::{Sleep, SleepOnClock};
 pub use sync::{Sync, SyncAll, SyncFileSystem, SyncRange};
+pub use system::{GetNames, GetRandom, GetSystemInformation, MachineName, SetName, set_host_name};
+pub use time_value::{TimeValue, deadline_after, deadline_at_realtime, read_timespec};
+pub use timer::{
+    DeleteTimer, GetIntervalTimer, GetTimer, GetTimerOverrun, MakeTimer, SetAlarm,
+    SetIntervalTimer, SetTimer,
+};
 pub use transfer::{Memory, Position, ReadWrite, Transfer};

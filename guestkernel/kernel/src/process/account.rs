@@ -20,7 +20,7 @@ pub(super) struct Account {
 
 /// One more signal, as long as it exists.
 #[derive(Debug)]
-pub(super) struct Charge(Arc<Account>);
+pub(super) struct SignalCharge(Arc<Account>);
 
 impl Account {
     /// That of the user with this number.
@@ -36,16 +36,16 @@ impl Account {
     }
 
     /// Takes one more signal, unless there are `limit` then and one too many.
-    pub(super) fn charge_signal(self: &Arc<Self>, limit: u64) -> Option<Charge> {
+    pub(super) fn charge_signal(self: &Arc<Self>, limit: u64) -> Option<SignalCharge> {
         if self.signals.fetch_add(1, Ordering::Relaxed) >= limit {
             self.signals.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Charge(self.clone()))
+        Some(SignalCharge(self.clone()))
     }
 }
 
-impl Drop for Charge {
+impl Drop for SignalCharge {
     fn drop(&mut self) {
         self.0.signals.fetch_sub(1, Ordering::Relaxed);
     }

@@ -131,43 +131,44 @@ impl<'a> Futex<'a> {
         WAITERS.requeue([self.key, to.key], Counts { wake, requeue }, check)
     }
 
-    /// Changes the word `other` as `operation` says; then wakes up to the first count of those who
-    /// wait here, and, if `operation` finds what `other` held to its liking, up to the second of
+    /// Changes the word `other` as `modification` says; then wakes up to the first count of those who
+    /// wait here, and, if that finds what `other` held to its liking, up to the second of
     /// those who wait there. Returns how many were woken.
     ///
     /// # Errors
     ///
-    /// `EFAULT`.
+    /// `EFAULT`, `ENOSYS`.
     pub fn wake_both(
         self,
         other: Futex<'_>,
         counts: [u32; 2],
-        operation: Operation,
+        modification: Modification,
     ) -> Result<u32> {
         WAITERS.wake_two([self.key, other.key], counts, || {
-            let change = |word: &AtomicU32| operation.apply(word);
+            let change = |word: &AtomicU32| modification.apply(word);
             let before = other.space.with_u32(other.address, Access::WRITE, change)?;
-            Ok(operation.is_satisfied_by(before))
+            modification.is_satisfied_by(before)
         })
     }
 }
 
 /// What `FUTEX_WAKE_OP` does with the second word.
 #[derive(Clone, Copy, Debug)]
-pub struct Operation {
+pub struct Modification {
     change: fn(u32, u32) -> u32,
     operand: u32,
-    compare: fn(&i32, &i32) -> bool,
+    /// `None` if there is no such comparison, which shows when the word has been changed.
+    compare: Option<fn(&i32, &i32) -> bool>,
     compared: i32,
 }
 
-impl Operation {
+impl Modification {
     /// What the program's number says: four bits of operation, four of comparison, twelve of each
     /// operand, which are signed.
     ///
     /// # Errors
     ///
-    /// `ENOSYS` for an operation or comparison that there is not.
+    /// `ENOSYS` for an operation that there is not.
     pub fn decode(code: u32) -> Result<Self> {
         const OPERAND_IS_SHIFT: u32 = 8;
         let signed = |shift: u32| ((code << shift) as i32) >> 20;
@@ -183,14 +184,14 @@ impl Operation {
             4 => |value, operand| value ^ operand,
             _ => return Err(Errno::ENOSYS),
         };
-        let compare: fn(&i32, &i32) -> bool = match code >> 24 & 15 {
-            0 => i32::eq,
-            1 => i32::ne,
-            2 => i32::lt,
-            3 => i32::le,
-            4 => i32::gt,
-            5 => i32::ge,
-            _ => return Err(Errno::ENOSYS),
+        let compare: Option<fn(&i32, &i32) -> bool> = match code >> 24 & 15 {
+            0 => Some(i32::eq),
+            1 => Some(i32::ne),
+            2 => Some(i32::lt),
+            3 => Some(i32::le),
+            4 => Some(i32::gt),
+            5 => Some(i32::ge),
+            _ => None,
         };
         Ok(Self {
             change,
@@ -208,8 +209,9 @@ impl Operation {
         before
     }
 
-    fn is_satisfied_by(&self, before: u32) -> bool {
-        (self.compare)(&(before as i32), &self.compared)
+    fn is_satisfied_by(&self, before: u32) -> Result<bool> {
+        let compare = self.compare.ok_or(Errno::ENOSYS)?;
+        Ok(compare(&(before as i32), &self.compared))
     }
 }
 
@@ -371,14 +373,18 @@ mod tests {
             let here = first.wait(0, ALL_BITS).unwrap();
             let there = second.wait(before, ALL_BITS).unwrap();
             let code = operation << 28 | comparison << 24 | operand << 12 | compared;
-            let operation = Operation::decode(code).unwrap();
+            let operation = Modification::decode(code).unwrap();
             let woken = first.wake_both(second, [1, 1], operation);
             assert_eq!(woken, Ok(1 + u32::from(holds)), "{code:#x}");
             assert_eq!(word.get(4), after, "{code:#x}");
             assert!(is_woken(&here));
             assert_eq!(is_woken(&there), holds, "{code:#x}");
         }
-        assert_eq!(Operation::decode(5 << 28).err(), Some(Errno::ENOSYS));
-        assert_eq!(Operation::decode(6 << 24).err(), Some(Errno::ENOSYS));
+        assert_eq!(Modification::decode(5 << 28).err(), Some(Errno::ENOSYS));
+        word.set(4, 0);
+        let compares_badly = Modification::decode(6 << 24 | 7 << 12).unwrap();
+        let woken = first.wake_both(second, [1, 1], compares_badly);
+        assert_eq!(woken, Err(Errno::ENOSYS));
+        assert_eq!(word.get(4), 7, "the word is changed all the same");
     }
 }

@@ -4,7 +4,7 @@
 //! have passed meanwhile are told as its overrun: no interval is so short that it keeps the kernel
 //! busy.
 
-use super::account::Charge;
+use super::account::SignalCharge;
 use super::process::Process;
 use super::signal::{Queued, Signal, SignalInfo};
 use super::thread_group::Target;
@@ -39,13 +39,13 @@ pub struct PosixTimer {
     /// Absolute times for it are those of the realtime clock.
     is_realtime: bool,
     notice: Option<Notice>,
-    state: Mutex<State>,
+    state: Mutex<TimerState>,
     /// Its signal waits with what is known of it: it counts as if it always did.
-    _charge: Charge,
+    _charge: SignalCharge,
 }
 
 #[derive(Default)]
-struct State {
+struct TimerState {
     interval: u64,
     /// When it goes off, or has gone off if that was not told yet.
     expires: Option<u64>,
@@ -174,10 +174,10 @@ impl PosixTimer {
     /// Sets when it goes off, by its clock, and then how often; `None` for never. A signal that it has
     /// sent and nobody has taken is forgotten.
     pub(super) fn set(self: &Arc<Self>, expires: Option<u64>, interval: u64) {
-        *self.state.lock() = State {
+        *self.state.lock() = TimerState {
             interval,
             expires,
-            ..State::default()
+            ..TimerState::default()
         };
         let sends = self.notice.is_some();
         timer::set(self, expires.filter(|_| sends));

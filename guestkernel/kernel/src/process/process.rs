@@ -1,6 +1,6 @@
 //! A process: memory, files, identity, and how it ends.
 
-use super::account::{Account, Charge};
+use super::account::{Account, SignalCharge};
 use super::credentials::Credentials;
 use super::interval_timer::IntervalTimers;
 use super::limits::{Limit, Limits};
@@ -125,7 +125,7 @@ impl Process {
     }
 
     /// Counts one more signal that waits, unless the user has too many.
-    pub(super) fn charge_signal(&self) -> Option<Charge> {
+    pub(super) fn charge_signal(&self) -> Option<SignalCharge> {
         let limit = self.limits.lock().soft(raw::RLIMIT_SIGPENDING);
         let user = self.credentials.lock().user.real;
         Account::of(user).charge_signal(limit)
@@ -232,6 +232,15 @@ impl Process {
         if tid == 0 || tid == own.tid {
             return Ok(own.clone());
         }
+        self.member(tid)
+    }
+
+    /// The thread with the number `tid`.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if there is none.
+    pub fn member(&self, tid: u32) -> Result<Arc<ThreadState>> {
         let group = self.group.lock();
         group.thread(tid).cloned().ok_or(Errno::ESRCH)
     }
@@ -265,19 +274,6 @@ impl Process {
             Poll::Pending
         })
         .await
-    }
-
-    /// As [`Thread::until_signal`](super::Thread::until_signal), in the thread `tid`.
-    ///
-    /// # Errors
-    ///
-    /// `ERESTARTSYS`.
-    pub async fn until_signal<F: Future>(&self, tid: u32, future: F) -> Result<F::Output> {
-        let state = self.group.lock().thread(tid).cloned();
-        match state {
-            Some(state) => state.until_signal(future).await,
-            None => Ok(future.await),
-        }
     }
 
     /// Nanoseconds of CPU time that its threads have used.

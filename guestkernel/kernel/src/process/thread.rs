@@ -5,7 +5,6 @@ use super::call_sites::CallSites;
 use super::exceptions::LastException;
 use super::futex::{ALL_BITS, Futex};
 use super::process::Process;
-use super::restart::Restart;
 use super::robust_list;
 use super::rseq::RestartableSequences;
 use super::signal::{AlternateStack, Interrupted};
@@ -39,8 +38,6 @@ pub struct Thread {
     pub alternate_stack: AlternateStack,
     /// The system call that a signal has just interrupted.
     pub(crate) interrupted: Option<Interrupted>,
-    /// What is left of a system call that was interrupted.
-    pub restart: Option<Restart>,
     pub(super) last_exception: LastException,
     /// What `rseq(2)` said.
     pub sequences: RestartableSequences,
@@ -100,7 +97,6 @@ impl Thread {
             clear_at_end: 0,
             alternate_stack: AlternateStack::default(),
             interrupted: None,
-            restart: None,
             last_exception: LastException::default(),
             sequences: RestartableSequences::default(),
             exit: None,

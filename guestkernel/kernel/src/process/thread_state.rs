@@ -1,6 +1,7 @@
 //! What others see of a thread: its number, its name, the CPU time that it has used.
 
 use super::call_names::name;
+use super::restart::Restart;
 use crate::executor::{Scheduled, Slice, all_cpus};
 use bitflags::bitflags;
 use core::fmt;
@@ -31,6 +32,8 @@ pub struct ThreadState {
     pub robust_list: AtomicU64,
     /// The CPUs that it may use (`sched_setaffinity(2)`), CPU N as bit N.
     pub affinity: AtomicU64,
+    /// What is left of a system call that a signal has interrupted.
+    pub restart: Mutex<Option<Restart>>,
     time: Mutex<CpuTime>,
     /// The CPU that it is on, or [`NOWHERE`].
     cpu: AtomicU32,
@@ -62,7 +65,7 @@ const NOWHERE: u32 = u32::MAX;
 const NONE: u64 = u64::MAX;
 
 /// A turn on a CPU: while one exists, the thread has it.
-pub(crate) struct Turn<'a>(&'a ThreadState);
+pub(crate) struct CpuTurn<'a>(&'a ThreadState);
 
 impl ThreadState {
     /// That of a new thread, which takes after `parent`.
@@ -75,6 +78,7 @@ impl ThreadState {
             name: Mutex::new(name),
             robust_list: AtomicU64::new(0),
             affinity: AtomicU64::new(affinity),
+            restart: Mutex::new(None),
             waits_in: AtomicU64::new(NONE),
             left: AtomicU64::new(0),
             time: Mutex::default(),
@@ -128,7 +132,7 @@ impl ThreadState {
     }
 
     /// The thread gets a CPU, and a slice of its time.
-    pub(crate) fn begin_turn(&self) -> Turn<'_> {
+    pub(crate) fn begin_turn(&self) -> CpuTurn<'_> {
         let now = clock::monotonic();
         self.time.lock().running_since = Some(now);
         self.turns.fetch_add(1, Ordering::Relaxed);
@@ -137,7 +141,7 @@ impl ThreadState {
         self.cpu.store(machine::current_cpu(), Ordering::Relaxed);
         // Either the thread sees what others want of it, or they see where it is.
         fence(Ordering::SeqCst);
-        Turn(self)
+        CpuTurn(self)
     }
 
     /// Has the thread look what has changed, that it ends or may not stay on its CPU, before it
@@ -216,7 +220,7 @@ impl CpuTime {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for CpuTurn<'_> {
     fn drop(&mut self) {
         let now = clock::monotonic();
         self.0.left.store(now, Ordering::Relaxed);

@@ -56,11 +56,11 @@ pub(super) trait Timer: Send + Sync + 'static {
 /// When a timer goes off.
 pub(super) struct Schedule {
     clock: TimerClock,
-    state: Mutex<State>,
+    state: Mutex<ScheduleState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ScheduleState {
     deadline: Option<u64>,
     /// Of the task that waits for it; there is one while there is a deadline.
     waker: Option<Waker>,

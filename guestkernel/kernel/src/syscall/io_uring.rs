@@ -1,6 +1,6 @@
 //! The system calls of io_uring.
 
-use super::{Args, Dispatched};
+use super::{Args, Dispatched, actor};
 use crate::error::Result;
 use crate::io_uring::{self, Call, Enter, Entered};
 use crate::process::Thread;
@@ -25,7 +25,7 @@ pub(super) fn io_uring_enter_now(thread: &mut Thread, args: Args) -> Dispatched 
         argument: args.get(4),
         size: args.get(5),
     };
-    match io_uring::enter_now(&thread.process, thread.tid, args.int(0), call) {
+    match io_uring::enter_now(actor(thread), args.int(0), call) {
         Ok(Ok(submitted)) => Dispatched::Done(Ok(submitted.into())),
         Ok(Err(entered)) => Dispatched::Entered(entered),
         Err(error) => Dispatched::Done(Err(error)),
@@ -34,7 +34,7 @@ pub(super) fn io_uring_enter_now(thread: &mut Thread, args: Args) -> Dispatched 
 
 /// The rest of it.
 pub(crate) async fn finish_enter(thread: &mut Thread, entered: Entered) -> Result<u64> {
-    let submitted = entered.wait(&thread.process, thread.tid).await?;
+    let submitted = entered.wait(actor(thread)).await?;
     Ok(submitted.into())
 }
 

@@ -27,7 +27,6 @@ mod timer;
 
 pub use arguments::Args;
 pub(crate) use io_uring::finish_enter;
-pub(crate) use system::set_host_name;
 
 use crate::error::{Errno, Result};
 use crate::io_uring::Entered;
@@ -44,6 +43,14 @@ pub(crate) enum Dispatched {
     Waits,
     /// `io_uring_enter(2)` has submitted, and [`finish_enter`] is to wait.
     Entered(Entered),
+}
+
+impl From<Option<Result<u64>>> for Dispatched {
+    /// What an operation gives that is done at once if it can be.
+    #[inline]
+    fn from(done: Option<Result<u64>>) -> Self {
+        done.map_or(Self::Waits, Self::Done)
+    }
 }
 
 macro_rules! system_calls {
@@ -106,17 +113,8 @@ system_calls! {
         __NR_fgetxattr => attributes::fxattr,
         __NR_fremovexattr => attributes::fxattr,
         __NR_flistxattr => attributes::flistxattr,
-        __NR_mmap => memory::mmap,
-        __NR_munmap => memory::munmap,
-        __NR_mprotect => memory::mprotect,
         __NR_mremap => memory::mremap,
-        __NR_madvise => memory::madvise,
-        __NR_brk => memory::brk,
-        __NR_mincore => memory::mincore,
         __NR_msync => memory::msync,
-        __NR_mlock => memory::mlock,
-        __NR_mlock2 => memory::mlock2,
-        __NR_munlock => memory::munlock,
         __NR_mlockall => memory::mlockall,
         __NR_munlockall => memory::munlockall,
         __NR_membarrier => memory::membarrier,
@@ -209,6 +207,11 @@ system_calls! {
     // `fn(&mut Thread, Args) -> Dispatched`: what often need not wait, and is to cost little then.
     first {
         __NR_close => descriptor::close_now,
+        __NR_mmap => memory::mmap_now,
+        __NR_munmap => memory::munmap_now,
+        __NR_mprotect => memory::mprotect_now,
+        __NR_madvise => memory::madvise_now,
+        __NR_brk => memory::brk_now,
         __NR_futex => futex::futex_now,
         __NR_getrandom => system::getrandom_now,
         __NR_io_uring_enter => io_uring::io_uring_enter_now,
@@ -296,6 +299,15 @@ system_calls! {
         __NR_fstatfs => attributes::fstatfs,
         __NR_listxattr => attributes::listxattr,
         __NR_llistxattr => attributes::llistxattr,
+        __NR_mmap => memory::mmap,
+        __NR_munmap => memory::munmap,
+        __NR_mprotect => memory::mprotect,
+        __NR_madvise => memory::madvise,
+        __NR_brk => memory::brk,
+        __NR_mincore => memory::mincore,
+        __NR_mlock => memory::mlock,
+        __NR_mlock2 => memory::mlock2,
+        __NR_munlock => memory::munlock,
         __NR_poll => poll::poll,
         __NR_ppoll => poll::ppoll,
         __NR_select => poll::select,
@@ -320,7 +332,7 @@ system_calls! {
 /// The thread, as who asks for an operation.
 #[inline]
 fn actor(thread: &Thread) -> Actor<'_> {
-    Actor::caller(&thread.process, thread.tid)
+    Actor::caller(&thread.process, &thread.state)
 }
 
 /// Whether the system call, if it waits, waits for what other threads of programs do not see to by

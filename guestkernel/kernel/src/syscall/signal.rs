@@ -2,9 +2,9 @@
 //! [`process`](crate::process).
 
 use super::Args;
-use super::time::{deadline_after, read_timespec};
 use crate::error::{Errno, Result};
 use crate::executor::sleep_until;
+use crate::operation::{deadline_after, read_timespec};
 use crate::process::{
     Action, AlternateStack, INFO_SIZE, SI_TKILL, SI_USER, Signal, SignalInfo, SignalSet, Target,
     Thread,

@@ -67,7 +67,7 @@ struct Queue {
     held: VecDeque<u16>,
 }
 
-struct State<M> {
+struct DeviceState<M> {
     model: M,
     transport_features: u64,
     status: u32,
@@ -95,7 +95,7 @@ pub struct Counts {
 }
 
 /// A simulated virtio device.
-pub struct SimulatedDevice<M>(Mutex<State<M>>);
+pub struct SimulatedDevice<M>(Mutex<DeviceState<M>>);
 
 impl<M: Model> SimulatedDevice<M> {
     /// Attaches a device that offers `VERSION_1`, `EVENT_IDX` and `INDIRECT_DESC`.
@@ -114,7 +114,7 @@ impl<M: Model> SimulatedDevice<M> {
             .take_while(|index| model.queue_size(*index) > 0)
             .map(|_| Queue::default())
             .collect();
-        let device = Arc::new(Self(Mutex::new(State {
+        let device = Arc::new(Self(Mutex::new(DeviceState {
             model,
             transport_features,
             status: 0,
@@ -131,7 +131,7 @@ impl<M: Model> SimulatedDevice<M> {
         (device, address)
     }
 
-    fn state(&self) -> MutexGuard<'_, State<M>> {
+    fn state(&self) -> MutexGuard<'_, DeviceState<M>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -224,7 +224,7 @@ impl<M: Model> MmioDevice for SimulatedDevice<M> {
     }
 }
 
-impl<M: Model> State<M> {
+impl<M: Model> DeviceState<M> {
     fn set_status(&mut self, value: u32) {
         if value == 0 {
             self.status = 0;

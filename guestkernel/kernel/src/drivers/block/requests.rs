@@ -182,7 +182,7 @@ fn error_of(status: u8) -> Option<Errno> {
     }
 }
 
-enum Slot {
+enum RequestSlot {
     Free,
     Active(Active),
     /// Its ticket has not seen the result.
@@ -204,7 +204,7 @@ pub(super) enum Reaped {
 pub(super) struct Requests {
     queue: VirtQueue,
     block_size: usize,
-    slots: Vec<Slot>,
+    slots: Vec<RequestSlot>,
     free: Vec<u32>,
     /// Those that the queue has not taken completely, in order.
     waiting: VecDeque<u32>,
@@ -254,7 +254,7 @@ impl Requests {
 
     /// Takes up a request; its number.
     pub(super) fn submit(&mut self, command: Command) -> u32 {
-        let slot = Slot::Active(Active {
+        let slot = RequestSlot::Active(Active {
             bytes: command.bytes(),
             command,
             split: None,
@@ -276,7 +276,7 @@ impl Requests {
         };
         self.unfinished += 1;
         if !self.waiting.is_empty() || !self.issue(index, &mut Wakers::new()) {
-            if let Slot::Active(active) = &mut self.slots[index as usize] {
+            if let RequestSlot::Active(active) = &mut self.slots[index as usize] {
                 active.is_waiting = true;
             }
             self.waiting.push_back(index);
@@ -287,7 +287,7 @@ impl Requests {
     /// Gives the device what the queue takes of a request; false if that is not all. A request
     /// of which nothing can be given to the device is finished.
     fn issue(&mut self, index: u32, wakers: &mut Wakers) -> bool {
-        let Slot::Active(active) = &mut self.slots[index as usize] else {
+        let RequestSlot::Active(active) = &mut self.slots[index as usize] else {
             return true;
         };
         match active.issue(&mut self.queue, index, self.block_size) {
@@ -327,7 +327,7 @@ impl Requests {
     }
 
     fn complete(&mut self, index: u32, status: u8, wakers: &mut Wakers) {
-        let Slot::Active(active) = &mut self.slots[index as usize] else {
+        let RequestSlot::Active(active) = &mut self.slots[index as usize] else {
             return;
         };
         active.parts -= 1;
@@ -339,7 +339,7 @@ impl Requests {
 
     fn finish(&mut self, index: u32, wakers: &mut Wakers) {
         let slot = &mut self.slots[index as usize];
-        let Slot::Active(active) = core::mem::replace(slot, Slot::Free) else {
+        let RequestSlot::Active(active) = core::mem::replace(slot, RequestSlot::Free) else {
             return;
         };
         self.unfinished -= 1;
@@ -347,7 +347,7 @@ impl Requests {
             self.free.push(index);
             return;
         }
-        *slot = Slot::Finished(active.error.map_or(Ok(active.bytes), Err));
+        *slot = RequestSlot::Finished(active.error.map_or(Ok(active.bytes), Err));
         wakers.extend(active.waker);
     }
 
@@ -356,7 +356,7 @@ impl Requests {
         self.has_failed = true;
         self.waiting.clear();
         for index in 0..self.slots.len() {
-            if let Slot::Active(active) = &mut self.slots[index] {
+            if let RequestSlot::Active(active) = &mut self.slots[index] {
                 active.error = Some(Errno::EIO);
                 self.finish(index as u32, wakers);
             }
@@ -367,20 +367,20 @@ impl Requests {
     pub(super) fn poll(&mut self, index: u32, waker: &Waker) -> Option<Result<usize>> {
         let slot = &mut self.slots[index as usize];
         match slot {
-            Slot::Active(active) => {
+            RequestSlot::Active(active) => {
                 match &mut active.waker {
                     Some(known) => known.clone_from(waker),
                     none => *none = Some(waker.clone()),
                 }
                 None
             }
-            Slot::Finished(result) => {
+            RequestSlot::Finished(result) => {
                 let result = *result;
-                *slot = Slot::Free;
+                *slot = RequestSlot::Free;
                 self.free.push(index);
                 Some(result)
             }
-            Slot::Free => Some(Err(Errno::EIO)),
+            RequestSlot::Free => Some(Err(Errno::EIO)),
         }
     }
 
@@ -388,7 +388,7 @@ impl Requests {
     pub(super) fn abandon(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         match slot {
-            Slot::Active(active) => {
+            RequestSlot::Active(active) => {
                 active.is_abandoned = true;
                 active.waker = None;
                 if active.is_waiting {
@@ -399,11 +399,11 @@ impl Requests {
                     }
                 }
             }
-            Slot::Finished(_) => {
-                *slot = Slot::Free;
+            RequestSlot::Finished(_) => {
+                *slot = RequestSlot::Free;
                 self.free.push(index);
             }
-            Slot::Free => {}
+            RequestSlot::Free => {}
         }
     }
 }

@@ -39,11 +39,11 @@ pub(super) struct Run {
     is_sequential: bool,
     /// Whether it was used since it was last looked at.
     is_used: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<PageState>,
     waiters: WaitQueue,
 }
 
-enum State {
+enum PageState {
     Reading(BlockTicket),
     Done(Result<()>),
 }
@@ -67,15 +67,15 @@ impl Run {
     fn poll(self: &Arc<Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         let mut state = self.state.lock();
         let ticket = match &mut *state {
-            State::Done(result) => return Poll::Ready(*result),
-            State::Reading(ticket) => ticket,
+            PageState::Done(result) => return Poll::Ready(*result),
+            PageState::Reading(ticket) => ticket,
         };
         // Several may wait, and the device wakes one: it wakes the others.
         self.waiters.register(context.waker());
         let waker = Waker::from(self.clone());
         ticket.poll(&mut Context::from_waker(&waker)).map(|result| {
             let result = result.map(|_| ());
-            *state = State::Done(result);
+            *state = PageState::Done(result);
             drop(state);
             self.waiters.wake_all();
             result
@@ -85,7 +85,7 @@ impl Run {
     /// The pages of it that lie in `range`, as a run of their own, if they were read.
     fn part(&self, range: Range<u64>) -> Option<Arc<Self>> {
         let range = range.start.max(self.start)..range.end.min(self.end());
-        let is_read = matches!(*self.state.lock(), State::Done(Ok(())));
+        let is_read = matches!(*self.state.lock(), PageState::Done(Ok(())));
         if range.is_empty() || !is_read {
             return None;
         }
@@ -95,7 +95,7 @@ impl Run {
             frames: self.frames[place(range.start)..place(range.end)].to_vec(),
             is_sequential: self.is_sequential,
             is_used: AtomicBool::new(self.is_used.load(Ordering::Relaxed)),
-            state: Mutex::new(State::Done(Ok(()))),
+            state: Mutex::new(PageState::Done(Ok(()))),
             waiters: WaitQueue::new(),
         }))
     }
@@ -275,7 +275,7 @@ impl Cache {
             frames,
             is_sequential,
             is_used: AtomicBool::new(false),
-            state: Mutex::new(State::Reading(self.device.submit(read))),
+            state: Mutex::new(PageState::Reading(self.device.submit(read))),
             waiters: WaitQueue::new(),
         });
         if !is_batching() {

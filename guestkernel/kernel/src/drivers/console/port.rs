@@ -13,7 +13,7 @@ use machine::lock::Mutex;
 /// What is known of the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum State {
+enum PortState {
     /// The device has not said that it is there: writers wait for it.
     Unknown,
     /// It is there.
@@ -24,7 +24,7 @@ enum State {
     Failed,
 }
 
-impl State {
+impl PortState {
     const ALL: [Self; 4] = [Self::Unknown, Self::Open, Self::Closed, Self::Failed];
 }
 
@@ -44,7 +44,7 @@ impl ConsolePort {
     pub(super) fn new(name: &'static str, input: Option<Input>, output: Option<Output>) -> Self {
         Self {
             name,
-            state: AtomicU8::new(State::Unknown as u8),
+            state: AtomicU8::new(PortState::Unknown as u8),
             input: input.map(Mutex::new),
             output: output.map(Mutex::new),
             is_output_in_flight: AtomicBool::new(false),
@@ -58,30 +58,34 @@ impl ConsolePort {
         self.name
     }
 
-    fn state(&self) -> State {
-        State::ALL[usize::from(self.state.load(Ordering::Acquire)) % State::ALL.len()]
+    fn state(&self) -> PortState {
+        PortState::ALL[usize::from(self.state.load(Ordering::Acquire)) % PortState::ALL.len()]
     }
 
-    fn set_state(&self, state: State) {
+    fn set_state(&self, state: PortState) {
         self.state.store(state as u8, Ordering::Release);
         self.readers.wake_all();
         self.writers.wake_all();
     }
 
     pub(super) fn set_open(&self, is_open: bool) {
-        if self.state() != State::Failed {
-            self.set_state(if is_open { State::Open } else { State::Closed });
+        if self.state() != PortState::Failed {
+            self.set_state(if is_open {
+                PortState::Open
+            } else {
+                PortState::Closed
+            });
         }
     }
 
     pub(super) fn fail(&self) {
         self.is_output_in_flight.store(false, Ordering::Relaxed);
-        self.set_state(State::Failed);
+        self.set_state(PortState::Failed);
     }
 
     /// Whether the other end is gone.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state(), State::Closed | State::Failed)
+        matches!(self.state(), PortState::Closed | PortState::Failed)
     }
 
     pub(super) fn kick(&self) {
@@ -102,7 +106,7 @@ impl ConsolePort {
     ///
     /// [`QueueBroken`].
     pub(super) fn serve(&self) -> Result<bool, QueueBroken> {
-        if self.state() == State::Failed {
+        if self.state() == PortState::Failed {
             return Ok(false);
         }
         let mut progress = false;
@@ -158,7 +162,7 @@ impl ConsolePort {
         if let Some(output) = &self.output {
             if is_closed {
                 ready |= Readiness::ERROR | Readiness::WRITABLE;
-            } else if self.state() == State::Open && output.lock().has_room() {
+            } else if self.state() == PortState::Open && output.lock().has_room() {
                 ready |= Readiness::WRITABLE;
             }
         }
@@ -183,9 +187,9 @@ impl ByteStream for ConsolePort {
         // Under the lock, so that no input goes by unseen; and before the state is looked at.
         self.readers.register(context.waker());
         match self.state() {
-            State::Closed => Poll::Ready(Ok(0)),
-            State::Failed => Poll::Ready(Err(Errno::EIO)),
-            State::Unknown | State::Open => {
+            PortState::Closed => Poll::Ready(Ok(0)),
+            PortState::Failed => Poll::Ready(Err(Errno::EIO)),
+            PortState::Unknown | PortState::Open => {
                 note_request();
                 match input.start() {
                     Ok(()) => Poll::Pending,
@@ -200,14 +204,14 @@ impl ByteStream for ConsolePort {
             return Poll::Ready(Err(Errno::EBADF));
         };
         let mut output = output.lock();
-        if self.state() == State::Unknown {
+        if self.state() == PortState::Unknown {
             self.writers.register(context.waker());
         }
         match self.state() {
-            State::Open => {}
-            State::Closed => return Poll::Ready(Err(Errno::EPIPE)),
-            State::Failed => return Poll::Ready(Err(Errno::EIO)),
-            State::Unknown => return Poll::Pending,
+            PortState::Open => {}
+            PortState::Closed => return Poll::Ready(Err(Errno::EPIPE)),
+            PortState::Failed => return Poll::Ready(Err(Errno::EIO)),
+            PortState::Unknown => return Poll::Pending,
         }
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));

@@ -15,8 +15,8 @@ fn cpus(count: u32) -> Arc<Cpus> {
     Arc::new(cpus)
 }
 
-fn place(allowed: u64, last: u32) -> Placement {
-    Placement {
+fn place(allowed: u64, last: u32) -> CpuChoice {
+    CpuChoice {
         allowed,
         last,
         goes_on: false,
@@ -48,7 +48,7 @@ fn a_cpu_that_halts_sees_a_thread_that_must_run_there_or_is_interrupted() {
         if !has_found {
             assert_ne!(other.join().unwrap() & 0b10, 0);
         }
-        cpus.is_busy(1);
+        cpus.note_busy(1);
         // When it was not interrupted it had polled and seen it, or sees it now.
         if has_found {
             assert_eq!(cpus.take_thread(1), Some(7));
@@ -83,7 +83,7 @@ fn no_thread_waits_while_a_cpu_halts() {
         let has_found = idle(&cpus, 1);
         let interrupted = busy.join().unwrap() & 0b10 != 0;
         assert!(has_found || interrupted);
-        cpus.is_busy(1);
+        cpus.note_busy(1);
         assert_eq!(cpus.take_thread(1), Some(7));
         assert!(!cpus.has_others(1), "nothing is left");
     });
@@ -98,7 +98,7 @@ fn an_idle_cpu_gets_one_of_two_that_take_turns() {
         let busy = {
             let cpus = cpus.clone();
             thread::spawn(move || {
-                let goes_on = Placement {
+                let goes_on = CpuChoice {
                     goes_on: true,
                     ..place(ANYWHERE, 0)
                 };
@@ -110,7 +110,7 @@ fn an_idle_cpu_gets_one_of_two_that_take_turns() {
         let has_found = idle(&cpus, 1);
         let interrupted = busy.join().unwrap() & 0b10 != 0;
         assert!(has_found || interrupted);
-        cpus.is_busy(1);
+        cpus.note_busy(1);
         assert_eq!(cpus.take_thread(1), Some(2));
     });
 }
@@ -176,7 +176,7 @@ fn work_for_a_cpu_that_polls_is_seen_or_it_is_interrupted() {
             thread::spawn(move || (cpus.add_work(0, 1, 7), cpus.work(0) > 0))
         };
         // It stops polling, does its work, and enters a program.
-        cpus.is_busy(1);
+        cpus.note_busy(1);
         let has_found = cpus.take_work(1) == Some(7);
         let (interrupted, is_there) = other.join().unwrap();
         assert!(has_found || is_there || interrupted & 0b10 != 0);

@@ -12,8 +12,8 @@ fn cpus() -> Cpus {
     cpus
 }
 
-fn place(allowed: u64, last: u32) -> Placement {
-    Placement {
+fn place(allowed: u64, last: u32) -> CpuChoice {
+    CpuChoice {
         allowed,
         last,
         goes_on: false,
@@ -89,7 +89,7 @@ fn affinity_is_kept_by_placing_and_by_stealing() {
 fn a_thread_that_goes_on_stays_where_it_is() {
     let cpus = cpus();
     cpus.halts(1);
-    let goes_on = Placement {
+    let goes_on = CpuChoice {
         goes_on: true,
         ..place(ANYWHERE, 0)
     };
@@ -116,7 +116,7 @@ fn threads_that_compute_share_the_cpus_evenly() {
             turns[*thread as usize] += 1;
             let this = number as u32;
             if cpus.balance(this).0 {
-                let goes_on = Placement {
+                let goes_on = CpuChoice {
                     goes_on: true,
                     ..place(ANYWHERE, this)
                 };
@@ -142,7 +142,7 @@ fn the_end_of_a_slice_spreads_what_waits() {
     assert_eq!(cpus.balance(0), (false, 0b0010));
     assert_eq!(cpus.take_thread(1), Some(7));
     // One that runs alone on its CPU is made to share it.
-    cpus.is_busy(1);
+    cpus.note_busy(1);
     cpus.runs_unlimited(2);
     for _ in 0..2 {
         assert_eq!(cpus.add_thread(0, 7, place(ANYWHERE, 0)) & !0b0100, 0);

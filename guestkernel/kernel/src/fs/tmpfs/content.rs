@@ -4,7 +4,7 @@
 //! this very file.
 
 use super::page_map::{PAGE_COST, PageMap};
-use super::space::{Charge, Space};
+use super::space::{Space, SpaceCharge};
 use crate::error::{Errno, Result};
 use crate::executor::Stint;
 use crate::heap;
@@ -22,7 +22,7 @@ pub(super) const MAX_SIZE: u64 = i64::MAX as u64;
 const RESERVED_AT_ONCE: u64 = 64;
 
 /// Takes a page, and sees to it that the map of pages can hold it.
-fn charge_page(space: &Space) -> Result<Charge<'_>> {
+fn charge_page(space: &Space) -> Result<SpaceCharge<'_>> {
     heap::check(PAGE_COST)?;
     space.charge(1)
 }

@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general as raw;
 use machine::lock::Mutex;
 use options::Options;
-use space::{Charge, Space};
+use space::{Space, SpaceCharge};
 use spin::Once;
 
 /// The type.
@@ -87,7 +87,7 @@ impl Tmpfs {
             root: Once::new(),
         });
         // The root directory counts as a file; there is always room for it.
-        let _ = fs.files.charge(1).map(Charge::keep);
+        let _ = fs.files.charge(1).map(SpaceCharge::keep);
         let root = TmpfsInode::root(fs.clone(), options.mode, options.owner);
         fs.root.call_once(|| Arc::downgrade(&root));
         root

@@ -9,7 +9,7 @@ const BITS: u32 = 6;
 const FANOUT: usize = 1 << BITS;
 
 #[derive(Debug, Default)]
-enum Slot {
+enum PageSlot {
     #[default]
     Empty,
     Page(Frame),
@@ -18,7 +18,7 @@ enum Slot {
 
 #[derive(Debug)]
 struct Node {
-    slots: [Slot; FANOUT],
+    slots: [PageSlot; FANOUT],
     /// Slots that are not empty.
     used: usize,
 }
@@ -26,7 +26,7 @@ struct Node {
 impl Node {
     fn new() -> Box<Self> {
         Box::new(Self {
-            slots: [const { Slot::Empty }; FANOUT],
+            slots: [const { PageSlot::Empty }; FANOUT],
             used: 0,
         })
     }
@@ -38,7 +38,7 @@ pub(super) const PAGE_COST: usize = size_of::<Node>() * u64::BITS.div_ceil(BITS)
 /// A map of page numbers to pages.
 #[derive(Debug, Default)]
 pub(super) struct PageMap {
-    root: Slot,
+    root: PageSlot,
     /// Levels of nodes above the pages; page numbers are below `FANOUT` to the power of it.
     height: u32,
     count: u64,
@@ -60,9 +60,9 @@ impl PageMap {
         let mut level = self.height;
         loop {
             match slot {
-                Slot::Empty => return None,
-                Slot::Page(frame) => return Some(frame),
-                Slot::Node(node) => {
+                PageSlot::Empty => return None,
+                PageSlot::Page(frame) => return Some(frame),
+                PageSlot::Node(node) => {
                     level -= 1;
                     slot = &node.slots[digit(index, level)];
                 }
@@ -75,30 +75,33 @@ impl PageMap {
         while !self.covers(index) {
             let mut node = Node::new();
             let old = core::mem::take(&mut self.root);
-            if !matches!(old, Slot::Empty) {
+            if !matches!(old, PageSlot::Empty) {
                 node.slots[0] = old;
                 node.used = 1;
             }
-            self.root = Slot::Node(node);
+            self.root = PageSlot::Node(node);
             self.height += 1;
         }
         let mut slot = &mut self.root;
         let mut level = self.height;
         while level > 0 {
             level -= 1;
-            if matches!(slot, Slot::Empty) {
-                *slot = Slot::Node(Node::new());
+            if matches!(slot, PageSlot::Empty) {
+                *slot = PageSlot::Node(Node::new());
             }
-            let Slot::Node(node) = slot else {
+            let PageSlot::Node(node) = slot else {
                 unreachable!("pages are at the lowest level only");
             };
             let place = digit(index, level);
-            if matches!(node.slots[place], Slot::Empty) {
+            if matches!(node.slots[place], PageSlot::Empty) {
                 node.used += 1;
             }
             slot = &mut node.slots[place];
         }
-        if matches!(core::mem::replace(slot, Slot::Page(frame)), Slot::Empty) {
+        if matches!(
+            core::mem::replace(slot, PageSlot::Page(frame)),
+            PageSlot::Empty
+        ) {
             self.count += 1;
         }
     }
@@ -110,7 +113,7 @@ impl PageMap {
         }
         let removed = remove(&mut self.root, self.height, 0, start, end - 1);
         self.count -= removed;
-        if matches!(self.root, Slot::Empty) {
+        if matches!(self.root, PageSlot::Empty) {
             self.height = 0;
         }
         removed
@@ -148,44 +151,44 @@ fn last_of(base: u64, height: u32) -> u64 {
     }
 }
 
-fn remove(slot: &mut Slot, height: u32, base: u64, first: u64, last: u64) -> u64 {
+fn remove(slot: &mut PageSlot, height: u32, base: u64, first: u64, last: u64) -> u64 {
     if last < base || first > last_of(base, height) {
         return 0;
     }
     match slot {
-        Slot::Empty => 0,
-        Slot::Page(_) => {
-            *slot = Slot::Empty;
+        PageSlot::Empty => 0,
+        PageSlot::Page(_) => {
+            *slot = PageSlot::Empty;
             1
         }
-        Slot::Node(node) => {
+        PageSlot::Node(node) => {
             let mut removed = 0;
             for (place, below) in node.slots.iter_mut().enumerate() {
-                if matches!(below, Slot::Empty) {
+                if matches!(below, PageSlot::Empty) {
                     continue;
                 }
                 let base = base | (place as u64) << ((height - 1) * BITS);
                 removed += remove(below, height - 1, base, first, last);
-                if matches!(below, Slot::Empty) {
+                if matches!(below, PageSlot::Empty) {
                     node.used -= 1;
                 }
             }
             if node.used == 0 {
-                *slot = Slot::Empty;
+                *slot = PageSlot::Empty;
             }
             removed
         }
     }
 }
 
-fn next_present(slot: &Slot, height: u32, base: u64, start: u64) -> Option<u64> {
+fn next_present(slot: &PageSlot, height: u32, base: u64, start: u64) -> Option<u64> {
     if start > last_of(base, height) {
         return None;
     }
     match slot {
-        Slot::Empty => None,
-        Slot::Page(_) => Some(base),
-        Slot::Node(node) => node.slots.iter().enumerate().find_map(|(place, below)| {
+        PageSlot::Empty => None,
+        PageSlot::Page(_) => Some(base),
+        PageSlot::Node(node) => node.slots.iter().enumerate().find_map(|(place, below)| {
             let base = base | (place as u64) << ((height - 1) * BITS);
             next_present(below, height - 1, base, start)
         }),

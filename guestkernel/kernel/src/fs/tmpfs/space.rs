@@ -13,7 +13,7 @@ pub(super) struct Space {
 
 /// Units that were taken and go back unless they are kept.
 #[must_use]
-pub(super) struct Charge<'a> {
+pub(super) struct SpaceCharge<'a> {
     space: &'a Space,
     count: u64,
 }
@@ -59,13 +59,13 @@ impl Space {
     }
 
     /// Takes `count` units. `ENOSPC` if there are not so many.
-    pub(super) fn charge(&self, count: u64) -> Result<Charge<'_>> {
+    pub(super) fn charge(&self, count: u64) -> Result<SpaceCharge<'_>> {
         let limit = self.limit();
         let take = |used: u64| used.checked_add(count).filter(|used| *used <= limit);
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
             .map_err(|_| Errno::ENOSPC)?;
-        Ok(Charge { space: self, count })
+        Ok(SpaceCharge { space: self, count })
     }
 
     /// Gives back units that were kept.
@@ -74,14 +74,14 @@ impl Space {
     }
 }
 
-impl Charge<'_> {
+impl SpaceCharge<'_> {
     /// They are in use now.
     pub(super) fn keep(self) {
         core::mem::forget(self);
     }
 }
 
-impl Drop for Charge<'_> {
+impl Drop for SpaceCharge<'_> {
     fn drop(&mut self) {
         self.space.release(self.count);
     }

@@ -7,7 +7,7 @@ use super::{Cancelling, Completion, Issue, Prepared, Started};
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::io_uring::request::Running;
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::Actor;
 use alloc::sync::Arc;
@@ -53,7 +53,7 @@ impl Prepared for Cancel {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let result = state
             .criteria(&self, issue)
             .and_then(|criteria| state.cancel(&criteria));
@@ -76,7 +76,7 @@ impl Criteria {
     }
 }
 
-impl State {
+impl RingState {
     fn criteria(&self, cancel: &Cancel, mut issue: Issue<'_>) -> Result<Criteria> {
         let has = |flag| cancel.flags & flag != 0;
         let any = has(raw::IORING_ASYNC_CANCEL_ANY);

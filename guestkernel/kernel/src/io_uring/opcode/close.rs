@@ -3,7 +3,7 @@
 use super::{Completion, Issue, Prepared, Started, Work};
 use crate::error::{Errno, Result};
 use crate::io_uring::file::is_ring;
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::{self, Actor};
 
@@ -25,7 +25,7 @@ impl Prepared for Close {
         }
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         match self {
             Self::Fixed(index) => {
                 let result = state.resources.take_file(index);

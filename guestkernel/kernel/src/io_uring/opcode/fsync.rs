@@ -2,7 +2,7 @@
 
 use super::{Completion, Issue, Prepared, Started, Work};
 use crate::error::{Errno, Result};
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::{Actor, FileRef, Sync};
 use linux_raw_sys::io_uring::IORING_FSYNC_DATASYNC;
@@ -25,7 +25,7 @@ impl Prepared for Fsync {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let work = state.file(self.fd, issue).map(|file| {
             let operation = Sync {
                 file: FileRef::File(file.clone()),

@@ -24,7 +24,7 @@ pub(super) use timeout::TimeLimit;
 pub(super) use work::{Cancelling, Completion, Started, Submitter, Work};
 use work::{Progress, Step};
 
-use super::ring::State;
+use super::ring::RingState;
 use super::sqe::{Fields, RequestFlags, Sqe};
 use crate::error::{Errno, Result};
 use crate::fs::OpenFile;
@@ -56,7 +56,7 @@ pub(super) trait Prepared: Sized {
     fn prepare(sqe: &Sqe, flags: RequestFlags, actor: Actor<'_>) -> Result<Self>;
 
     /// Does what can be done at once, now that the request has its turn.
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started;
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started;
 }
 
 /// A request that has its turn.
@@ -85,7 +85,7 @@ macro_rules! opcodes {
         impl Operation {
             /// Starts it, when it has its turn.
             #[inline(never)]
-            pub(super) fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+            pub(super) fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
                 match self {
                     $(Self::$variant(prepared) => prepared.start(state, issue),)*
                 }
@@ -201,7 +201,7 @@ pub(super) fn prepare_nop(
     nop::Nop::prepare(sqe, flags, actor).map(Operation::Nop)
 }
 
-impl State {
+impl RingState {
     /// Starts an operation whose turn has come.
     #[inline(always)]
     pub(super) fn start(&mut self, operation: Operation, issue: Issue<'_>) -> Started {

@@ -2,7 +2,7 @@
 
 use super::{Completion, Issue, Prepared, Started};
 use crate::error::{Errno, Result};
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::Actor;
 use linux_raw_sys::io_uring as raw;
@@ -38,7 +38,7 @@ impl Prepared for Nop {
     }
 
     #[inline(always)]
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let checked = match self.flags {
             0 => Ok(()),
             _ => self.check(state, issue),
@@ -54,7 +54,7 @@ impl Prepared for Nop {
 
 impl Nop {
     #[cold]
-    fn check(&self, state: &State, mut issue: Issue<'_>) -> Result<()> {
+    fn check(&self, state: &RingState, mut issue: Issue<'_>) -> Result<()> {
         if self.flags & raw::IORING_NOP_FILE != 0 {
             let is_fixed = self.flags & raw::IORING_NOP_FIXED_FILE != 0;
             issue.flags.set(RequestFlags::FIXED_FILE, is_fixed);

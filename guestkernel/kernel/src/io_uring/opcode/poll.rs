@@ -3,7 +3,7 @@
 use super::{Completion, Issue, Prepared, Progress, Started, Step, Work};
 use crate::error::{Errno, Result};
 use crate::file::{OpenFile, Readiness};
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::Actor;
 use core::task::{Context, Poll};
@@ -49,7 +49,7 @@ impl Prepared for PollAdd {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let file = state.file(self.fd, issue);
         file.map(|file| Work::readiness(file, Wait::new(self.wanted)))
             .into()
@@ -123,12 +123,12 @@ impl Prepared for PollRemove {
         })
     }
 
-    fn start(self, state: &mut State, _: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, _: Issue<'_>) -> Started {
         Completion::of(state.change_poll(&self).map(|()| 0)).into()
     }
 }
 
-impl State {
+impl RingState {
     fn change_poll(&mut self, change: &PollRemove) -> Result<()> {
         let slot = self
             .slots

@@ -3,7 +3,7 @@
 
 use super::{Completion, Issue, Prepared, Started, Work};
 use crate::error::Result;
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::operation::{Actor, Advise, Allocate, FileRef, SyncRange, Truncate};
 
@@ -25,7 +25,7 @@ impl Prepared for SyncFileRange {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let work = state.file(self.fd, issue).map(|file| {
             let operation = SyncRange {
                 file: FileRef::File(file.clone()),
@@ -61,7 +61,7 @@ impl Prepared for Fallocate {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let work = state.file(self.fd, issue).map(|file| {
             let operation = Allocate {
                 file: FileRef::File(file.clone()),
@@ -93,7 +93,7 @@ impl Prepared for Ftruncate {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let work = state.file(self.fd, issue).map(|file| {
             let operation = Truncate {
                 file: FileRef::File(file.clone()),
@@ -128,7 +128,7 @@ impl Prepared for Fadvise {
         })
     }
 
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         let result = state.file(self.fd, issue).and_then(|file| {
             let operation = Advise {
                 file: FileRef::File(file),

@@ -4,8 +4,8 @@
 use super::{Completion, Issue, Prepared, Started, Submitter, Work};
 use crate::error::{Errno, Result};
 use crate::io::Direction;
-use crate::io_uring::budget::Charge;
-use crate::io_uring::ring::State;
+use crate::io_uring::budget::MemoryCharge;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::mm::{IoBuffer, UserRange, UserRanges};
 use crate::operation::{Actor, Memory, Position, Transfer};
@@ -14,7 +14,7 @@ use machine::{PAGE_SIZE, Segment};
 
 /// The memory side, as the SQE names it.
 enum Source {
-    Program(UserRanges, Charge),
+    Program(UserRanges, MemoryCharge),
     Registered {
         index: u16,
         address: u64,
@@ -104,7 +104,7 @@ impl Prepared for ReadWrite {
     }
 
     #[inline]
-    fn start(self, state: &mut State, issue: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         match self.work(state, issue) {
             Ok(work) if work.is_empty_listing() => Completion::success(0).into(),
             work => work.into(),
@@ -114,7 +114,7 @@ impl Prepared for ReadWrite {
 
 impl ReadWrite {
     #[inline]
-    fn work(self, state: &State, issue: Issue<'_>) -> Result<Work> {
+    fn work(self, state: &RingState, issue: Issue<'_>) -> Result<Work> {
         let file = state.file(self.fd, issue)?;
         let (buffer, charge) = match self.source {
             Source::Program(ranges, charge) => {
@@ -127,7 +127,7 @@ impl ReadWrite {
                 length,
             } => {
                 let buffer = state.resources.buffer(index)?;
-                (buffer.part(address, length.into())?, Charge::NONE)
+                (buffer.part(address, length.into())?, MemoryCharge::NONE)
             }
             Source::Selected => return Err(Errno::ENOBUFS),
         };
@@ -158,11 +158,13 @@ fn check_priority(priority: u16) -> Result<()> {
 /// What a transfer of these pieces of program memory is charged beyond an ordinary request: its
 /// pieces, and its pages, which a device needs to know.
 #[inline]
-fn charge(ranges: &UserRanges) -> Result<Charge> {
+fn charge(ranges: &UserRanges) -> Result<MemoryCharge> {
     const ORDINARY: usize = 64 << 10;
     let length: usize = ranges.iter().map(|range| range.length).sum();
     if ranges.len() <= 1 && length <= ORDINARY {
-        return Ok(Charge::NONE);
+        return Ok(MemoryCharge::NONE);
     }
-    Charge::new(ranges.len() * size_of::<UserRange>() + length / PAGE_SIZE * size_of::<Segment>())
+    MemoryCharge::new(
+        ranges.len() * size_of::<UserRange>() + length / PAGE_SIZE * size_of::<Segment>(),
+    )
 }

@@ -4,17 +4,15 @@
 use super::{Completion, Issue, Prepared, Progress, Started, Step, Work};
 use crate::error::{Errno, Result};
 use crate::executor::{Sleep, sleep_until};
-use crate::io_uring::ring::State;
+use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
-use crate::operation::Actor;
+use crate::operation::{Actor, TimeValue, deadline_after, deadline_at_realtime};
 use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
-use linux_raw_sys::general::__kernel_timespec;
 use linux_raw_sys::io_uring as raw;
-use machine::clock;
 
 const KNOWN: u32 = raw::IORING_TIMEOUT_ABS
     | raw::IORING_TIMEOUT_CLOCK_MASK
@@ -33,7 +31,7 @@ impl Span {
     /// What the timespec at `address` says, with `IORING_TIMEOUT_*`.
     fn read(address: u64, flags: u32, actor: Actor<'_>) -> Result<Self> {
         Ok(Self {
-            nanoseconds: nanoseconds(&actor.space().read_value(address)?)?,
+            nanoseconds: TimeValue::read_timespec(actor.space(), address)?.nanoseconds_carried()?,
             is_absolute: flags & raw::IORING_TIMEOUT_ABS != 0,
             is_realtime: flags & raw::IORING_TIMEOUT_REALTIME != 0,
         })
@@ -41,20 +39,12 @@ impl Span {
 
     /// Its end on the monotonic clock, when it begins now.
     fn deadline(self) -> u64 {
-        let now = clock::monotonic();
         match (self.is_absolute, self.is_realtime) {
-            (false, _) => now.saturating_add(self.nanoseconds),
+            (false, _) => deadline_after(self.nanoseconds),
             (true, false) => self.nanoseconds,
-            (true, true) => now.saturating_add(self.nanoseconds.saturating_sub(clock::realtime())),
+            (true, true) => deadline_at_realtime(self.nanoseconds),
         }
     }
-}
-
-/// The span or time that `time` stands for; the far future if it does not fit.
-fn nanoseconds(time: &__kernel_timespec) -> Result<u64> {
-    let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::EINVAL)?;
-    let rest = u64::try_from(time.tv_nsec).map_err(|_| Errno::EINVAL)?;
-    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(rest))
 }
 
 /// A prepared TIMEOUT.
@@ -82,7 +72,7 @@ impl Prepared for Timespan {
         })
     }
 
-    fn start(self, state: &mut State, _: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, _: Issue<'_>) -> Started {
         Started::Pending(Work::time(state.start_timeout(self)))
     }
 }
@@ -101,7 +91,7 @@ pub(in crate::io_uring) struct Timeout {
     fired: Arc<AtomicU64>,
 }
 
-impl State {
+impl RingState {
     fn start_timeout(&mut self, timespan: Timespan) -> Timeout {
         let Timespan { span, flags, count } = timespan;
         let is_repeated = flags & raw::IORING_TIMEOUT_MULTISHOT != 0;
@@ -136,8 +126,7 @@ impl Timeout {
             return Poll::Ready(completion.into());
         }
         self.repeats = self.repeats.saturating_sub(1);
-        let next = clock::monotonic().saturating_add(self.period);
-        self.sleep = sleep_until(next);
+        self.sleep = sleep_until(deadline_after(self.period));
         Poll::Ready(Step {
             completion,
             has_more: true,
@@ -164,7 +153,7 @@ impl Prepared for LinkTimeout {
     }
 
     /// It has its turn only when the request that it was for is over.
-    fn start(self, _: &mut State, _: Issue<'_>) -> Started {
+    fn start(self, _: &mut RingState, _: Issue<'_>) -> Started {
         Errno::ECANCELED.into()
     }
 }
@@ -224,12 +213,12 @@ impl Prepared for TimeoutRemove {
         })
     }
 
-    fn start(self, state: &mut State, _: Issue<'_>) -> Started {
+    fn start(self, state: &mut RingState, _: Issue<'_>) -> Started {
         Completion::of(state.change_timeout(&self).map(|()| 0)).into()
     }
 }
 
-impl State {
+impl RingState {
     fn change_timeout(&mut self, remove: &TimeoutRemove) -> Result<()> {
         let slot = self
             .slots

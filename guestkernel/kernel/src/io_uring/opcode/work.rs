@@ -1,12 +1,11 @@
 //! Operations under way, and how they go on and end.
 
-use super::futex::Words;
 use super::poll::Wait;
 use super::timeout::{TimeLimit, Timeout};
 use crate::error::{Errno, Result};
 use crate::fs::{BoxFuture, OpenFile, Readiness};
-use crate::io_uring::budget::Charge;
-use crate::operation::{Actor, Transfer};
+use crate::io_uring::budget::MemoryCharge;
+use crate::operation::{Actor, FutexWaits, Transfer};
 use crate::process::Process;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -131,14 +130,14 @@ enum Kind {
         /// Who hears of a broken pipe; nobody if it is no write to a stream.
         writer: Option<Submitter>,
         #[expect(dead_code, reason = "it is given back when the transfer is over")]
-        charge: Charge,
+        charge: MemoryCharge,
     },
     /// A wait until the file is ready.
     Readiness(Wait),
     Time(Timeout),
     /// The time that another request has.
     TimeLimit(TimeLimit),
-    Futex(Words),
+    Futex(FutexWaits),
     /// What is rare.
     Future(BoxFuture<'static, Completion>),
 }
@@ -180,7 +179,7 @@ impl Work {
         file: Arc<OpenFile>,
         transfer: Transfer,
         writer: Option<Submitter>,
-        charge: Charge,
+        charge: MemoryCharge,
     ) -> Self {
         Self {
             kind: Kind::Transfer {
@@ -229,7 +228,7 @@ impl Work {
     }
 
     /// A wait for words of memory.
-    pub(super) fn futex(words: Words) -> Self {
+    pub(super) fn futex(words: FutexWaits) -> Self {
         Self {
             file: None,
             kind: Kind::Futex(words),
@@ -292,7 +291,9 @@ impl Work {
             },
             Kind::Time(timeout) => timeout.poll(context),
             Kind::TimeLimit(limit) => limit.poll(context),
-            Kind::Futex(words) => words.poll(context),
+            Kind::Futex(words) => words
+                .poll(context)
+                .map(|index| Completion::success(index as i32).into()),
             Kind::Future(future) => future.as_mut().poll(context).map(Step::from),
         }
     }

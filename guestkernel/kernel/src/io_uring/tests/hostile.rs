@@ -137,7 +137,7 @@ fn what_is_large_is_charged() {
         address: 0x1000,
         ..read(fd, 0, 0x7fff_f000)
     };
-    let _rest = budget::Charge::new(budget::limit() - (6 << 20)).unwrap();
+    let _rest = budget::MemoryCharge::new(budget::limit() - (6 << 20)).unwrap();
     assert_eq!(program.run(&[huge]), []);
     assert_eq!(program.one(huge), -12);
     channel.feed(b"x");

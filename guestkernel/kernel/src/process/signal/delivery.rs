@@ -154,7 +154,7 @@ impl Thread {
             Err(Errno::ABSENT) => return Err(Errno::ABSENT),
             Err(_) => self.fail(false, format_args!("bad frame of a signal")),
         }
-        self.restart = None;
+        *self.state.restart.lock() = None;
         Ok(self.context.registers.rax)
     }
 

@@ -2,7 +2,7 @@
 
 use super::info::SignalInfo;
 use super::set::{Signal, SignalSet};
-use crate::process::account::Charge;
+use crate::process::account::SignalCharge;
 use crate::process::posix_timer::Expiry;
 use alloc::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use alloc::collections::VecDeque;
 pub(in crate::process) struct Queued {
     pub(in crate::process) info: SignalInfo,
     /// Its part of what a user may have waiting.
-    pub(in crate::process) _charge: Option<Charge>,
+    pub(in crate::process) _charge: Option<SignalCharge>,
     /// The timer that has sent it, which goes on when it is taken.
     pub(in crate::process) expiry: Option<Expiry>,
 }
