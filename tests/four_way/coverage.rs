@@ -60,6 +60,20 @@ const CHECKED_ELSEWHERE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "wait-test",
+        &[
+            "epoll_create",
+            "epoll_create1",
+            "epoll_ctl",
+            "epoll_wait",
+            "epoll_pwait",
+            "epoll_pwait2",
+            "timerfd_create",
+            "timerfd_settime",
+            "timerfd_gettime",
+        ],
+    ),
+    (
         "uring-test",
         &[
             "IORING_OP_POLL_ADD",

@@ -2,7 +2,7 @@
 
 use super::Readiness;
 use crate::error::Result;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 /// A stream of bytes to or from the outside, such as a console port.
 pub trait ByteStream: Send + Sync {
@@ -21,4 +21,7 @@ pub trait ByteStream: Send + Sync {
 
     /// What it is ready for, as [`FileOps::poll_ready`](super::FileOps::poll_ready) tells it.
     fn poll_ready(&self, interest: Readiness, context: &mut Context<'_>) -> Readiness;
+
+    /// As [`FileOps::forget_waker`](super::FileOps::forget_waker).
+    fn forget_waker(&self, waker: &Waker);
 }

@@ -7,6 +7,7 @@ mod attributes;
 mod context;
 mod copy;
 mod devices;
+mod epoll;
 mod eventfd;
 mod fd_table;
 pub mod initramfs;
@@ -17,6 +18,7 @@ mod path;
 mod pipe;
 pub mod procfs;
 mod stream;
+mod timerfd;
 pub mod tmpfs;
 pub mod tty;
 
@@ -31,6 +33,7 @@ pub use attributes::{At, decode_time};
 pub use context::{FsContext, View};
 pub use copy::{Place, copy, copy_range};
 pub use devices::DeviceDirectory;
+pub use epoll::{Epoll, Event, Watch, WatchFlags};
 pub use eventfd::EventFd;
 pub use fd_table::{FD_LIMIT, FD_LIMIT_MAX, FdTable};
 pub use namespace::Namespace;
@@ -38,6 +41,7 @@ pub use open::OpenHow;
 pub use path::{NAME_MAX, PATH_MAX, Restrictions};
 pub use pipe::{PIPE_CAPACITY, Pipe, is_pipe, pipe_of};
 pub use stream::StreamFile;
+pub use timerfd::{TimerFd, TimerFdSetting, TimerFile};
 pub use tmpfs::is_tmpfs;
 
 /// Makes the types of file systems known that are here; procfs, which is above, does so itself.

@@ -11,7 +11,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::future::poll_fn;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use linux_raw_sys::{general as raw, ioctl};
 use machine::lock::Mutex;
 
@@ -307,6 +307,14 @@ impl FileOps for End {
             }
         }
         ready
+    }
+
+    fn forget_waker(&self, waker: &Waker) {
+        self.pipe.changes.forget(waker);
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
     }
 }
 

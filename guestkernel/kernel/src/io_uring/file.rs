@@ -6,7 +6,7 @@ use crate::fs::{FileOps, OpenFile, Readiness};
 use crate::mm::PageSource;
 use alloc::sync::Arc;
 use core::any::Any;
-use core::task::Context;
+use core::task::{Context, Waker};
 
 /// Keeps a ring going as long as it is open.
 pub(super) struct RingFile {
@@ -49,6 +49,14 @@ impl FileOps for RingFile {
         );
         ready.set(Readiness::WRITABLE, memory.has_sq_room());
         ready
+    }
+
+    fn forget_waker(&self, waker: &Waker) {
+        self.ring.ready().forget_waiter(waker);
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
     }
 }
 

@@ -18,6 +18,7 @@ mod close;
 mod copy;
 mod descriptor;
 mod directory;
+mod epoll;
 mod file_size;
 mod futex;
 mod futex2;
@@ -36,6 +37,7 @@ mod sync;
 mod system;
 mod time_value;
 mod timer;
+mod timerfd;
 mod transfer;
 
 pub use actor::{Actor, FileRef};
@@ -53,6 +55,7 @@ pub use directory::{
     ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
     SetUmask,
 };
+pub use epoll::{ControlEpoll, EpollTimeout, MakeEpoll, WaitEpoll, WantedEvent};
 pub use futex::{FutexCall, FutexWait};
 pub use futex2::{FutexWaits, FutexWord, WaitBegun, read_futex_words};
 pub use map::Map;
@@ -76,4 +79,5 @@ pub use timer::{
     DeleteTimer, GetIntervalTimer, GetTimer, GetTimerOverrun, MakeTimer, SetAlarm,
     SetIntervalTimer, SetTimer,
 };
+pub use timerfd::{GetTimerFd, MakeTimerFd, SetTimerFd};
 pub use transfer::{Memory, Position, ReadWrite, Transfer};

@@ -44,7 +44,7 @@ pub use signal::{
 pub use thread::{NewThread, Thread, ThreadMain};
 pub use thread_group::Target;
 pub use thread_state::ThreadState;
-pub use timer::{TimerClock, TimerSetting};
+pub use timer::{Schedule, Timer, TimerClock, TimerSetting, next_after, set as set_timer};
 
 /// Clock ticks in a second, the unit of `times(2)` (`AT_CLKTCK`).
 pub const CLOCK_TICKS: u64 = 100;

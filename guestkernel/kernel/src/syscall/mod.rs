@@ -8,6 +8,7 @@
 mod arguments;
 mod attributes;
 mod descriptor;
+mod epoll;
 #[cfg(test)]
 mod file_tests;
 mod futex;
@@ -104,6 +105,12 @@ system_calls! {
         __NR_pipe2 => descriptor::pipe2,
         __NR_eventfd => descriptor::eventfd,
         __NR_eventfd2 => descriptor::eventfd2,
+        __NR_epoll_create => epoll::epoll_create,
+        __NR_epoll_create1 => epoll::epoll_create1,
+        __NR_epoll_ctl => epoll::epoll_ctl,
+        __NR_timerfd_create => epoll::timerfd_create,
+        __NR_timerfd_settime => epoll::timerfd_settime,
+        __NR_timerfd_gettime => epoll::timerfd_gettime,
         __NR_fadvise64 => read_write::fadvise64,
         __NR_readahead => read_write::readahead,
         __NR_getcwd => path::getcwd,
@@ -311,6 +318,9 @@ system_calls! {
         __NR_poll => poll::poll,
         __NR_ppoll => poll::ppoll,
         __NR_select => poll::select,
+        __NR_epoll_wait => epoll::epoll_wait,
+        __NR_epoll_pwait => epoll::epoll_pwait,
+        __NR_epoll_pwait2 => epoll::epoll_pwait2,
         __NR_pselect6 => poll::pselect6,
         __NR_setxattr => attributes::xattr,
         __NR_lsetxattr => attributes::lxattr,
