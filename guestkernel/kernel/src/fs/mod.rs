@@ -18,7 +18,7 @@ mod path;
 mod pipe;
 pub mod procfs;
 mod stream;
-mod timerfd;
+pub mod timerfd;
 pub mod tmpfs;
 pub mod tty;
 
@@ -41,7 +41,6 @@ pub use open::OpenHow;
 pub use path::{NAME_MAX, PATH_MAX, Restrictions};
 pub use pipe::{PIPE_CAPACITY, Pipe, is_pipe, pipe_of};
 pub use stream::StreamFile;
-pub use timerfd::{TimerFd, TimerFdSetting, TimerFile};
 pub use tmpfs::is_tmpfs;
 
 /// Makes the types of file systems known that are here; procfs, which is above, does so itself.

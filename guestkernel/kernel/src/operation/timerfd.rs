@@ -4,7 +4,8 @@ use super::time_value::{deadline_after, deadline_at_realtime};
 use super::timer::{SETTING_SIZE, read_setting, write_setting};
 use super::{Actor, FileRef};
 use crate::error::{Errno, Result};
-use crate::fs::{OpenFile, OpenFlags, TimerFd, TimerFdSetting, TimerFile};
+use crate::fs::timerfd::{TimerFd, TimerFdSetting, TimerFile};
+use crate::fs::{OpenFile, OpenFlags};
 use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 
