@@ -1,5 +1,5 @@
-//! `syscall-test`, `uring-test`, `thread-test`, `signal-test`, `wait-test` and `stress` in the guest, and on the host
-//! where that is a Linux 6.18: each of their named checks is a test.
+//! `syscall-test`, `uring-test`, `thread-test`, `signal-test`, `wait-test`, `socket-test` and `stress` in
+//! the guest, and on the host where that is a Linux 6.18: each of their named checks is a test.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -17,6 +17,7 @@ const PROGRAMS: [(&str, &[&str]); 6] = [
     ("thread-test", &[]),
     ("signal-test", &[]),
     ("wait-test", &[]),
+    ("socket-test", &[]),
     ("stress", &["--seconds", "0.25"]),
 ];
 const DISK_SIZE: usize = 32 << 20;

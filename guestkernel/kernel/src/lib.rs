@@ -22,6 +22,7 @@ pub mod io;
 pub mod io_uring;
 mod log;
 pub mod mm;
+pub mod net;
 pub mod operation;
 pub mod process;
 #[cfg(feature = "provoke")]

@@ -161,6 +161,12 @@ pub trait FileOps: Any + Send + Sync {
         false
     }
 
+    /// Whether it can go along with a message (`SCM_RIGHTS`): not what keeps other files, which might keep
+    /// it in turn.
+    fn can_be_sent(&self) -> bool {
+        true
+    }
+
     /// A file descriptor of it was closed, with others perhaps still open; `close(2)` returns the
     /// error: of a write that was put off.
     fn flush(&self) -> Answer<'_, ()> {

@@ -26,6 +26,10 @@ impl Drop for RingFile {
 }
 
 impl FileOps for RingFile {
+    fn can_be_sent(&self) -> bool {
+        false
+    }
+
     /// The rings and the SQEs. They live as long as they are mapped, whatever becomes of the ring.
     fn page_source(self: Arc<Self>) -> Result<Arc<dyn PageSource>> {
         Ok(self.ring.memory().clone())

@@ -24,6 +24,9 @@ mod futex;
 mod futex2;
 mod map;
 mod memory;
+mod message;
+mod message_control;
+mod message_header;
 mod mount;
 mod names;
 mod open;
@@ -33,6 +36,8 @@ mod restart;
 mod seek;
 mod signal_mask;
 mod sleep;
+mod socket;
+mod socket_option;
 mod sync;
 mod system;
 mod time_value;
@@ -63,6 +68,8 @@ pub use memory::{
     AdviseMemory, Barrier, GetResidency, LockAllMemory, LockMemory, Move, Protect, SetBreak,
     SyncMemory, Unmap,
 };
+pub use message::{ReceiveMessage, ReceiveMessages, Receiving, SendMessage, SendMessages, Sending};
+pub use message_header::MessageHeader;
 pub use mount::{MakeMount, Unmount};
 pub use names::{Link, MakeDirectory, MakeNode, MakeSymlink, PathAt, Rename, Unlink};
 pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open};
@@ -72,6 +79,11 @@ pub use restart::GoOn;
 pub use seek::Seek;
 pub use signal_mask::TemporaryMask;
 pub use sleep::{Sleep, SleepOnClock};
+pub use socket::{
+    Accept, AddressRoom, Bind, Connect, GetName, GetPeer, Listen, MakeSocket, MakeSocketPair,
+    ShutDown, read_address,
+};
+pub use socket_option::{GetOption, SetOption};
 pub use sync::{Sync, SyncAll, SyncFileSystem, SyncRange};
 pub use system::{GetNames, GetRandom, GetSystemInformation, MachineName, SetName, set_host_name};
 pub use time_value::{TimeValue, deadline_after, deadline_at_realtime, read_timespec};

@@ -21,6 +21,7 @@ mod read_write;
 mod restart;
 mod schedule;
 mod signal;
+mod socket;
 mod system;
 mod thread;
 mod time;
@@ -111,6 +112,14 @@ system_calls! {
         __NR_timerfd_create => epoll::timerfd_create,
         __NR_timerfd_settime => epoll::timerfd_settime,
         __NR_timerfd_gettime => epoll::timerfd_gettime,
+        __NR_socket => socket::socket_call,
+        __NR_socketpair => socket::socketpair,
+        __NR_listen => socket::listen,
+        __NR_shutdown => socket::shutdown,
+        __NR_getsockname => socket::getsockname,
+        __NR_getpeername => socket::getpeername,
+        __NR_setsockopt => socket::setsockopt,
+        __NR_getsockopt => socket::getsockopt,
         __NR_fadvise64 => read_write::fadvise64,
         __NR_readahead => read_write::readahead,
         __NR_getcwd => path::getcwd,
@@ -322,6 +331,16 @@ system_calls! {
         __NR_epoll_pwait => epoll::epoll_pwait,
         __NR_epoll_pwait2 => epoll::epoll_pwait2,
         __NR_pselect6 => poll::pselect6,
+        __NR_bind => socket::bind,
+        __NR_accept => socket::accept,
+        __NR_accept4 => socket::accept4,
+        __NR_connect => socket::connect,
+        __NR_sendto => socket::sendto,
+        __NR_recvfrom => socket::recvfrom,
+        __NR_sendmsg => socket::sendmsg,
+        __NR_recvmsg => socket::recvmsg,
+        __NR_sendmmsg => socket::sendmmsg,
+        __NR_recvmmsg => socket::recvmmsg,
         __NR_setxattr => attributes::xattr,
         __NR_lsetxattr => attributes::lxattr,
         __NR_getxattr => attributes::xattr,
