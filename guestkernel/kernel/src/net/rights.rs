@@ -14,7 +14,7 @@ use crate::heap;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use machine::clock;
 use machine::lock::Mutex;
 
@@ -43,10 +43,6 @@ global! {
     static IN_FLIGHT: Mutex<BTreeMap<usize, InFlight>> = Mutex::new(BTreeMap::new());
 }
 global! {
-    /// All files in messages.
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-}
-global! {
     /// Files that are to be closed: not where they are found, since one may lead to another without end.
     static LEFT: Mutex<Vec<Arc<OpenFile>>> = Mutex::new(Vec::new());
 }
@@ -62,21 +58,17 @@ fn key(file: &Arc<OpenFile>) -> usize {
 }
 
 impl Rights {
-    /// Puts `files` into a message of a process that may have `limit` of them in flight.
+    /// Puts `files` into a message. Only memory bounds how many are in flight, as for root on Linux.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for too many in one message, `ETOOMANYREFS` for too many in all, `ENOMEM`.
-    pub fn new(files: Vec<Arc<OpenFile>>, limit: usize) -> Result<Self> {
+    /// `EINVAL` for too many in one message, `ENOMEM`.
+    pub fn new(files: Vec<Arc<OpenFile>>) -> Result<Self> {
         if files.len() > FILES_MAX {
             return Err(Errno::EINVAL);
         }
-        if COUNT.load(Ordering::Relaxed) > limit {
-            return Err(Errno::ETOOMANYREFS);
-        }
         collect_soon(false);
         heap::check(files.len() * (size_of::<(usize, InFlight)>() + size_of::<usize>()))?;
-        COUNT.fetch_add(files.len(), Ordering::Relaxed);
         let mut sockets = IN_FLIGHT.lock();
         for file in files.iter().filter(|file| Socket::of(file).is_some()) {
             let new = || InFlight {
@@ -104,7 +96,6 @@ impl Rights {
     }
 
     fn land(&self) {
-        COUNT.fetch_sub(self.0.len(), Ordering::Relaxed);
         let mut sockets = IN_FLIGHT.lock();
         for file in &self.0 {
             if let Some(socket) = sockets.get_mut(&key(file)) {

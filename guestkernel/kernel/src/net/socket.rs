@@ -65,7 +65,7 @@ impl Socket {
     pub fn make_pair(domain: u32, kind: u32, number: u32, who: Identity) -> Result<[Arc<Self>; 2]> {
         heap::check(2 * SIZE)?;
         match domain {
-            net::AF_UNIX => Ok(unix::make_pair(kind, number, who)?.map(|end| Self::new(end))),
+            net::AF_UNIX => Ok(unix::make_pair(kind, number, who)?.map(Self::new)),
             _ => {
                 Self::make(domain, kind, number, who)?;
                 Err(Errno::EOPNOTSUPP)

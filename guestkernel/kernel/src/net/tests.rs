@@ -26,7 +26,7 @@ fn send(to: &OpenFile, files: Vec<Arc<OpenFile>>) -> Poll<crate::error::Result<u
     let buffer = IoBuffer::Kernel(vec![7]);
     let mut io = Io::new(Direction::Write, None, buffer, IoFlags::empty());
     let mut message = Outgoing {
-        rights: Some(Rights::new(files, 100_000).unwrap()),
+        rights: Some(Rights::new(files).unwrap()),
         ..Outgoing::default()
     };
     let mut context = Context::from_waker(Waker::noop());

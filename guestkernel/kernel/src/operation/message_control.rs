@@ -49,7 +49,7 @@ fn entries(control: &[u8]) -> impl Iterator<Item = Result<(u32, u32, &[u8])>> {
 ///
 /// # Errors
 ///
-/// `EINVAL`, `EBADF`, `ESRCH`, `ETOOMANYREFS`.
+/// `EINVAL`, `EBADF`, `ESRCH`, `ENOMEM`.
 pub(super) fn read(
     actor: Actor<'_>,
     socket: &Socket,
@@ -72,8 +72,7 @@ pub(super) fn read(
         }
     }
     if !files.is_empty() {
-        let limit = actor.process.files.limit() as usize;
-        message.rights = Some(Rights::new(files, limit)?);
+        message.rights = Some(Rights::new(files)?);
     }
     Ok(())
 }
