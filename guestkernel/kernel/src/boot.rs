@@ -12,6 +12,7 @@ use crate::fs::{
     DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
 };
 use crate::log;
+use crate::mm;
 use crate::operation;
 use crate::process::{self, ExitStatus, Ids, Process, Thread};
 use crate::standard_streams::StandardStreams;
@@ -112,6 +113,7 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     let opened = streams.open(&files);
     opened.map_err(|_| Exit::OutOfMemory)?;
     start_watchdog(&command_line);
+    executor::spawn("free memory", mm::give_back());
     let process = start(files, FsContext::new(namespace), spec, &streams)?;
     let status = executor::block_on(process.ended());
     debug!("{status:?}");

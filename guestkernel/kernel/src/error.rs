@@ -67,6 +67,13 @@ impl Errno {
     /// that a program takes for an error.
     pub(crate) const ABSENT: Self = Self(4096);
 
+    /// The error that the host has with this number; `None` for 0 and for what is no errno.
+    pub(crate) fn of_host(number: u16) -> Option<Self> {
+        (1..Self::ABSENT.0)
+            .contains(&number)
+            .then_some(Self(number))
+    }
+
     /// Not an error of Linux, and no program sees it: a read or write has kept its CPU for long
     /// enough, and goes on when others had their turn
     /// ([`Io::must_give_way`](crate::io::Io::must_give_way)).

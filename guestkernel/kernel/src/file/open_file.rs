@@ -119,7 +119,7 @@ impl OpenFile {
         self.has_locks.store(true, Ordering::Relaxed);
     }
 
-    fn file_type(&self) -> Option<FileType> {
+    pub(crate) fn file_type(&self) -> Option<FileType> {
         self.inode().map(|inode| inode.file_type())
     }
 

@@ -20,6 +20,7 @@ mod file;
 mod links;
 mod memory;
 mod opcode;
+mod personality;
 mod ready;
 mod register;
 mod request;
@@ -28,6 +29,7 @@ mod ring;
 mod setup;
 mod sqe;
 mod submit;
+mod tags;
 #[cfg(test)]
 mod tests;
 

@@ -182,6 +182,16 @@ impl Slots {
             })
     }
 
+    /// All requests that have started.
+    pub(super) fn all_running_mut(&mut self) -> impl Iterator<Item = &mut Running> {
+        self.entries
+            .iter_mut()
+            .filter_map(|entry| match &mut entry.slot {
+                RequestSlot::Running(running) => Some(running),
+                _ => None,
+            })
+    }
+
     /// Drops all requests and slots.
     pub(super) fn clear(&mut self) {
         self.entries = Vec::new();

@@ -5,6 +5,7 @@ use super::request::{Accepted, Request, RequestSlot};
 use super::ring::RingState;
 use super::sqe::{RequestFlags, Sqe};
 use crate::error::{Errno, Result};
+use crate::missing;
 use crate::operation::Actor;
 
 impl RingState {
@@ -146,8 +147,7 @@ impl RingState {
         if sqe.priority() != 0 && !opcode.takes_priority {
             return Err(Errno::EINVAL);
         }
-        // No credentials can be registered.
-        if sqe.personality() != 0 {
+        if sqe.personality() != 0 && !self.personalities.contains(sqe.personality()) {
             return Err(Errno::EINVAL);
         }
         let prepared = prepare(opcode, sqe, request.flags, actor)?;
@@ -200,6 +200,9 @@ impl RingState {
 fn log_refusal(request: &Request, error: Errno) {
     match opcode::opcode(request.opcode) {
         Some(opcode) => log::debug!("io_uring: {} is refused: {error:?}", opcode.name),
-        None => log::debug!("io_uring: opcode {} is not implemented", request.opcode),
+        None => {
+            missing::note(missing::Kind::Opcode, request.opcode.into());
+            log::debug!("io_uring: opcode {} is not implemented", request.opcode);
+        }
     }
 }

@@ -60,6 +60,14 @@ impl IoBuffer {
         }
     }
 
+    /// Whether it is a part of that registered buffer.
+    pub fn is_of(&self, whole: &Arc<[Segment]>) -> bool {
+        match self {
+            Self::Registered { region, .. } => Arc::ptr_eq(region, whole),
+            _ => false,
+        }
+    }
+
     /// The bytes.
     #[inline]
     pub fn len(&self) -> usize {

@@ -49,7 +49,7 @@ pub use clock::{
     GetResolution, GetSeconds, GetTime, GetTimeOfDay, GetTimes, GetUsage, SetTime, SetTimeOfDay,
 };
 pub use close::Close;
-pub use copy::{CopyFileRange, End, SendFile, Splice};
+pub use copy::{CopyFileRange, End, EndPosition, SendFile, Splice, Tee};
 pub use descriptor::{CloseRange, Control, DeviceControl, Duplicate, DuplicateTo, LockFile};
 pub use directory::{
     ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
@@ -65,7 +65,7 @@ pub use memory::{
 };
 pub use mount::{MakeMount, Unmount};
 pub use names::{Link, MakeDirectory, MakeNode, MakeSymlink, PathAt, Rename, Unlink};
-pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open};
+pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open, OpenRequest};
 pub use range::{Advise, Allocate, ReadAhead, Truncate};
 pub use readiness::{Poll, PollSet, PollWithMask, Select, SelectSets, SelectWithMask};
 pub use restart::GoOn;

@@ -10,6 +10,7 @@ use crate::process::Signal;
 use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::task::{Context, Poll};
+use machine::Segment;
 
 /// The memory side of a read or write.
 pub enum Memory {
@@ -187,6 +188,11 @@ impl Transfer {
     #[inline]
     pub fn is_polled(&self) -> bool {
         self.0.flags.contains(IoFlags::HIGH_PRIORITY)
+    }
+
+    /// Whether its memory is of that registered buffer.
+    pub fn uses(&self, region: &Arc<[Segment]>) -> bool {
+        self.0.buffer.is_of(region)
     }
 
     /// Whether a device works on it: it cannot be taken back.

@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::future::Future;
 use core::task::{Context, Poll};
+use machine::Segment;
 
 /// How a request ended, or one of its CQEs if it has several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +141,17 @@ enum Kind {
     Futex(FutexWaits),
     /// What is rare.
     Future(BoxFuture<'static, Completion>),
+    /// Opening a file for a place in the file table.
+    Opening(Box<Opening>),
+}
+
+struct Opening {
+    future: BoxFuture<'static, Result<Arc<OpenFile>>>,
+    /// As the SQE names it.
+    place: u32,
+    opened: Option<Arc<OpenFile>>,
+    #[expect(dead_code, reason = "it is given back when the file is open")]
+    charge: MemoryCharge,
 }
 
 /// Who has submitted a request. The process is held weakly, since it has the ring among its files.
@@ -246,6 +258,32 @@ impl Work {
         }
     }
 
+    /// Opening a file for the place in the file table that the SQE names so.
+    pub(super) fn opening(
+        future: impl Future<Output = Result<Arc<OpenFile>>> + Send + 'static,
+        place: u32,
+        charge: MemoryCharge,
+    ) -> Self {
+        Self {
+            file: None,
+            kind: Kind::Opening(Box::new(Opening {
+                future: Box::pin(future),
+                place,
+                opened: None,
+                charge,
+            })),
+        }
+    }
+
+    /// The file that it has opened, and the place that it is for.
+    #[inline]
+    pub(in crate::io_uring) fn take_opened(&mut self) -> Option<(Arc<OpenFile>, u32)> {
+        match &mut self.kind {
+            Kind::Opening(opening) => Some((opening.opened.take()?, opening.place)),
+            _ => None,
+        }
+    }
+
     #[inline]
     pub(in crate::io_uring) fn poll(&mut self, context: &mut Context<'_>) -> Progress {
         match &mut self.kind {
@@ -295,6 +333,16 @@ impl Work {
                 .poll(context)
                 .map(|index| Completion::success(index as i32).into()),
             Kind::Future(future) => future.as_mut().poll(context).map(Step::from),
+            Kind::Opening(opening) => opening.future.as_mut().poll(context).map(|opened| {
+                let completion = match opened {
+                    Ok(file) => {
+                        opening.opened = Some(file);
+                        Completion::success(0)
+                    }
+                    Err(error) => Completion::failure(error),
+                };
+                completion.into()
+            }),
         }
     }
 
@@ -307,12 +355,20 @@ impl Work {
             Kind::Transfer { .. } | Kind::Readiness(_) | Kind::Time(_) | Kind::Futex(_) => {
                 Cancelling::Ends
             }
-            Kind::Future(_) => Cancelling::TooLate,
+            Kind::Future(_) | Kind::Opening(_) => Cancelling::TooLate,
+        }
+    }
+
+    /// Whether it is a transfer from or to memory of that registered buffer.
+    pub(in crate::io_uring) fn uses(&self, region: &Arc<[Segment]>) -> bool {
+        match &self.kind {
+            Kind::Transfer { transfer, .. } => transfer.uses(region),
+            _ => false,
         }
     }
 
     /// The file that it works on.
-    pub(super) fn file(&self) -> Option<&Arc<OpenFile>> {
+    pub(in crate::io_uring) fn file(&self) -> Option<&Arc<OpenFile>> {
         self.file.as_ref()
     }
 
