@@ -17,6 +17,7 @@ mod memory;
 mod qemu;
 mod qemu_devices;
 mod reports;
+mod shares;
 mod signals;
 mod soak;
 mod stdio;

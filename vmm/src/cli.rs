@@ -90,11 +90,11 @@ pub struct RunArgs {
 
     /// Mount a directory, file or EROFS image of the host; at its own path without GUEST. OPTIONS are rw
     /// (the default; ro for an image), ro or overlay (changes stay in guest memory), and cache=auto, none
-    /// or always (this version's kernel cannot yet: status 125). May be repeated
+    /// or always (this version's kernel mounts neither overlays nor images: status 125). May be repeated
     #[arg(short = 'v', long = "volume", value_name = "HOST[:GUEST][:OPTIONS]", value_parser = OsStringValueParser::new().try_map(|text| Volume::parse(&text)))]
     pub volumes: Vec<Volume>,
 
-    /// Mount an empty file system in guest memory (this version's kernel cannot yet: status 125). May be repeated
+    /// Mount an empty file system in guest memory. May be repeated
     #[arg(long, value_name = "PATH[:size=N]", value_parser = OsStringValueParser::new().try_map(|text| Tmpfs::parse(&text)))]
     pub tmpfs: Vec<Tmpfs>,
 
@@ -125,7 +125,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR|IMAGE[:OPTIONS]")]
     pub rootfs: Option<OsString>,
 
-    /// Nothing in the root file system can be changed (this version's kernel cannot yet: status 125)
+    /// Nothing in the root file system can be changed; /tmp, /var/tmp and /run are in guest memory
     #[arg(long)]
     pub read_only: bool,
 

@@ -84,11 +84,23 @@ impl Errno {
         -i32::from(self.0)
     }
 
+    /// The error that has this number in the protocol of a device; `EIO` for one that programs do
+    /// not know.
+    pub fn from_number(number: u16) -> Self {
+        match number {
+            1..=LAST_OF_LINUX => Self(number),
+            _ => Self::EIO,
+        }
+    }
+
     /// The number itself, positive.
     pub fn number(self) -> u16 {
         self.0
     }
 }
+
+/// `EHWPOISON`, the last that programs know.
+const LAST_OF_LINUX: u16 = 133;
 
 impl core::fmt::Debug for Errno {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
