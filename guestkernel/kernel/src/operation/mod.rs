@@ -80,4 +80,4 @@ pub use timer::{
     SetIntervalTimer, SetTimer,
 };
 pub use timerfd::{GetTimerFd, MakeTimerFd, SetTimerFd};
-pub use transfer::{Memory, Position, ReadWrite, Transfer};
+pub use transfer::{LimitedWrite, Memory, Position, ReadWrite, Transfer};
