@@ -7,6 +7,8 @@ SHELL := /bin/bash
 # Everything is built below target/, wherever the environment wants it.
 unexport CARGO_TARGET_DIR
 
+# Options of `make soak`: --count N, --at-once N, --seed N.
+SOAK ?=
 # What `make debug` runs.
 PROGRAM ?= /bin/uring-test
 QEMU := qemu-system-x86_64 -M microvm,acpi=off,pit=on,pic=on,rtc=on -accel tcg -cpu max -m 512M \
@@ -19,7 +21,8 @@ OUT := target/release
 TRIPLE := x86_64-unknown-linux-gnu
 KERNEL_ELF := target/kernel/$(TRIPLE)/kernel/ringlet-kernel
 PROGRAMS_DIR := target/programs/$(TRIPLE)/program
-PROGRAMS := uring-sha256 uring-bench syscall-test uring-test thread-test signal-test wait-test socket-test stress crash four-way
+PROGRAMS := uring-sha256 uring-bench syscall-test uring-test thread-test signal-test wait-test socket-test \
+    stress crash four-way file-ops
 BUSYBOX := /bin/busybox
 # 256 MiB of real data; the demonstration and the benchmarks read it.
 IMAGE := target/share.img
@@ -73,11 +76,11 @@ rootfs: deps
 
 # QEMU takes the place of KVM where that cannot be used.
 .PHONY: accelerator
-accelerator:
+accelerator: ringlet
 	@tests/kvm 2>/dev/null || tests/deps qemu-system-x86_64=qemu-system-x86
 
 .PHONY: kvm
-kvm:
+kvm: ringlet
 	@tests/kvm
 
 $(IMAGE):
@@ -118,6 +121,11 @@ test: ## check formatting and lints, and run all tests
 .PHONY: loom
 loom: ## model-check the kernel's concurrency primitives
 	RUSTFLAGS="--cfg loom" cargo test --locked -p kernel --lib --target-dir target/loom models
+
+.PHONY: soak
+soak: kvm build ## start and end 10,000 VMs, 50 at a time, with signals at random moments
+	cargo build --release --locked -p ringlet-tests --bin soak
+	$(OUT)/soak $(SOAK)
 
 .PHONY: bench
 bench: kvm build $(IMAGE) ## compare host and guest; writes target/bench.json

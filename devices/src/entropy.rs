@@ -14,7 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::{Activation, Bucket, Buffers, QueueError, VirtioDevice, Virtqueue};
+use crate::{Activation, Bucket, Buffers, QueueError, Statistics, VirtioDevice, Virtqueue};
 
 const QUEUE_SIZES: [u16; 1] = [64];
 
@@ -29,6 +29,7 @@ const BURST: u64 = 1 << 20;
 /// A virtio-rng device.
 pub struct Entropy {
     state: Arc<Mutex<State>>,
+    statistics: Arc<Statistics>,
 }
 
 struct State {
@@ -51,6 +52,7 @@ impl Entropy {
         };
         Self {
             state: Arc::new(Mutex::new(state)),
+            statistics: Arc::default(),
         }
     }
 
@@ -63,8 +65,14 @@ impl Entropy {
         Ok(EntropyQueue {
             state: Arc::clone(&self.state),
             doorbell: doorbell.try_clone()?,
+            statistics: Arc::clone(&self.statistics),
             timer: TimerFd::new().map_err(host_error)?,
         })
+    }
+
+    /// What the device has done.
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.statistics
     }
 }
 
@@ -76,6 +84,7 @@ fn host_error(error: vmm_sys_util::errno::Error) -> io::Error {
 pub struct EntropyQueue {
     state: Arc<Mutex<State>>,
     doorbell: EventFd,
+    statistics: Arc<Statistics>,
     /// When the guest may have more.
     timer: TimerFd,
 }
@@ -86,9 +95,9 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// Serves what is available, no more in one go than the queue holds; gives how long to wait if that is
 /// for the bucket.
-fn serve(state: &mut State) -> Option<Duration> {
+fn serve(state: &mut State, statistics: &Statistics) -> Option<Duration> {
     let queue = state.queue.as_mut()?;
-    match fill_buffers(queue, &mut state.bucket) {
+    match fill_buffers(queue, &mut state.bucket, statistics) {
         Ok(wait) => wait,
         Err(error) => {
             queue.interrupt().fail(&error);
@@ -101,6 +110,7 @@ fn serve(state: &mut State) -> Option<Duration> {
 fn fill_buffers(
     queue: &mut Virtqueue,
     bucket: &mut Bucket,
+    statistics: &Statistics,
 ) -> Result<Option<Duration>, QueueError> {
     let mut buffers = Buffers::default();
     for _ in 0..queue.size() {
@@ -114,6 +124,8 @@ fn fill_buffers(
             return Ok(None);
         }
         let written = fill(queue, &buffers)?;
+        statistics.reads.add(1);
+        statistics.read_bytes.add(written.into());
         bucket.take(written.into(), Instant::now());
         queue.push_used(buffers.head, written)?;
     }
@@ -192,7 +204,7 @@ impl MutEventSubscriber for EntropyQueue {
         if events.fd() == self.timer.as_raw_fd() {
             let _ = self.timer.wait();
         }
-        if let Some(wait) = serve(&mut lock(&self.state))
+        if let Some(wait) = serve(&mut lock(&self.state), &self.statistics)
             && let Err(error) = self.timer.reset(wait.max(Duration::from_millis(1)), None)
         {
             log::error!("entropy: {}", host_error(error));

@@ -24,6 +24,7 @@ mod mmio;
 mod poll;
 mod queue;
 mod service;
+pub mod statistics;
 #[cfg(test)]
 mod testing;
 mod threads;
@@ -37,6 +38,7 @@ pub use interrupt::Interrupt;
 pub use mmio::{MmioTransport, NOTIFY_OFFSET};
 pub use queue::{QueueError, Virtqueue};
 pub use service::Service;
+pub use statistics::Statistics;
 pub use threads::{ThreadKind, Threads};
 pub use vhost_user::VhostUser;
 pub use worker::{Stop, Worker};

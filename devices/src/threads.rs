@@ -15,6 +15,10 @@ use std::thread::{self, JoinHandle};
 pub enum ThreadKind {
     /// The event loop: signals, the console's control queues, entropy.
     Main,
+    /// Writes Ringlet's own messages, and finds out what the vCPUs are doing.
+    Messages,
+    /// Answers those who ask for metrics.
+    Metrics,
     /// A virtual CPU with the registers of the devices.
     Vcpu,
     /// The GDB stub.

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ringlet_tests::{Artifacts, DEADLINE, Disk, Ringlet, machine_options};
+use ringlet_tests::{Artifacts, DEADLINE, Disk, Output, Ringlet, machine_options};
 
 /// Every byte value, and no regularity that a lost or doubled block could hide behind.
 fn noise(size: usize) -> Vec<u8> {
@@ -211,14 +211,76 @@ fn a_reader_that_leaves_ends_the_writer() {
 
 #[test]
 fn lost_output_is_told() {
-    let full = File::options().write(true).open("/dev/full").unwrap();
-    let output = Ringlet::program(["/bin/echo", "lost"])
+    let zeros = ["/bin/dd", "if=/dev/zero", "bs=1000", "count=100"];
+    for program in [&["/bin/echo", "lost"][..], &zeros] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = Ringlet::program(program)
+            .with(|command| {
+                command.stdout(full);
+            })
+            .output();
+        let told = output.err();
+        assert!(told.contains("No space left on device"), "{told}");
+        assert_ne!(output.code(), 0);
+    }
+}
+
+/// `ringlet run` with these options and program, whose files may grow to so many bytes; standard output
+/// is a file, which comes back too.
+fn with_file_limit(limit: u64, options: &[&str], program: &[&str]) -> (Output, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out");
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--fsize={limit}"));
+    let output = Ringlet::run_by(command, options, program)
         .with(|command| {
-            command.stdout(full);
+            command.stdout(File::create(&path).unwrap());
         })
         .output();
-    // The program may have ended before the host's file is full.
-    assert!(output.err().contains("stdout: No space left on device"));
+    (output, std::fs::read(path).unwrap())
+}
+
+#[test]
+fn a_limit_of_the_files_size_is_an_error_and_no_signal() {
+    let program = ["/bin/dd", "if=/dev/zero", "bs=4096", "count=10"];
+    let (output, written) = with_file_limit(10_000, &[], &program);
+    let told = output.err();
+    assert!(told.contains("File too large"), "{told}");
+    assert_ne!(output.code(), 0);
+    assert_same(&written, &[0; 10_000]);
+
+    let disk = Disk::patterned(1 << 20);
+    let program = [
+        "/bin/dd",
+        "if=/dev/zero",
+        "of=/dev/vda",
+        "bs=4096",
+        "count=100",
+    ];
+    let options = ["--disk", &disk.option(false)];
+    let (output, _) = with_file_limit(40_960, &options, &program);
+    assert!(output.err().contains("File too large"), "{}", output.err());
+    output.expect_code(1);
+}
+
+#[test]
+fn input_that_cannot_be_read_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    let write_only = File::create(&file).unwrap();
+    let inputs = [
+        (File::open(dir.path()).unwrap(), "Is a directory"),
+        (write_only, "Bad file descriptor"),
+    ];
+    for (input, error) in inputs {
+        let output = Ringlet::program(["/bin/cat"])
+            .with(|command| {
+                command.stdin(input);
+            })
+            .output();
+        assert!(output.err().contains(error), "{}", output.err());
+        assert_eq!(output.expect_code(1).out(), "");
+    }
 }
 
 #[test]

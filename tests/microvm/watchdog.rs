@@ -6,14 +6,17 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ringlet_tests::{Artifacts, DEADLINE, Ringlet};
+use ringlet_tests::{Artifacts, DEADLINE, Ringlet, has_kvm};
 
-/// The machines that differ: what is there, and QEMU in both modes.
-const MACHINES: [&[&str]; 3] = [
-    &[],
-    &["--accel", "tcg", "--mode", "ring0"],
-    &["--accel", "tcg", "--mode", "shared"],
-];
+/// The machines that differ: KVM, if it is there, and QEMU in both modes.
+fn machines() -> impl Iterator<Item = &'static [&'static str]> {
+    const MACHINES: [&[&str]; 3] = [
+        &["--accel", "kvm"],
+        &["--accel", "tcg", "--mode", "ring0"],
+        &["--accel", "tcg", "--mode", "shared"],
+    ];
+    MACHINES.into_iter().skip(usize::from(!has_kvm()))
+}
 
 /// A VM with `cpus`, whose kernel does `what`.
 fn provoking(machine: &[&str], cpus: u32, what: &str) -> Ringlet {
@@ -36,7 +39,7 @@ fn provoke(machine: &[&str], what: &str) -> Ringlet {
 
 /// All of `wanted` is reported, and the VM goes on.
 fn is_reported(what: &str, wanted: &[&str]) {
-    for machine in MACHINES {
+    for machine in machines() {
         let mut running = provoke(machine, what).start();
         for text in wanted {
             running.stderr.wait_for(text.as_bytes());
@@ -66,7 +69,7 @@ fn a_lock_that_is_held_too_long_names_its_holder() {
 
 #[test]
 fn a_cpu_that_does_not_flush_its_tlb_is_reported() {
-    for machine in MACHINES {
+    for machine in machines() {
         let mut running = provoking(machine, 2, "shootdown watchdog_thresh=1")
             .args([
                 "--",
@@ -81,7 +84,7 @@ fn a_cpu_that_does_not_flush_its_tlb_is_reported() {
 
 #[test]
 fn softlockup_panic_ends_the_vm() {
-    for machine in MACHINES {
+    for machine in machines() {
         let mut running = provoke(machine, "stall softlockup_panic=1").start();
         // The program must not end before.
         let stdin = running.stdin.take();
@@ -94,7 +97,7 @@ fn softlockup_panic_ends_the_vm() {
 
 #[test]
 fn a_panic_shows_all_cpus() {
-    for machine in MACHINES {
+    for machine in machines() {
         let text = provoke(machine, "panic").output().expect_code(125).err();
         assert!(text.contains("kernel panic at "), "{text}");
         assert!(text.contains("CPU 1: "), "{text}");
@@ -103,7 +106,7 @@ fn a_panic_shows_all_cpus() {
 
 #[test]
 fn a_stack_that_overflows_is_reported_with_registers() {
-    for machine in MACHINES {
+    for machine in machines() {
         let text = provoke(machine, "overflow").output().expect_code(125).err();
         assert!(
             text.contains("the kernel's stack has overflowed\nrip "),
@@ -127,7 +130,7 @@ const CHECKS: [&str; 8] = [
 
 #[test]
 fn nmis_at_any_instruction_change_nothing() {
-    for machine in MACHINES {
+    for machine in machines() {
         provoking(machine, 3, "nmis")
             .args(["--", "thread-test"])
             .args(CHECKS)
@@ -139,7 +142,7 @@ fn nmis_at_any_instruction_change_nothing() {
 #[test]
 fn requests_list_the_tasks() {
     const THREAD: &str = "thread 1 (sh)";
-    for machine in MACHINES {
+    for machine in machines() {
         let mut running = Ringlet::new(["run", "--cpus", "2"])
             .args(machine)
             .args(["--", "/bin/sh", "-c", "echo ready; read x; exit 7"])

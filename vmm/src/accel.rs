@@ -13,7 +13,7 @@ use crate::cli::Accel;
 const KVM_PATH: &str = "/dev/kvm";
 /// QEMU's command, and the package that has it.
 const QEMU: &str = "qemu-system-x86_64";
-const QEMU_PACKAGE: &str = "qemu-system-x86";
+pub(crate) const QEMU_PACKAGE: &str = "qemu-system-x86";
 
 /// What a guest is run with.
 pub enum Accelerator {
@@ -33,7 +33,21 @@ pub enum Accelerator {
 #[error("{KVM_PATH}: {why}")]
 pub struct NoKvm {
     why: String,
+    /// What to do, after a semicolon; empty if nothing is known to help.
     hint: &'static str,
+    errno: i32,
+}
+
+impl NoKvm {
+    /// What to do; empty if nothing is known to help.
+    pub fn hint(&self) -> &'static str {
+        self.hint.trim_start_matches("; ")
+    }
+
+    /// Whether there is no such device at all.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.errno, libc::ENOENT | libc::ENODEV | libc::ENXIO)
+    }
 }
 
 /// Why there is nothing to run a guest with. Each message says what to do.
@@ -59,13 +73,21 @@ pub enum NoAccelerator {
 }
 
 impl Accelerator {
+    /// Its name on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Kvm(_) => "kvm",
+            Self::Tcg { .. } => "tcg",
+        }
+    }
+
     /// The one that was asked for; `path` is the environment's `PATH`.
     ///
     /// # Errors
     ///
     /// [`NoAccelerator`].
     pub fn choose(wanted: Accel, path: &OsStr) -> Result<Self, NoAccelerator> {
-        let tcg = |instead_of| find(QEMU, path).map(|qemu| Self::Tcg { qemu, instead_of });
+        let tcg = |instead_of| find_qemu(path).map(|qemu| Self::Tcg { qemu, instead_of });
         match wanted {
             Accel::Kvm => open_kvm()
                 .map(Self::Kvm)
@@ -79,8 +101,14 @@ impl Accelerator {
     }
 }
 
-fn open_kvm() -> Result<Kvm, NoKvm> {
+/// Opens KVM.
+///
+/// # Errors
+///
+/// [`NoKvm`].
+pub fn open_kvm() -> Result<Kvm, NoKvm> {
     let kvm = Kvm::new().map_err(|error| NoKvm {
+        errno: error.errno(),
         why: io::Error::from_raw_os_error(error.errno()).to_string(),
         hint: match error.errno() {
             libc::ENOENT | libc::ENODEV | libc::ENXIO => {
@@ -96,8 +124,15 @@ fn open_kvm() -> Result<Kvm, NoKvm> {
         version => Err(NoKvm {
             why: format!("it has API version {version}; ringlet needs {KVM_API_VERSION}"),
             hint: "",
+            // It is something else.
+            errno: libc::ENODEV,
         }),
     }
+}
+
+/// QEMU's command in the directories of `path`.
+pub fn find_qemu(path: &OsStr) -> Option<PathBuf> {
+    find(QEMU, path)
 }
 
 /// The executable file `name` in the directories of `path`.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -86,7 +87,15 @@ impl From<vm_memory::GuestMemoryError> for BootError {
     }
 }
 
-/// Writes everything that the kernel is told; gives the address of the start info.
+/// What the kernel finds when it starts.
+pub struct Written {
+    /// The address of the start info.
+    pub start_info: GuestAddress,
+    /// Where the root file system image is mapped.
+    pub image: Range<u64>,
+}
+
+/// Writes everything that the kernel is told.
 ///
 /// # Errors
 ///
@@ -96,7 +105,7 @@ pub fn write(
     config: &Config,
     kernel: &LoadedKernel,
     devices: usize,
-) -> Result<GuestAddress, BootError> {
+) -> Result<Written, BootError> {
     let modules = write_modules(memory, config, kernel)?;
     let cmdline = cmdline(config, devices)?
         .as_cstring()
@@ -119,7 +128,13 @@ pub fn write(
     params.set_modules(&modules, GuestAddress(MODULE_LIST));
     PvhBootConfigurator::write_bootparams(&params, memory)
         .map_err(|error| BootError::Memory(error.to_string()))?;
-    Ok(GuestAddress(START_INFO))
+    let image = modules.first().map_or(0..0, |module| {
+        module.paddr..(module.paddr + module.size).next_multiple_of(PAGE)
+    });
+    Ok(Written {
+        start_info: GuestAddress(START_INFO),
+        image,
+    })
 }
 
 /// The kernel's command line: see [`ringlet_abi`].

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_bindings::{
@@ -30,19 +30,19 @@ use crate::debug::trap::Tracer;
 use crate::debug::{Image, Server, port};
 use crate::kernel_image::{self, KernelError};
 use crate::lifecycle::EventLoop;
-use crate::memory::{self, MemoryError};
+use crate::lost_memory;
+use crate::memory::{self, MemoryError, Ram};
+use crate::metrics::Metrics;
+use crate::missing::MissingTable;
 use crate::mounts::share_tag;
 use crate::outcome::Ending;
+use crate::serial::SerialPort;
 use crate::timeline::{Stage, Timeline};
-use crate::vcpu::{Machine, Vcpu};
+use crate::vcpu::{Machine, TSS_ADDRESS, Vcpu};
 use crate::vm::{Debugger, Devices, Vm};
 
 /// Pins of the IOAPIC.
 const IOAPIC_PINS: u32 = 24;
-
-/// Where KVM puts a TSS of its own on Intel processors without unrestricted guests: three pages
-/// below the BIOS, in no RAM and no device.
-const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// Devices that every VM has: console and entropy.
 const FIXED_DEVICES: u32 = 2;
@@ -154,6 +154,7 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
     let server = bind_debugger(config)?;
     check_cpus(kvm, config.cpus)?;
     let memory = Memory::new(memory::map(config.memory)?);
+    lost_memory::watch(&memory)?;
     let vm = kvm.create_vm().step("create the VM")?;
     // Before anything that KVM does with a deferred SRCU callback, as registering a device on its
     // buses: the memory regions would wait some milliseconds for that callback's grace period.
@@ -167,17 +168,20 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         bus: Bus::default(),
         count: 0,
     };
-    let page = ControlPage::new(Arc::clone(&ending), Arc::clone(timeline));
-    board
-        .bus
-        .insert(CONTROL_BASE, VIRTIO_SIZE, Box::new(page))?;
+    let missing = Arc::<MissingTable>::default();
+    let metrics = Arc::<Metrics>::default();
+    metrics.set_guest_memory(config.memory);
     let mut events = EventManager::new()?;
     let threads = Threads::unconfined();
     let console = add_console(&mut board, config, &mut events, &threads)?;
-    add_entropy(&mut board, &mut events)?;
+    for (name, statistics) in console.statistics() {
+        metrics.add_device(name, &statistics);
+    }
+    add_entropy(&mut board, &mut events, &metrics)?;
     for (index, (disk, disk_config)) in disks.into_iter().zip(&config.disks).enumerate() {
         let engine = (EngineKind::Auto, disk_config.limits);
         let block = Block::new(&disk_name(index), disk, engine, &threads)?;
+        metrics.add_device(&disk_name(index), block.statistics());
         board.add(block, |_| Ok(()))?;
     }
     let limits = DescriptorLimits::of_process(shares.len());
@@ -186,18 +190,27 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
         let fs = Fs::new(&tag, share, config.cpus, limits, kind, &threads)?;
         board.add(fs, |_| Ok(()))?;
     }
-    let Board { bus, count, .. } = board;
+    let Board { mut bus, count, .. } = board;
 
     let kernel = load_kernel(config, &memory)?;
-    let start_info = boot::write(&memory, config, &kernel, count as usize)
+    let written = boot::write(&memory, config, &kernel, count as usize)
         .map_err(|cause| name_rootfs(config, cause))?;
+    let page = ControlPage::new(
+        Arc::clone(&ending),
+        Arc::clone(timeline),
+        Arc::clone(&missing),
+        Ram::new(Arc::clone(&memory), written.image, Arc::clone(&metrics)),
+    );
+    bus.insert(CONTROL_BASE, VIRTIO_SIZE, Box::new(page))?;
 
     let entry = kernel.entry;
     let machine = Machine {
         bus: Arc::new(bus),
-        serial: Arc::default(),
+        serial: Arc::new(Mutex::new(SerialPort::new(Arc::clone(&ending)))),
         ending,
         memory,
+        metrics,
+        missing,
         image: Arc::new(Image::new(kernel)),
     };
     let debugger = server
@@ -225,7 +238,7 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
     }
     if let Some(first) = vcpus.first() {
         first
-            .enter_at(entry, start_info.0)
+            .enter_at(entry, written.start_info.0)
             .step("set the registers")?;
     }
     timeline.reach(Stage::VmCreated);
@@ -424,8 +437,14 @@ fn add_console(
     Ok(handle)
 }
 
-fn add_entropy(board: &mut Board<'_>, events: &mut EventLoop) -> Result<(), BuildError> {
-    board.add(Entropy::default(), |transport| {
+fn add_entropy(
+    board: &mut Board<'_>,
+    events: &mut EventLoop,
+    metrics: &Metrics,
+) -> Result<(), BuildError> {
+    let entropy = Entropy::default();
+    metrics.add_device(entropy.name(), entropy.statistics());
+    board.add(entropy, |transport| {
         for doorbell in transport.doorbells() {
             subscribe(events, transport.device().subscriber(doorbell)?);
         }

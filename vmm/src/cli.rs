@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -14,7 +15,9 @@ use ringlet_devices::block::{Access, Limits};
 
 use crate::config::DiskConfig;
 use crate::debug::Address;
+use crate::doctor::DoctorArgs;
 use crate::environment::EnvArg;
+use crate::messages::Format;
 use crate::mounts::{Tmpfs, Volume};
 use crate::sizes::parse_size;
 
@@ -32,6 +35,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a program in a new microVM
     Run(Box<RunArgs>),
+    /// Say whether 'ringlet run' works on this machine, and if not, what to do
+    Doctor(DoctorArgs),
     /// Print shell completions
     Completions {
         /// bash, zsh or fish
@@ -43,7 +48,8 @@ pub enum Command {
 const RUN_AFTER_HELP: &str = "\
 Exit status:
   the program's own; 128+N if signal N ended it (or ringlet); 127 if PROGRAM is not in the
-  root file system; 126 if it cannot be executed; 125 for any error of ringlet itself
+  root file system; 126 if it cannot be executed; 124 if the time of --timeout was over; 125 for
+  any error of ringlet itself
 
 Timeline (--timeline, to stderr, one line for each stage that was reached):
   timeline: MILLISECONDS ms STAGE
@@ -84,11 +90,11 @@ pub struct RunArgs {
 
     /// Mount a directory, file or EROFS image of the host; at its own path without GUEST. OPTIONS are rw
     /// (the default; ro for an image), ro or overlay (changes stay in guest memory), and cache=auto, none
-    /// or always (this version's kernel cannot yet: status 125). May be repeated
+    /// or always (this version's kernel mounts neither overlays nor images: status 125). May be repeated
     #[arg(short = 'v', long = "volume", value_name = "HOST[:GUEST][:OPTIONS]", value_parser = OsStringValueParser::new().try_map(|text| Volume::parse(&text)))]
     pub volumes: Vec<Volume>,
 
-    /// Mount an empty file system in guest memory (this version's kernel cannot yet: status 125). May be repeated
+    /// Mount an empty file system in guest memory. May be repeated
     #[arg(long, value_name = "PATH[:size=N]", value_parser = OsStringValueParser::new().try_map(|text| Tmpfs::parse(&text)))]
     pub tmpfs: Vec<Tmpfs>,
 
@@ -119,7 +125,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR|IMAGE[:OPTIONS]")]
     pub rootfs: Option<OsString>,
 
-    /// Nothing in the root file system can be changed (this version's kernel cannot yet: status 125)
+    /// Nothing in the root file system can be changed; /tmp, /var/tmp and /run are in guest memory
     #[arg(long)]
     pub read_only: bool,
 
@@ -156,6 +162,30 @@ pub struct RunArgs {
     /// who can connect can do anything with the VM
     #[arg(long, requires = "gdb")]
     pub gdb_insecure: bool,
+
+    /// End the VM after so long, with status 124: seconds, or with a suffix ms, s, m, h or d; 0 is
+    /// never
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+
+    /// Write a report on the run to this file, as one object of JSON: status, timeline, mode, times,
+    /// memory, and what the program asked for in vain
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Write to this file, as JSON, which system calls, ioctls and io_uring opcodes the program asked
+    /// for that the guest kernel does not have
+    #[arg(long, value_name = "FILE")]
+    pub missing: Option<PathBuf>,
+
+    /// Count exits, requests, latencies and memory, in Prometheus' text format: in a file, written every
+    /// second, or for who connects to a Unix socket ('unix:PATH' or 'PATH.sock')
+    #[arg(long, value_name = "FILE|SOCKET")]
+    pub metrics: Option<PathBuf>,
+
+    /// How ringlet's own messages and the guest kernel's log are written to stderr
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub log_format: Format,
 
     /// The program, looked up in the root file system, and its arguments. One with a slash that is not
     /// there is the host's: it is laid over the root file system in guest memory, with the libraries
@@ -209,6 +239,25 @@ pub fn value_name(value: &impl ValueEnum) -> String {
     value
         .to_possible_value()
         .map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// A time as in `10`, `0.5s`, `1.5m`, `2h`, `1d` or `250ms`.
+fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    const EXAMPLE: &str = "give a time as in 10, 0.5s, 250ms, 2m, 1h or 1d";
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let unit = match suffix {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err(EXAMPLE),
+    };
+    let seconds = number.parse::<f64>().map_err(|_| EXAMPLE)? * unit;
+    Duration::try_from_secs_f64(seconds).map_err(|_| EXAMPLE)
 }
 
 fn parse_cpus(text: &str) -> Result<u32, &'static str> {
@@ -378,6 +427,36 @@ mod tests {
             "a=1 b"
         );
         assert_eq!(run(&["x"]).unwrap().append, "");
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, milliseconds) in [
+            ("10", 10_000),
+            ("0.5s", 500),
+            ("250ms", 250),
+            ("1.5m", 90_000),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+            ("0", 0),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(milliseconds))
+            );
+        }
+        for text in [
+            "",
+            "s",
+            "-1",
+            "1x",
+            "1e3",
+            "1.2.3",
+            "inf",
+            "99999999999999999999d",
+        ] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use ringlet_abi::control::{self, Mark, ModeChoice};
 
 use crate::bus::MmioDevice;
+use crate::memory::Ram;
+use crate::missing::MissingTable;
 use crate::outcome::{Ending, Outcome};
 use crate::timeline::Timeline;
 
@@ -12,12 +14,24 @@ use crate::timeline::Timeline;
 pub struct ControlPage {
     ending: Arc<Ending>,
     timeline: Arc<Timeline>,
+    missing: Arc<MissingTable>,
+    ram: Ram,
 }
 
 impl ControlPage {
-    /// A page that reports to `ending` and `timeline`.
-    pub fn new(ending: Arc<Ending>, timeline: Arc<Timeline>) -> Self {
-        Self { ending, timeline }
+    /// A page that reports to `ending`, `timeline` and `missing`, and gives back memory of `ram`.
+    pub fn new(
+        ending: Arc<Ending>,
+        timeline: Arc<Timeline>,
+        missing: Arc<MissingTable>,
+        ram: Ram,
+    ) -> Self {
+        Self {
+            ending,
+            timeline,
+            missing,
+            ram,
+        }
     }
 }
 
@@ -37,6 +51,8 @@ impl MmioDevice for ControlPage {
                     self.timeline.reach(mark.into());
                 }
             }
+            control::RELEASE => self.ram.release(value),
+            control::MISSING => self.missing.announce(value),
             control::MODE => self.timeline.note_mode(ModeChoice::decode(value)),
             _ => (),
         }

@@ -100,7 +100,10 @@ pub fn report(
     let failure = emulation_failure(fd);
     let (what, hint) = cause.describe(failure.is_some());
     let mut text = format!("{what}; {hint}");
-    if let Ok(state) = State::of(fd, index) {
+    // More of the memory may be gone, and must not be touched.
+    if !matches!(cause, Cause::LostMemory(_))
+        && let Ok(state) = State::of(fd, index)
+    {
         let code = failure.filter(|bytes| !bytes.is_empty());
         add_state(&mut text, &state, code, memory, image);
     }

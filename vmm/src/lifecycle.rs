@@ -3,8 +3,10 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use event_manager::{
     EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
@@ -12,13 +14,20 @@ use event_manager::{
 use ringlet_abi::TerminalSize;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
 
+use crate::messages;
+use crate::metrics::server::Place;
+use crate::missing::Missing;
 use crate::outcome::{Ending, Outcome};
 use crate::signals::{Request, Signals};
 use crate::terminal::{self, RawMode};
 
 /// A timeout of the event loop: none.
 const FOREVER: i32 = -1;
+
+/// How long what a guest wrote may still take to leave, once a signal or the time ends the VM.
+pub const GRACE: Duration = Duration::from_millis(40);
 
 /// The event loop of a VM.
 pub type EventLoop = EventManager<Box<dyn MutEventSubscriber>>;
@@ -40,12 +49,30 @@ pub trait VirtualMachine {
     fn debugger_address(&self) -> Option<String>;
 
     /// Runs the guest to its end. What it wrote before it ended is written out by then, unless a
-    /// signal cut that short.
+    /// signal or the time cut that short.
     ///
     /// # Errors
     ///
     /// [`RunError`].
-    fn run(&mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError>;
+    fn run(&mut self, outside: Outside) -> Result<Outcome, RunError>;
+
+    /// Whether output was lost that the program believes written.
+    fn has_lost_output(&self) -> bool;
+
+    /// What the program asked for and the guest kernel does not have.
+    fn missing(&self) -> Vec<Missing>;
+}
+
+/// What a VM has to do with outside of it, other than by its devices.
+pub struct Outside {
+    /// Signals to Ringlet.
+    pub signals: Signals,
+    /// The terminal, if there is one.
+    pub raw: Option<RawMode>,
+    /// Where metrics go, if anybody wants them.
+    pub metrics: Option<Place>,
+    /// When the VM is ended, if it has not ended by itself.
+    pub deadline: Option<Instant>,
 }
 
 /// A guest that runs, as signals reach it.
@@ -56,11 +83,9 @@ pub trait Guest {
     /// The terminal has another size.
     fn resize(&self, size: TerminalSize);
 
-    /// What its CPUs are doing, for the user.
-    fn report(&self) -> String;
-
-    /// Has the guest's kernel list its tasks, which it does by itself or not at all.
-    fn request_tasks(&self);
+    /// Finds out what its CPUs are doing, for the user, and has the guest's kernel list its tasks,
+    /// which it does by itself or not at all. The answer may take a while.
+    fn report(&self) -> Box<dyn FnOnce() -> String + Send>;
 
     /// This process is about to be stopped: what runs outside of it must stop too.
     fn pause(&self) {}
@@ -74,6 +99,7 @@ pub trait Guest {
 struct Flags {
     drained: Cell<bool>,
     signal: Cell<Option<u8>>,
+    is_late: Cell<bool>,
 }
 
 /// The life of a guest, in an event loop.
@@ -85,28 +111,32 @@ pub struct Lifecycle<'a> {
 }
 
 impl<'a> Lifecycle<'a> {
-    /// Serves signals from now on.
+    /// Serves signals, and looks at the time, from now on.
+    ///
+    /// # Errors
+    ///
+    /// The host denies a timer.
     pub fn start(
         events: &'a mut EventLoop,
         guest: impl Guest + 'static,
         ending: &Arc<Ending>,
-        signals: Signals,
-        raw: Option<RawMode>,
-    ) -> Self {
+        outside: Outside,
+    ) -> Result<Self, RunError> {
         let flags = Rc::new(Flags::default());
         let subscriber = events.add_subscriber(Box::new(Subscriber {
             guest,
             ending: Arc::clone(ending),
-            signals,
-            raw,
+            signals: outside.signals,
+            raw: outside.raw,
+            timer: outside.deadline.map(timer_until).transpose()?,
             flags: Rc::clone(&flags),
         }));
-        Self {
+        Ok(Self {
             events,
             ending: Arc::clone(ending),
             flags,
             subscriber,
-        }
+        })
     }
 
     /// Waits until it is said how the guest ends.
@@ -123,21 +153,34 @@ impl<'a> Lifecycle<'a> {
         }
     }
 
-    /// Waits until the guest's output is written out, or a signal has come.
+    /// Waits until the guest's output is written out; for [`GRACE`] at most once a signal has come or
+    /// the time is over.
     ///
     /// # Errors
     ///
     /// [`RunError`].
     pub fn await_drained(&mut self) -> Result<(), RunError> {
-        while !self.flags.drained.get() && !self.is_interrupted() {
-            self.turn(FOREVER)?;
+        let mut last = None;
+        while !self.flags.drained.get() {
+            let patience = match self.is_interrupted() {
+                false => FOREVER,
+                true => {
+                    let last = *last.get_or_insert_with(|| Instant::now() + GRACE);
+                    let left = last.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        break;
+                    }
+                    left.as_millis() as i32 + 1
+                }
+            };
+            self.turn(patience)?;
         }
         Ok(())
     }
 
-    /// Whether a signal has come that ends Ringlet.
+    /// Whether a signal has come that ends Ringlet, or the time is over.
     pub fn is_interrupted(&self) -> bool {
-        self.flags.signal.get().is_some()
+        self.flags.signal.get().is_some() || self.flags.is_late.get()
     }
 
     /// Waits for events, for so many milliseconds at most, and serves them.
@@ -169,7 +212,20 @@ struct Subscriber<G> {
     ending: Arc<Ending>,
     signals: Signals,
     raw: Option<RawMode>,
+    timer: Option<TimerFd>,
     flags: Rc<Flags>,
+}
+
+/// A timer that expires at `deadline`, once.
+fn timer_until(deadline: Instant) -> io::Result<TimerFd> {
+    let errno = |error: vmm_sys_util::errno::Error| io::Error::from_raw_os_error(error.errno());
+    let mut timer = TimerFd::new().map_err(errno)?;
+    // Zero would mean never.
+    let left = deadline.saturating_duration_since(Instant::now());
+    timer
+        .reset(left.max(Duration::from_nanos(1)), None)
+        .map_err(errno)?;
+    Ok(timer)
 }
 
 impl<G: Guest> Subscriber<G> {
@@ -190,8 +246,7 @@ impl<G: Guest> Subscriber<G> {
                 self.ending.end(Outcome::Signal(signal));
             }
             Request::Report => {
-                terminal::write_stderr(self.guest.report().as_bytes());
-                self.guest.request_tasks();
+                messages::print_answer(self.guest.report());
             }
             Request::Suspend => self.suspend(),
             Request::Resume => self.resume(),
@@ -221,11 +276,19 @@ impl<G: Guest> Subscriber<G> {
 }
 
 impl<G: Guest> MutEventSubscriber for Subscriber<G> {
-    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+    fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
         // EAGAIN says that an event has not come.
         let _ = self.ending.event().read();
         if self.guest.drained().read().is_ok() {
             self.flags.drained.set(true);
+        }
+        if self
+            .timer
+            .as_ref()
+            .is_some_and(|timer| timer.as_raw_fd() == events.fd())
+        {
+            self.flags.is_late.set(true);
+            self.ending.end(Outcome::Timeout);
         }
         self.handle_signals();
     }
@@ -235,7 +298,14 @@ impl<G: Guest> MutEventSubscriber for Subscriber<G> {
             Events::new(self.ending.event(), EventSet::IN),
             Events::new(self.guest.drained(), EventSet::IN),
             Events::new(&self.signals, EventSet::IN),
-        ] {
+        ]
+        .into_iter()
+        .chain(
+            // It stays expired, and nobody reads it.
+            self.timer
+                .iter()
+                .map(|timer| Events::new(timer, EventSet::IN | EventSet::ONE_SHOT)),
+        ) {
             if let Err(error) = ops.add(events) {
                 log::error!("event loop: {error}");
             }

@@ -2,7 +2,7 @@
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::terminal;
+use crate::messages;
 
 /// The environment variable with the level: off, error, warn (the default), info, debug, trace.
 pub const VARIABLE: &str = "RINGLET_LOG";
@@ -24,7 +24,7 @@ impl Log for Logger {
                 Level::Debug => "debug",
                 Level::Trace => "trace",
             };
-            terminal::write_stderr(format!("ringlet: {level}: {}\n", record.args()).as_bytes());
+            messages::log(level, record.target(), &record.args().to_string());
         }
     }
 

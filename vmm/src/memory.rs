@@ -4,16 +4,22 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
+use ringlet_abi::control::RELEASE_SIZE;
 use ringlet_abi::{HIGH_RAM_BASE, LOW_RAM_END};
+use ringlet_devices::Memory;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
-    Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap,
+    Address, Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap,
+    GuestMemoryRegion, GuestRegionMmap,
 };
+
+use crate::metrics::Metrics;
 
 /// Less does not hold the kernel and a root file system.
 const MIN: u64 = 32 << 20;
@@ -203,6 +209,80 @@ pub fn map_file(
     }
 }
 
+/// Guest RAM as a guest gives it back.
+pub struct Ram {
+    memory: Memory,
+    /// Where a file is mapped over it.
+    file: Range<u64>,
+    metrics: Arc<Metrics>,
+}
+
+impl Ram {
+    /// All of `memory`, which holds a file at the addresses `file`. What is given back is counted.
+    pub fn new(memory: Memory, file: Range<u64>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            memory,
+            file,
+            metrics,
+        }
+    }
+
+    /// Gives a block ([`RELEASE_SIZE`]) back to the host: it holds zeros afterwards, however that is
+    /// done. What is no block of guest RAM is ignored.
+    pub fn release(&self, block: u32) {
+        let start = u64::from(block) * RELEASE_SIZE;
+        let Ok(slice) = self
+            .memory
+            .get_slice(GuestAddress(start), RELEASE_SIZE as usize)
+        else {
+            return log::debug!("block {block:#x} to release is not in guest memory");
+        };
+        let address = slice.ptr_guard_mut().as_ptr();
+        let holds_file = start < self.file.end && self.file.start < start + RELEASE_SIZE;
+        let result = match holds_file {
+            // To forget a private copy of a file's page is to see the file again.
+            true => map_zeros(address, RELEASE_SIZE as usize),
+            // SAFETY: the range is guest RAM, in whose content nothing of this process relies.
+            false => match unsafe {
+                libc::madvise(address.cast(), RELEASE_SIZE as usize, libc::MADV_DONTNEED)
+            } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            },
+        };
+        self.metrics.released_bytes.add(RELEASE_SIZE);
+        if let Err(error) = result {
+            log::debug!("block {block:#x} is not released: {error}");
+            // As promised, at least. The range is in guest memory, so it succeeds.
+            let zeros = [0; PAGE as usize];
+            for offset in (0..RELEASE_SIZE).step_by(zeros.len()) {
+                let _ = self
+                    .memory
+                    .write_slice(&zeros, GuestAddress(start + offset));
+            }
+        }
+    }
+}
+
+/// Maps fresh memory over guest RAM at `address`, in place of what is mapped there.
+fn map_zeros(address: *mut u8, len: usize) -> io::Result<()> {
+    // SAFETY: as in `map_file`.
+    let mapped = unsafe {
+        libc::mmap(
+            address.cast(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
+            -1,
+            0,
+        )
+    };
+    match mapped {
+        libc::MAP_FAILED => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 fn check(size: u64, host: u64) -> Result<(), MemoryError> {
     if size < MIN {
         return Err(MemoryError::TooSmall(size));
@@ -268,6 +348,29 @@ mod tests {
         let last: u8 = memory.read_obj(GuestAddress((64 << 20) - 1)).unwrap();
         assert_eq!(last, 0);
         assert!(memory.read_obj::<u8>(GuestAddress(64 << 20)).is_err());
+    }
+
+    #[test]
+    fn released_blocks_hold_zeros_also_where_a_file_was() {
+        use std::io::Write;
+        let memory = Memory::new(map(32 << 20).unwrap());
+        let mut file = vmm_sys_util::tempfile::TempFile::new().unwrap().into_file();
+        file.write_all(&[7; 8192]).unwrap();
+        let image = (8 << 20) - 4096;
+        map_file(&memory, GuestAddress(image), &file, 8192).unwrap();
+        for at in [6 << 20, image, 8 << 20, 10 << 20] {
+            memory.write_obj(9_u8, GuestAddress(at)).unwrap();
+        }
+        let ram = Ram::new(Memory::clone(&memory), image..image + 8192, Arc::default());
+        for block in [3, 4, 16, u32::MAX] {
+            ram.release(block);
+        }
+        let mut bytes = vec![1; 4 << 20];
+        memory
+            .read_slice(&mut bytes, GuestAddress(6 << 20))
+            .unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(10 << 20)).unwrap(), 9);
     }
 
     #[test]

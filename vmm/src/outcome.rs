@@ -11,6 +11,11 @@ use crate::config::Config;
 
 /// Exit status for any error of Ringlet itself.
 pub const STATUS_ERROR: u8 = 125;
+/// In place of success, where what the program wrote did not arrive and it did not hear of that: what
+/// most programs exit with when a write fails.
+pub const STATUS_LOST_OUTPUT: u8 = 1;
+/// As timeout(1) has it.
+const STATUS_TIMEOUT: u8 = 124;
 const STATUS_NOT_EXECUTABLE: u8 = 126;
 const STATUS_NOT_FOUND: u8 = 127;
 /// Added to the number of the signal that ended the program or Ringlet.
@@ -23,6 +28,8 @@ pub enum Outcome {
     Exit(Exit),
     /// Ringlet got this signal.
     Signal(u8),
+    /// The time was over that `--timeout` gives.
+    Timeout,
     /// The debugger ended the VM.
     Killed,
     /// The VM cannot go on: a report for the user.
@@ -48,9 +55,32 @@ impl Outcome {
             Self::Exit(Exit::Signaled(signal)) | Self::Signal(signal) => {
                 STATUS_SIGNAL.saturating_add(*signal)
             }
+            Self::Timeout => STATUS_TIMEOUT,
             Self::Exit(Exit::NotFound) => STATUS_NOT_FOUND,
             Self::Exit(Exit::NotExecutable(_)) => STATUS_NOT_EXECUTABLE,
             Self::Exit(_) | Self::Killed | Self::Crash(_) => STATUS_ERROR,
+        }
+    }
+
+    /// The signal that ended the program or Ringlet, if one did.
+    pub fn signal(&self) -> Option<u8> {
+        match self {
+            Self::Exit(Exit::Signaled(signal)) | Self::Signal(signal) => Some(*signal),
+            _ => None,
+        }
+    }
+
+    /// Whether it is Ringlet's user, not the guest, who has ended the VM.
+    pub fn is_forced(&self) -> bool {
+        matches!(self, Self::Signal(_) | Self::Timeout)
+    }
+
+    /// Whether the program ran to its end and failed.
+    pub fn is_failure_of_program(&self) -> bool {
+        match self {
+            Self::Exit(Exit::Exited(status)) => *status != 0,
+            Self::Exit(Exit::Signaled(_)) => true,
+            _ => false,
         }
     }
 
@@ -59,7 +89,7 @@ impl Outcome {
         let exit = match self {
             Self::Crash(report) => return Some(report.clone()),
             Self::Killed => return Some("the debugger ended the VM".to_owned()),
-            Self::Signal(_) => return None,
+            Self::Signal(_) | Self::Timeout => return None,
             Self::Exit(exit) => exit,
         };
         let program = config.process.args.first().map_or(&[][..], Vec::as_slice);
@@ -182,6 +212,7 @@ mod tests {
             (Outcome::Exit(Exit::Panic), 125),
             (Outcome::Exit(Exit::BadRootfs), 125),
             (Outcome::Signal(2), 130),
+            (Outcome::Timeout, 124),
             (Outcome::Killed, 125),
             (Outcome::Crash(String::new()), 125),
         ] {

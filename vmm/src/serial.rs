@@ -1,12 +1,14 @@
 //! The serial port: what the guest kernel logs, copied to standard error line by line.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use ringlet_abi::SERIAL_PORT;
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 
-use crate::terminal;
+use crate::messages;
+use crate::outcome::Ending;
 
 /// I/O ports of a 16550.
 const PORTS: u16 = 8;
@@ -41,15 +43,21 @@ impl Write for Line {
 }
 
 /// A 16550 at [`SERIAL_PORT`].
-pub struct SerialPort(Serial<NoInterrupt, NoEvents, Line>);
-
-impl Default for SerialPort {
-    fn default() -> Self {
-        Self(Serial::new(NoInterrupt, Line::default()))
-    }
+pub struct SerialPort {
+    registers: Serial<NoInterrupt, NoEvents, Line>,
+    /// Once the VM is to end nobody waits for the reader of the log.
+    ending: Arc<Ending>,
 }
 
 impl SerialPort {
+    /// The port of a VM that ends when `ending` says so.
+    pub fn new(ending: Arc<Ending>) -> Self {
+        Self {
+            registers: Serial::new(NoInterrupt, Line::default()),
+            ending,
+        }
+    }
+
     /// A register of the port, if `port` is one.
     fn register(port: u16) -> Option<u8> {
         let offset = port.checked_sub(SERIAL_PORT)?;
@@ -59,7 +67,7 @@ impl SerialPort {
     /// An `in`; all ones where nothing is.
     pub fn read(&mut self, port: u16, data: &mut [u8]) {
         for byte in data {
-            *byte = Self::register(port).map_or(0xff, |register| self.0.read(register));
+            *byte = Self::register(port).map_or(0xff, |register| self.registers.read(register));
         }
     }
 
@@ -69,11 +77,11 @@ impl SerialPort {
             return;
         };
         for byte in data {
-            if let Err(error) = self.0.write(register, *byte) {
+            if let Err(error) = self.registers.write(register, *byte) {
                 log::debug!("serial port: {error}");
             }
         }
-        let line = &self.0.writer().0;
+        let line = &self.registers.writer().0;
         if line.ends_with(b"\n") || line.len() >= LINE_MAX {
             self.flush();
         }
@@ -81,9 +89,9 @@ impl SerialPort {
 
     /// Writes out what there is of a line.
     pub fn flush(&mut self) {
-        let line = std::mem::take(&mut self.0.writer_mut().0);
+        let line = std::mem::take(&mut self.registers.writer_mut().0);
         if !line.is_empty() {
-            terminal::write_stderr(&line);
+            messages::write_kernel_log(&line, || self.ending.is_set());
         }
     }
 }
@@ -94,7 +102,7 @@ mod tests {
 
     #[test]
     fn only_the_port_answers() {
-        let mut serial = SerialPort::default();
+        let mut serial = SerialPort::new(Arc::new(Ending::new().unwrap()));
         let mut data = [0];
         serial.read(SERIAL_PORT + 5, &mut data);
         assert_eq!(data[0] & 0x20, 0x20, "the transmitter is empty");

@@ -113,6 +113,13 @@ impl AsRawFd for Signals {
     }
 }
 
+/// Has a write beyond the limit of a file's size (RLIMIT_FSIZE) fail with EFBIG, which the guest hears
+/// of, and not end this process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: the disposition is a constant, and no handler.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 fn is_ignored(signal: libc::c_int) -> io::Result<bool> {
     // SAFETY: all-zero bytes are a valid sigaction: integers and a nullable pointer.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };

@@ -16,14 +16,9 @@ use rustix::termios::{
 };
 use vmm_sys_util::signal::register_signal_handler;
 
-/// Signals that end the process at once, where no destructor runs.
-const FATAL: [libc::c_int; 5] = [
-    libc::SIGABRT,
-    libc::SIGBUS,
-    libc::SIGFPE,
-    libc::SIGILL,
-    libc::SIGSEGV,
-];
+/// Signals that end the process at once, where no destructor runs; SIGBUS has a handler of its own
+/// ([`crate::lost_memory`]).
+const FATAL: [libc::c_int; 4] = [libc::SIGABRT, libc::SIGFPE, libc::SIGILL, libc::SIGSEGV];
 
 /// The terminal that was made raw and what it was like before. Set once, so that a signal handler
 /// can read it.
@@ -139,9 +134,9 @@ extern "C" fn restore_and_die(signal: libc::c_int, _: *mut libc::siginfo_t, _: *
     }
 }
 
-/// Writes whole lines or parts of them to standard error; in one write, and with CR NL where the
-/// terminal does not add the CR.
-pub fn write_stderr(bytes: &[u8]) {
+/// Writes whole lines or parts of them to standard error, waiting for its reader; in one write, and
+/// with CR NL where the terminal does not add the CR.
+pub(crate) fn write_stderr(bytes: &[u8]) {
     let mut stderr = io::stderr().lock();
     let raw = RAW.load(Ordering::Acquire)
         && SAVED
@@ -152,6 +147,22 @@ pub fn write_stderr(bytes: &[u8]) {
         true => stderr.write_all(&with_carriage_returns(bytes)),
         false => stderr.write_all(bytes),
     };
+}
+
+/// Writes a line to standard error unless that would wait. Async-signal-safe.
+pub fn write_if_ready(line: &[u8]) {
+    let mut fd = libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: poll writes the one structure that it is given; write reads bytes that are borrowed.
+    // Nobody is left to tell of an error.
+    unsafe {
+        if libc::poll(&raw mut fd, 1, 0) == 1 && fd.revents & libc::POLLOUT != 0 {
+            libc::write(fd.fd, line.as_ptr().cast(), line.len());
+        }
+    }
 }
 
 /// Whether `fd` is a terminal, as the raw one is. (Two at once are as good as one here.)

@@ -59,10 +59,29 @@ impl Timeline {
         }
     }
 
+    /// The moment that it counts from.
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
     /// Notes that `stage` is reached now; only the first time counts.
     pub fn reach(&self, stage: Stage) {
         let elapsed = self.start.elapsed();
         self.reached[stage as usize].get_or_init(|| elapsed);
+    }
+
+    /// The stages that were reached, by name, and when, counted from the start.
+    pub fn stages(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        STAGES.into_iter().filter_map(|(stage, name)| {
+            let elapsed = self.reached[stage as usize].get()?;
+            Some((name, *elapsed))
+        })
+    }
+
+    /// The name of the mode that the kernel runs in, once it has chosen.
+    pub fn mode_name(&self) -> Option<&'static str> {
+        let mode = self.mode.get()?;
+        Some(if mode.is_ring0 { "ring0" } else { "shared" })
     }
 
     /// Notes the mode that the kernel runs in; only the first time counts.
@@ -73,14 +92,11 @@ impl Timeline {
 
 impl fmt::Display for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (stage, name) in STAGES {
-            if let Some(elapsed) = self.reached[stage as usize].get() {
-                let milliseconds = elapsed.as_secs_f64() * 1e3;
-                writeln!(f, "timeline: {milliseconds:9.3} ms {name}")?;
-            }
+        for (name, elapsed) in self.stages() {
+            let milliseconds = elapsed.as_secs_f64() * 1e3;
+            writeln!(f, "timeline: {milliseconds:9.3} ms {name}")?;
         }
-        if let Some(mode) = self.mode.get() {
-            let name = if mode.is_ring0 { "ring0" } else { "shared" };
+        if let (Some(mode), Some(name)) = (self.mode.get(), self.mode_name()) {
             let cycles = mode.loop_cycles;
             writeln!(
                 f,

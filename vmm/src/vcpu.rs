@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{CpuId, kvm_debug_exit_arch, kvm_regs, kvm_segment};
-use kvm_ioctls::{VcpuExit, VmFd};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use ringlet_devices::{Memory, Stop};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
@@ -13,8 +13,14 @@ use crate::crash::{self, Cause};
 use crate::debug::Image;
 use crate::debug::port::Dock;
 use crate::debug::trap::{Cpu, Tracer, TrapError};
+use crate::metrics::{Exit, Metrics};
+use crate::missing::MissingTable;
 use crate::outcome::{Ending, Outcome};
 use crate::serial::SerialPort;
+
+/// Where KVM puts a TSS of its own on Intel processors without unrestricted guests: three pages
+/// below the BIOS, in no RAM and no device.
+pub(crate) const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// CR0: protected mode, and ET, which is always set. Caching is on, unlike after reset.
 const CR0: u64 = 1 | 1 << 4;
@@ -38,6 +44,10 @@ pub struct Machine {
     pub ending: Arc<Ending>,
     /// Guest RAM.
     pub memory: Memory,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What the program asked for in vain.
+    pub missing: Arc<MissingTable>,
     /// The kernel.
     pub image: Arc<Image>,
 }
@@ -104,27 +114,7 @@ impl Vcpu {
     ///
     /// Those of `KVM_SET_SREGS` and `KVM_SET_REGS`.
     pub fn enter_at(&self, entry: u64, start_info: u64) -> Result<(), kvm_ioctls::Error> {
-        let mut sregs = self.cpu.fd.get_sregs()?;
-        sregs.cs = flat(CODE);
-        sregs.ds = flat(DATA);
-        sregs.es = sregs.ds;
-        sregs.ss = sregs.ds;
-        sregs.fs = sregs.ds;
-        sregs.gs = sregs.ds;
-        sregs.tr = kvm_segment {
-            limit: 0x67,
-            type_: TSS,
-            present: 1,
-            ..Default::default()
-        };
-        sregs.cr0 = CR0;
-        self.cpu.fd.set_sregs(&sregs)?;
-        self.cpu.fd.set_regs(&kvm_regs {
-            rip: entry,
-            rbx: start_info,
-            rflags: RFLAGS_RESERVED,
-            ..Default::default()
-        })
+        enter_at(&self.cpu.fd, entry, start_info)
     }
 
     /// Runs the guest until the VM ends or `stop` says so.
@@ -140,6 +130,7 @@ impl Vcpu {
             let Err(cause) = self.step() else {
                 continue;
             };
+            self.machine.metrics.count_exit(Exit::Other);
             let (memory, image) = (&self.machine.memory, &self.machine.image);
             let report = crash::report(&mut self.cpu.fd, self.index, memory, image, &cause);
             if self.cpu.tracer.as_mut().is_some_and(Tracer::on_crash) {
@@ -220,18 +211,37 @@ impl Vcpu {
             {
                 return Err(Cause::LostMemory(Some(addr)));
             }
-            Ok(VcpuExit::MmioWrite(addr, data)) => machine.bus.write(addr, data),
-            Ok(VcpuExit::MmioRead(addr, data)) => machine.bus.read(addr, data),
-            Ok(VcpuExit::IoOut(port, data)) => machine.lock_serial().write(port, data),
-            Ok(VcpuExit::IoIn(port, data)) => machine.lock_serial().read(port, data),
-            Ok(VcpuExit::Intr) => return Ok(Left::Interrupted),
-            Ok(VcpuExit::Debug(exit)) => return Ok(Left::Debug(exit)),
+            Ok(VcpuExit::MmioWrite(addr, data)) => {
+                machine.metrics.count_exit(Exit::MmioWrite);
+                machine.bus.write(addr, data);
+            }
+            Ok(VcpuExit::MmioRead(addr, data)) => {
+                machine.metrics.count_exit(Exit::MmioRead);
+                machine.bus.read(addr, data);
+            }
+            Ok(VcpuExit::IoOut(port, data)) => {
+                machine.metrics.count_exit(Exit::IoOut);
+                machine.lock_serial().write(port, data);
+            }
+            Ok(VcpuExit::IoIn(port, data)) => {
+                machine.metrics.count_exit(Exit::IoIn);
+                machine.lock_serial().read(port, data);
+            }
+            Ok(VcpuExit::Intr) => {
+                machine.metrics.count_exit(Exit::Interrupted);
+                return Ok(Left::Interrupted);
+            }
+            Ok(VcpuExit::Debug(exit)) => {
+                machine.metrics.count_exit(Exit::Debug);
+                return Ok(Left::Debug(exit));
+            }
             Ok(VcpuExit::Hlt) => return Err(Cause::Halted),
             Ok(VcpuExit::Shutdown) => return Err(Cause::TripleFault),
             Ok(VcpuExit::InternalError) => return Err(Cause::InternalError),
             Ok(VcpuExit::FailEntry(reason, _)) => return Err(Cause::FailedEntry(reason)),
             Ok(exit) => return Err(Cause::Unexpected(format!("{exit:?}"))),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                machine.metrics.count_exit(Exit::Interrupted);
                 return Ok(Left::Interrupted);
             }
             Err(error) if error.errno() == libc::EFAULT => return Err(Cause::LostMemory(None)),
@@ -239,6 +249,31 @@ impl Vcpu {
         }
         Ok(Left::Access)
     }
+}
+
+/// See [`Vcpu::enter_at`].
+pub(crate) fn enter_at(fd: &VcpuFd, entry: u64, start_info: u64) -> Result<(), kvm_ioctls::Error> {
+    let mut sregs = fd.get_sregs()?;
+    sregs.cs = flat(CODE);
+    sregs.ds = flat(DATA);
+    sregs.es = sregs.ds;
+    sregs.ss = sregs.ds;
+    sregs.fs = sregs.ds;
+    sregs.gs = sregs.ds;
+    sregs.tr = kvm_segment {
+        limit: 0x67,
+        type_: TSS,
+        present: 1,
+        ..Default::default()
+    };
+    sregs.cr0 = CR0;
+    fd.set_sregs(&sregs)?;
+    fd.set_regs(&kvm_regs {
+        rip: entry,
+        rbx: start_info,
+        rflags: RFLAGS_RESERVED,
+        ..Default::default()
+    })
 }
 
 fn debug_cause(error: TrapError) -> Cause {

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::VmFd;
@@ -14,10 +15,11 @@ use crate::debug::port::Port;
 use crate::debug::session::{Event, Session};
 use crate::debug::trap::Cpu;
 use crate::debug::{Server, report};
-use crate::lifecycle::{EventLoop, Guest, Lifecycle, RunError, VirtualMachine};
+use crate::lifecycle::{EventLoop, GRACE, Guest, Lifecycle, Outside, RunError, VirtualMachine};
+use crate::messages;
+use crate::metrics::server as metrics;
+use crate::missing::Missing;
 use crate::outcome::Outcome;
-use crate::signals::Signals;
-use crate::terminal::RawMode;
 use crate::vcpu::{Machine, Vcpu};
 
 /// The address of a message that interrupts all CPUs (Intel SDM volume 3, 12.11.1).
@@ -80,7 +82,8 @@ impl VirtualMachine for Vm {
         Some(debugger.server.address())
     }
 
-    fn run(&mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError> {
+    fn run(&mut self, mut outside: Outside) -> Result<Outcome, RunError> {
+        let place = outside.metrics.take();
         let running = Running {
             fd: Arc::clone(&self.fd),
             machine: self.machine.clone(),
@@ -88,8 +91,12 @@ impl VirtualMachine for Vm {
             console: self.devices.console.clone(),
         };
         let ending = &self.machine.ending;
-        let mut life = Lifecycle::start(&mut self.events, running, ending, signals, raw);
+        let mut life = Lifecycle::start(&mut self.events, running, ending, outside)?;
         let threads = &self.devices.threads;
+        messages::confine_writer(threads, ending);
+        let server = place
+            .map(|place| metrics::Server::start(&self.machine.metrics, place, threads))
+            .transpose()?;
         let mut workers = Vec::new();
         // The guest starts when every thread is confined, this one last: it starts the others.
         let gate = Arc::new(RwLock::new(()));
@@ -123,23 +130,31 @@ impl VirtualMachine for Vm {
         if stop_vcpus(workers, &mut life)? {
             self.machine.flush_serial();
         }
-        if !matches!(outcome, Outcome::Signal(_)) {
-            self.devices.console.drain();
-            life.await_drained()?;
-        }
+        self.devices.console.drain();
+        life.await_drained()?;
+        server.iter().for_each(metrics::Server::finish);
         Ok(life.finish(outcome))
+    }
+
+    fn has_lost_output(&self) -> bool {
+        self.devices.console.has_lost_output()
+    }
+
+    fn missing(&self) -> Vec<Missing> {
+        self.machine.missing.read(&self.machine.memory)
     }
 }
 
-/// Waits until the vCPUs have ended. One may be held up by a full pipe at standard error, so a
-/// signal ends the wait, and then this is false.
+/// Waits until the vCPUs have ended. One may be held up by a device whose host file hangs, so the wait
+/// is over after [`GRACE`], and then this is false.
 fn stop_vcpus(vcpus: Vec<Worker>, life: &mut Lifecycle<'_>) -> Result<bool, RunError> {
+    let start = Instant::now();
     loop {
         vcpus.iter().for_each(Worker::request_stop);
         if vcpus.iter().all(Worker::has_ended) {
             return Ok(true);
         }
-        if life.is_interrupted() {
+        if start.elapsed() > GRACE {
             // The process is about to end, and they with it.
             vcpus.into_iter().for_each(std::mem::forget);
             return Ok(false);
@@ -168,20 +183,27 @@ impl Guest for Running {
         });
     }
 
-    fn report(&self) -> String {
-        let states = report::states(&self.ports);
-        report::all(&states, &self.machine.memory, &self.machine.image)
+    fn report(&self) -> Box<dyn FnOnce() -> String + Send> {
+        let (machine, ports) = (self.machine.clone(), Arc::clone(&self.ports));
+        let fd = Arc::clone(&self.fd);
+        Box::new(move || {
+            let states = report::states(&ports);
+            let report = report::all(&states, &machine.memory, &machine.image);
+            request_tasks(&fd);
+            report
+        })
     }
+}
 
-    fn request_tasks(&self) {
-        let message = kvm_msi {
-            address_lo: MSI_TO_ALL,
-            data: REPORT_VECTOR,
-            ..Default::default()
-        };
-        // A guest whose APICs are not set up yet has no tasks either.
-        if let Err(error) = self.fd.signal_msi(message) {
-            log::debug!("request for tasks: {error}");
-        }
+/// Has the guest's kernel list its tasks.
+fn request_tasks(vm: &VmFd) {
+    let message = kvm_msi {
+        address_lo: MSI_TO_ALL,
+        data: REPORT_VECTOR,
+        ..Default::default()
+    };
+    // A guest whose APICs are not set up yet has no tasks either.
+    if let Err(error) = vm.signal_msi(message) {
+        log::debug!("request for tasks: {error}");
     }
 }

@@ -22,7 +22,7 @@ pub use disk::{Access, Disk, DiskError};
 pub use throttle::Limits;
 
 use crate::device::read_config_bytes;
-use crate::{Activation, Service, Stop, Threads, VirtioDevice};
+use crate::{Activation, Service, Statistics, Stop, Threads, VirtioDevice};
 use worker::Job;
 
 /// Bytes of a sector, the unit of every address and length in the protocol.
@@ -45,6 +45,7 @@ pub struct Block {
     name: String,
     access: Access,
     config: Vec<u8>,
+    statistics: Arc<Statistics>,
     worker: Service<Job>,
 }
 
@@ -65,13 +66,22 @@ impl Block {
         let config = config(&disk);
         let access = disk.access();
         let (disk, serial) = (Arc::new(disk), name.to_owned());
-        let prepare = move |stop: &Stop| worker::prepare(disk, (engine, limits), serial, stop);
+        let statistics = Arc::<Statistics>::default();
+        let counted = Arc::clone(&statistics);
+        let prepare =
+            move |stop: &Stop| worker::prepare((disk, counted), (engine, limits), serial, stop);
         Ok(Self {
+            statistics,
             name: name.to_owned(),
             access,
             config,
             worker: Service::spawn(threads, name, prepare)?,
         })
+    }
+
+    /// What the device has done.
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.statistics
     }
 }
 
@@ -111,7 +121,8 @@ impl VirtioDevice for Block {
         let always = 1 << VIRTIO_BLK_F_SEG_MAX
             | 1 << VIRTIO_BLK_F_BLK_SIZE
             | 1 << VIRTIO_BLK_F_FLUSH
-            | 1 << ringlet_abi::block::FEATURE_NOSPC;
+            | 1 << ringlet_abi::block::FEATURE_NOSPC
+            | 1 << ringlet_abi::block::FEATURE_FBIG;
         match self.access {
             Access::ReadOnly => always | 1 << VIRTIO_BLK_F_RO,
             Access::ReadWrite => {
@@ -132,6 +143,7 @@ impl VirtioDevice for Block {
         let features = worker::Features {
             flush: activation.has_feature(VIRTIO_BLK_F_FLUSH),
             no_space: activation.has_feature(ringlet_abi::block::FEATURE_NOSPC as u32),
+            too_big: activation.has_feature(ringlet_abi::block::FEATURE_FBIG as u32),
         };
         let Some(queue) = activation.queues.into_iter().flatten().next() else {
             return Ok(());

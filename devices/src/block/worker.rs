@@ -6,7 +6,8 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::{Bytes, GuestAddress};
@@ -17,7 +18,10 @@ use super::{Disk, EngineKind, MAX_WRITE_ZEROES_SECTORS, QUEUE_SIZE, SECTOR};
 use crate::chain::{advance, to_iovecs, total};
 use crate::engine::{Completion, Engine, Operation, Pool, Uring};
 use crate::poll::Spin;
-use crate::{Buffers, QueueError, Stop, ThreadKind, Virtqueue};
+use crate::{Buffers, QueueError, Statistics, Stop, ThreadKind, Virtqueue};
+
+/// How long after a failure the driver is interrupted once more.
+const AFTERTHOUGHT: Duration = Duration::from_millis(2);
 
 /// How long to look for work before sleeping.
 const SPIN: Duration = Duration::from_micros(100);
@@ -40,6 +44,8 @@ pub(super) struct Features {
     pub(super) flush: bool,
     /// The driver understands [`ringlet_abi::block::STATUS_NOSPC`].
     pub(super) no_space: bool,
+    /// The driver understands [`ringlet_abi::block::STATUS_FBIG`].
+    pub(super) too_big: bool,
 }
 
 /// What a slot's operation is, and so what follows it.
@@ -67,6 +73,8 @@ struct Slot {
     retries: u8,
     /// The page cache is used although the request is aligned: direct I/O gave EINVAL.
     buffered: bool,
+    /// When it was taken.
+    start: Instant,
 }
 
 /// What a driver activates.
@@ -84,14 +92,14 @@ pub(super) type Serve = Box<dyn FnMut(Job, &Stop)>;
 ///
 /// The host denies the engine.
 pub(super) fn prepare(
-    disk: Arc<Disk>,
+    disk: (Arc<Disk>, Arc<Statistics>),
     (kind, limits): (EngineKind, Limits),
     serial: String,
     stop: &Stop,
 ) -> io::Result<(ThreadKind, Serve)> {
     let throttle = Throttle::new(limits);
     if kind == EngineKind::Auto {
-        match Uring::new(stop.event()) {
+        match Uring::new(stop.event(), Arc::clone(&disk.1)) {
             Ok(engine) => return Ok((ThreadKind::Disk, serve_by(engine, disk, serial, throttle))),
             Err(error) => {
                 log::warn!("{serial}: no io_uring on this host ({error}); using threads");
@@ -107,16 +115,19 @@ pub(super) fn prepare(
 
 fn serve_by(
     mut engine: impl Engine + 'static,
-    disk: Arc<Disk>,
+    disk: (Arc<Disk>, Arc<Statistics>),
     serial: String,
     mut throttle: Throttle,
 ) -> Serve {
     Box::new(move |job, stop| {
         let interrupt = Arc::clone(job.queue.interrupt());
-        let disk = (&*disk, &*serial);
+        let disk = (&*disk.0, &*disk.1, &*serial);
         // A guest that resets the device has no more of it than before.
         if let Err(error) = serve(job, disk, &mut engine, &mut throttle, stop) {
             interrupt.fail(&error);
+            // The driver may have taken that for the interrupt of a request that was done just before.
+            thread::sleep(AFTERTHOUGHT);
+            interrupt.config_changed();
         }
     })
 }
@@ -129,7 +140,7 @@ fn serve_by(
 /// The guest broke the protocol, or the host fails in a way that leaves no way on.
 fn serve<E: Engine>(
     job: Job,
-    disk: (&Disk, &str),
+    disk: (&Disk, &Statistics, &str),
     engine: &mut E,
     throttle: &mut Throttle,
     stop: &Stop,
@@ -144,6 +155,7 @@ fn serve<E: Engine>(
 struct Server<'a, E> {
     queue: Virtqueue,
     disk: &'a Disk,
+    statistics: &'a Statistics,
     engine: &'a mut E,
     throttle: &'a mut Throttle,
     serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
@@ -158,7 +170,7 @@ struct Server<'a, E> {
 impl<'a, E: Engine> Server<'a, E> {
     fn new(
         job: Job,
-        (disk, serial): (&'a Disk, &str),
+        (disk, statistics, serial): (&'a Disk, &'a Statistics, &str),
         engine: &'a mut E,
         throttle: &'a mut Throttle,
         stop: &'a Stop,
@@ -176,10 +188,12 @@ impl<'a, E: Engine> Server<'a, E> {
             written: 0,
             retries: 0,
             buffered: false,
+            start: Instant::now(),
         };
         Self {
             queue: job.queue,
             disk,
+            statistics,
             engine,
             throttle,
             serial: id,
@@ -309,6 +323,7 @@ impl<'a, E: Engine> Server<'a, E> {
         slot.written = 0;
         slot.retries = 0;
         slot.buffered = false;
+        slot.start = Instant::now();
         let data = match action {
             Action::Read(_) => &self.buffers.writable[..],
             Action::Write(_) => &self.buffers.readable[..],
@@ -316,6 +331,13 @@ impl<'a, E: Engine> Server<'a, E> {
         };
         to_iovecs(self.queue.memory(), data, &mut slot.iovecs)
             .ok_or(QueueError::Request("a buffer left guest memory"))?;
+        let (kind, bytes) = match action {
+            Action::Read(_) => (&self.statistics.reads, &self.statistics.read_bytes),
+            Action::Write(_) => (&self.statistics.writes, &self.statistics.written_bytes),
+            _ => (&self.statistics.others, &self.statistics.written_bytes),
+        };
+        kind.add(1);
+        bytes.add(total(data));
         (slot.stage, slot.offset) = match action {
             Action::Read(offset) => {
                 // A chain is shorter than 2^32 bytes: virtio-queue ends it there.
@@ -418,6 +440,10 @@ impl<'a, E: Engine> Server<'a, E> {
         };
         let slot = &self.slots[usize::from(index)];
         let (head, addr, written) = (slot.head, slot.status, slot.written);
+        self.statistics.latencies.note(slot.start.elapsed());
+        if status != VIRTIO_BLK_S_OK as u8 {
+            self.statistics.errors.add(1);
+        }
         self.free.push(index);
         self.give_back(head, addr, status, written)
     }
@@ -456,6 +482,9 @@ impl<'a, E: Engine> Server<'a, E> {
             }
             (libc::ENOSPC | libc::EDQUOT, _) if self.features.no_space => {
                 Recovery::Fail(ringlet_abi::block::STATUS_NOSPC)
+            }
+            (libc::EFBIG, _) if self.features.too_big => {
+                Recovery::Fail(ringlet_abi::block::STATUS_FBIG)
             }
             _ => {
                 let error = io::Error::from_raw_os_error(errno);

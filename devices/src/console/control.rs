@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
-use ringlet_abi::console::PORTS as PORT_NAMES;
+use ringlet_abi::console::{EVENT_INPUT_FAILED, PORTS as PORT_NAMES};
 use vm_memory::Bytes;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
@@ -35,6 +35,8 @@ struct Port {
     ready: bool,
     /// The host's end is there.
     open: bool,
+    /// Why its input ended, if by an error.
+    failed: Option<u16>,
 }
 
 /// The state of the control queues.
@@ -46,6 +48,8 @@ pub(super) struct Control {
     ports: [Port; PORTS],
     pending: VecDeque<Vec<u8>>,
     buffers: Buffers,
+    /// The driver understands [`EVENT_INPUT_FAILED`].
+    has_status: bool,
 }
 
 impl Default for Control {
@@ -53,6 +57,7 @@ impl Default for Control {
         let port = Port {
             ready: false,
             open: true,
+            failed: None,
         };
         Self {
             rx: None,
@@ -61,6 +66,7 @@ impl Default for Control {
             ports: [port; PORTS],
             pending: VecDeque::new(),
             buffers: Buffers::default(),
+            has_status: false,
         }
     }
 }
@@ -70,10 +76,12 @@ impl Control {
     /// ports already.
     pub(super) fn activate(
         &mut self,
+        has_status: bool,
         rx: Option<Virtqueue>,
         tx: Option<Virtqueue>,
         unwanted: Option<Virtqueue>,
     ) {
+        self.has_status = has_status;
         self.rx = rx;
         self.tx = tx;
         self.unwanted = unwanted;
@@ -87,6 +95,21 @@ impl Control {
             state.open = false;
             if state.ready {
                 self.queue_message(port, event::PORT_OPEN, 0, b"");
+                self.serve();
+            }
+        }
+    }
+
+    /// The input of `port` cannot be read any further, for this errno. To a driver that does not know
+    /// such a thing it is the end.
+    pub(super) fn fail_input(&mut self, port: u32, errno: u16) {
+        if !self.has_status {
+            return self.close_port(port);
+        }
+        if let Some(state) = self.ports.get_mut(port as usize) {
+            state.failed = Some(errno);
+            if state.ready {
+                self.queue_message(port, EVENT_INPUT_FAILED, errno, b"");
                 self.serve();
             }
         }
@@ -155,12 +178,15 @@ impl Control {
                     return Err(QueueError::Request("a control message names no port"));
                 };
                 port.ready = true;
-                let open = u16::from(port.open);
+                let (open, failed) = (u16::from(port.open), port.failed);
                 self.queue_message(id, event::PORT_NAME, 1, name.as_bytes());
                 // A port is closed until the device says that it is open.
                 self.queue_message(id, event::PORT_OPEN, 1, b"");
                 if open == 0 {
                     self.queue_message(id, event::PORT_OPEN, 0, b"");
+                }
+                if let Some(errno) = failed {
+                    self.queue_message(id, EVENT_INPUT_FAILED, errno, b"");
                 }
             }
             // PORT_OPEN tells that the guest's end is in use; the queues say so too.

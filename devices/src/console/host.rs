@@ -13,16 +13,20 @@ use crate::{Stop, poll};
 /// How often a background job looks whether it came to the foreground.
 const FOREGROUND_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Reads what there is, waiting for something: how many bytes, 0 at the end of the input or where
-/// it cannot be read; `None` when told to stop.
-pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8], stop: &Stop) -> Option<usize> {
+/// Reads what there is, waiting for something: how many bytes, 0 at the end of the input; `None` when
+/// told to stop.
+///
+/// # Errors
+///
+/// Those of readv(2): it cannot be read.
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8], stop: &Stop) -> io::Result<Option<usize>> {
     let iovec = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
     };
     // SAFETY: the vector is the buffer, which is borrowed for the call.
-    let count = unsafe { read_vectored(fd, &[iovec], stop) };
-    count.map(|count| count as usize)
+    let count = unsafe { read_vectored(fd, &[iovec], stop) }?;
+    Ok(count.map(|count| count as usize))
 }
 
 /// Writes all of `bytes`, waiting for room.
@@ -47,7 +51,11 @@ pub fn report_loss(name: &str, error: &io::Error) {
     }
 }
 
-/// Bytes read, 0 at the end of the input or where it cannot be read; `None` when told to stop.
+/// Bytes read, 0 at the end of the input; `None` when told to stop.
+///
+/// # Errors
+///
+/// Those of readv(2).
 ///
 /// # Safety
 ///
@@ -56,42 +64,50 @@ pub(super) unsafe fn read_vectored(
     fd: BorrowedFd<'_>,
     iovecs: &[libc::iovec],
     stop: &Stop,
-) -> Option<u32> {
+) -> io::Result<Option<u32>> {
     loop {
         if is_background(fd) {
-            poll::readable_within([poll::borrow(stop.event())], FOREGROUND_INTERVAL).ok()?;
+            poll::readable_within([poll::borrow(stop.event())], FOREGROUND_INTERVAL)?;
             if stop.requested() {
-                return None;
+                return Ok(None);
             }
             continue;
         }
         // Not to sit in readv when the device is reset: it may take what comes later.
         let ready = poll::readable([fd, poll::borrow(stop.event())]);
         if stop.requested() {
-            return None;
+            return Ok(None);
         }
-        match ready {
-            Ok([true, _]) => (),
-            Ok([false, _]) => continue,
-            Err(error) => {
-                log::warn!("standard input: {error}");
-                return Some(0);
-            }
-        }
+        let [true, _] = ready? else {
+            continue;
+        };
         // SAFETY: the caller's promise.
         let count =
             unsafe { libc::readv(fd.as_raw_fd(), iovecs.as_ptr(), iovecs.len() as libc::c_int) };
         if let Ok(count) = u32::try_from(count) {
-            return Some(count);
+            return Ok(Some(count));
         }
         let error = io::Error::last_os_error();
         match error.kind() {
             io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => (),
-            _ => {
-                log::debug!("standard input: {error}");
-                return Some(0);
-            }
+            _ => return Err(error),
         }
+    }
+}
+
+/// Whether `fd` is a file that may refuse what is written to it for want of space or by a limit: not a
+/// pipe, socket or terminal.
+pub(super) fn may_refuse(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: all-zero bytes are a valid stat: it is integers only.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: fstat writes a stat; isatty has no memory arguments.
+    unsafe {
+        libc::fstat(fd.as_raw_fd(), &raw mut status) == 0
+            && match status.st_mode & libc::S_IFMT {
+                libc::S_IFREG | libc::S_IFBLK => true,
+                libc::S_IFCHR => libc::isatty(fd.as_raw_fd()) == 0,
+                _ => false,
+            }
     }
 }
 

@@ -1,23 +1,43 @@
 //! A stream from the host to the guest: reads straight into the buffers the driver offers.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::host;
 use crate::chain::to_iovecs;
-use crate::{Buffers, QueueError, Stop, Virtqueue, poll};
+use crate::{Buffers, QueueError, Statistics, Stop, Virtqueue, poll};
+
+/// Why no more input comes.
+pub(super) enum End {
+    /// It has ended.
+    OfInput,
+    /// It cannot be read any further.
+    Failed(io::Error),
+}
 
 /// Copies `fd` into `queue` until the end of the input, which `at_end` is called for, or until told
 /// to stop. The host is read only while the driver has buffers for it.
-pub(super) fn serve(mut queue: Virtqueue, fd: &OwnedFd, stop: &Stop, at_end: impl FnOnce()) {
-    match copy(&mut queue, fd, stop) {
-        Ok(true) => at_end(),
-        Ok(false) => (),
+pub(super) fn serve(
+    mut queue: Virtqueue,
+    fd: &OwnedFd,
+    stop: &Stop,
+    statistics: &Statistics,
+    at_end: impl FnOnce(End),
+) {
+    match copy(&mut queue, fd, stop, statistics) {
+        Ok(Some(end)) => at_end(end),
+        Ok(None) => (),
         Err(error) => queue.interrupt().fail(&error),
     }
 }
 
-/// `Ok(true)` at the end of the input, `Ok(false)` when told to stop.
-fn copy(queue: &mut Virtqueue, fd: &OwnedFd, stop: &Stop) -> Result<bool, QueueError> {
+/// `None` when told to stop.
+fn copy(
+    queue: &mut Virtqueue,
+    fd: &OwnedFd,
+    stop: &Stop,
+    statistics: &Statistics,
+) -> Result<Option<End>, QueueError> {
     let mut buffers = Buffers::default();
     let mut iovecs = Vec::new();
     while wait_for_buffer(queue, &mut buffers, stop)? {
@@ -26,16 +46,21 @@ fn copy(queue: &mut Virtqueue, fd: &OwnedFd, stop: &Stop) -> Result<bool, QueueE
             .filter(|()| !iovecs.is_empty())
             .ok_or(QueueError::Request("an input buffer is not writable"))?;
         // SAFETY: the vectors point into guest memory, which the queue keeps mapped.
-        let Some(count) = (unsafe { host::read_vectored(fd.as_fd(), &iovecs, stop) }) else {
-            return Ok(false);
+        let count = match unsafe { host::read_vectored(fd.as_fd(), &iovecs, stop) } {
+            Ok(None) => return Ok(None),
+            Ok(Some(0)) => return Ok(Some(End::OfInput)),
+            Ok(Some(count)) => count,
+            Err(error) => {
+                statistics.errors.add(1);
+                return Ok(Some(End::Failed(error)));
+            }
         };
-        if count == 0 {
-            return Ok(true);
-        }
+        statistics.reads.add(1);
+        statistics.read_bytes.add(count.into());
         queue.push_used(buffers.head, count)?;
         queue.announce()?;
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Takes the next chain, waiting for one; `false` when told to stop.

@@ -13,17 +13,22 @@ mod input;
 mod output;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ringlet_abi::console::{CONFIG_REFUSING, FEATURE_STATUS};
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub use control::ControlQueues;
 
 use crate::device::read_config_bytes;
-use crate::{Activation, Interrupt, Service, Stop, ThreadKind, Threads, VirtioDevice, Virtqueue};
+use crate::{
+    Activation, Interrupt, Service, Statistics, Stop, ThreadKind, Threads, VirtioDevice, Virtqueue,
+};
 use control::Control;
+use input::End;
 
 /// `VIRTIO_CONSOLE_F_SIZE` (VIRTIO 1.2, 5.3.3).
 const F_SIZE: u32 = 0;
@@ -76,6 +81,12 @@ pub struct Size {
 }
 
 struct Shared {
+    /// Ports whose output may be refused: see [`CONFIG_REFUSING`].
+    refusing: u32,
+    /// What was done, by port.
+    statistics: [Arc<Statistics>; PORTS],
+    /// Output was lost, and the driver could not be told.
+    has_lost_output: AtomicBool,
     control: Mutex<Control>,
     size: Mutex<Size>,
     outputs: Mutex<Outputs>,
@@ -109,7 +120,14 @@ impl Console {
     ///
     /// The host denies a descriptor or thread.
     pub fn new(streams: Streams, size: Size, threads: &Threads) -> io::Result<Self> {
+        let refusing = [(STDOUT, &streams.output), (STDERR, &streams.error)]
+            .into_iter()
+            .filter(|(_, fd)| host::may_refuse(fd.as_fd()))
+            .fold(0, |set, (port, _)| set | 1 << port);
         let shared = Arc::new(Shared {
+            refusing,
+            statistics: Default::default(),
+            has_lost_output: AtomicBool::new(false),
             control: Mutex::default(),
             size: Mutex::new(size),
             outputs: Mutex::default(),
@@ -118,7 +136,11 @@ impl Console {
         let (fd, ends) = (streams.input, Arc::clone(&shared));
         let input = Service::spawn(threads, name(STDIN), move |_| {
             let serve = move |queue, stop: &Stop| {
-                input::serve(queue, &fd, stop, || ends.close_port(STDIN));
+                let counted = &ends.statistics[STDIN as usize];
+                input::serve(queue, &fd, stop, counted, |end| match end {
+                    End::OfInput => ends.close_port(STDIN),
+                    End::Failed(error) => ends.fail_input(STDIN, &error),
+                });
             };
             Ok((ThreadKind::Input, serve))
         })?;
@@ -126,7 +148,13 @@ impl Console {
             let ends = Arc::clone(&shared);
             let service = Service::spawn(threads, name(port), move |_| {
                 let serve = move |queue, stop: &Stop| {
-                    output::serve(queue, (name(port), &fd), stop, || ends.close_port(port));
+                    let counted = &ends.statistics[port as usize];
+                    output::serve(queue, (name(port), &fd), stop, counted, |error| {
+                        if error.kind() != io::ErrorKind::BrokenPipe {
+                            ends.has_lost_output.store(true, Ordering::Release);
+                        }
+                        ends.close_port(port);
+                    });
                     ends.output_ended();
                 };
                 Ok((ThreadKind::Output, serve))
@@ -164,6 +192,17 @@ impl ConsoleHandle {
         &self.0.drained
     }
 
+    /// What was done, by stream and its name.
+    pub fn statistics(&self) -> [(&'static str, Arc<Statistics>); PORTS] {
+        let ports = ringlet_abi::console::PORTS;
+        ports.map(|(port, name)| (name, Arc::clone(&self.0.statistics[port as usize])))
+    }
+
+    /// Whether output was lost that a program believes written.
+    pub fn has_lost_output(&self) -> bool {
+        self.0.has_lost_output.load(Ordering::Acquire)
+    }
+
     /// Tells the driver of a new terminal size.
     pub fn resize(&self, size: Size) {
         *lock(&self.0.size) = size;
@@ -187,6 +226,13 @@ impl Shared {
     /// The host's end of `port` is gone: no more input comes, or output goes nowhere.
     fn close_port(&self, port: u32) {
         lock(&self.control).close_port(port);
+    }
+
+    /// The input of `port` cannot be read any further.
+    fn fail_input(&self, port: u32, error: &io::Error) {
+        log::debug!("{}: {error}", name(port));
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        lock(&self.control).fail_input(port, errno as u16);
     }
 
     fn output_ended(&self) {
@@ -223,25 +269,27 @@ impl VirtioDevice for Console {
     }
 
     fn features(&self) -> u64 {
-        1 << F_SIZE | 1 << F_MULTIPORT
+        1 << F_SIZE | 1 << F_MULTIPORT | 1 << FEATURE_STATUS
     }
 
     fn queue_sizes(&self) -> &[u16] {
         &[QUEUE_SIZE; QUEUES]
     }
 
-    /// `struct virtio_console_config` (VIRTIO 1.2, 5.3.4).
+    /// `struct virtio_console_config` (VIRTIO 1.2, 5.3.4), and [`CONFIG_REFUSING`].
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let size = *lock(&self.shared.size);
-        let mut config = [0; 12];
+        let mut config = [0; 16];
         config[0..2].copy_from_slice(&size.columns.to_le_bytes());
         config[2..4].copy_from_slice(&size.rows.to_le_bytes());
         config[4..8].copy_from_slice(&(PORTS as u32).to_le_bytes());
+        config[CONFIG_REFUSING as usize..].copy_from_slice(&self.shared.refusing.to_le_bytes());
         read_config_bytes(&config, offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         let multiport = activation.has_feature(F_MULTIPORT);
+        let has_status = activation.has_feature(FEATURE_STATUS as u32);
         let mut queues = activation.queues;
         let mut take = |index: usize| queues.get_mut(index).and_then(Option::take);
 
@@ -264,6 +312,7 @@ impl VirtioDevice for Console {
             self.input.assign(queue);
         }
         lock(&self.shared.control).activate(
+            has_status,
             take(CONTROL_RX),
             take(CONTROL_TX),
             multiport.then(|| take(tx_queue(STDIN))).flatten(),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use io_uring::{IoUring, opcode, squeue, types};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{Completion, Engine, Operation};
+use crate::Statistics;
 
 /// Room for what is started between two flushes.
 const ENTRIES: u32 = 512;
@@ -57,6 +59,7 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
 /// One ring for one worker thread, which must be the one that made it.
 pub(crate) struct Uring {
     ring: IoUring,
+    statistics: Arc<Statistics>,
     /// Each with whether a poll waits for it.
     doorbells: Vec<(EventFd, bool)>,
     stop: EventFd,
@@ -69,7 +72,7 @@ impl Uring {
     /// # Errors
     ///
     /// The host denies io_uring (ENOSYS, EPERM) or the memory for it.
-    pub(crate) fn new(stop: &EventFd) -> io::Result<Self> {
+    pub(crate) fn new(stop: &EventFd, statistics: Arc<Statistics>) -> io::Result<Self> {
         // Completions wait until this thread enters the kernel or looks: no interrupts to it.
         let ring = IoUring::builder()
             .setup_r_disabled()
@@ -93,10 +96,18 @@ impl Uring {
         };
         Ok(Self {
             ring,
+            statistics,
             doorbells: Vec::new(),
             stop: stop.try_clone()?,
             stop_armed: false,
         })
+    }
+
+    /// What is in the queue is about to be given to the host.
+    fn count_enter(&mut self) {
+        self.statistics.ring_enters.add(1);
+        let queued = self.ring.submission().len();
+        self.statistics.ring_submissions.add(queued as u64);
     }
 
     /// # Safety
@@ -218,6 +229,7 @@ impl Engine for Uring {
         if idle {
             return Ok(());
         }
+        self.count_enter();
         unless_interrupted(self.ring.submit())
     }
 
@@ -228,6 +240,7 @@ impl Engine for Uring {
                 STOP => self.stop_armed = false,
                 FORGET => (),
                 slot @ ..STOP => {
+                    self.statistics.ring_completions.add(1);
                     return Some(Completion {
                         slot: slot as u16,
                         result: entry.result(),
@@ -262,6 +275,7 @@ impl Engine for Uring {
             unsafe { self.push(&poll)? };
             self.doorbells[place].1 = true;
         }
+        self.count_enter();
         let Some(timeout) = timeout else {
             return unless_interrupted(self.ring.submit_and_wait(1));
         };

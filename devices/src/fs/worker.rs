@@ -64,7 +64,7 @@ pub(super) fn prepare(
     stop: &Stop,
 ) -> std::io::Result<(ThreadKind, Serve)> {
     if kind == EngineKind::Auto {
-        match Uring::new(stop.event()) {
+        match Uring::new(stop.event(), Arc::default()) {
             Ok(engine) => return Ok((ThreadKind::Share, serve_by(engine))),
             Err(error) => {
                 log::warn!("{tag}: no io_uring on this host ({error}); using threads");

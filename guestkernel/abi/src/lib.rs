@@ -15,7 +15,9 @@
 
 extern crate alloc;
 
+pub mod missing;
 mod mount;
+pub mod names;
 mod process;
 
 pub use mount::{Mount, MountAccess, MountSource};
@@ -52,6 +54,11 @@ pub const MODULE_PROCESS: &str = "process";
 /// a module may lie outside of RAM, and must not be written.
 pub const MODULE_IMAGE: &str = "image:";
 
+/// TSC cycles that the boot code's loop at CPL 0 ([`control::ModeChoice`]) takes where each instruction
+/// there is emulated, at least. It takes tens where CPL 0 is native, and thousands in an emulator
+/// that translates.
+pub const EMULATED_CYCLES: u32 = 10_000;
+
 /// I/O port of the 16550 serial port: kernel log and panics; the VMM copies it to stderr.
 pub const SERIAL_PORT: u16 = 0x3f8;
 
@@ -77,6 +84,16 @@ pub mod control {
     /// The kernel's mode was chosen: a [`ModeChoice`], encoded.
     pub const MODE: u64 = 0x10;
 
+    /// The table of what the program asked for in vain is in this page of guest memory, by number:
+    /// see [`missing`](super::missing).
+    pub const MISSING: u64 = 0x18;
+
+    /// Gives a block of guest memory back to the host: one of [`RELEASE_SIZE`] bytes, by number. From
+    /// the end of the write on it holds zeros.
+    pub const RELEASE: u64 = 0x20;
+    /// Bytes of a block.
+    pub const RELEASE_SIZE: u64 = 2 << 20;
+
     /// Starts the line on the serial port by which a kernel without a control page ends the VM:
     /// an encoded [`Exit`] in hexadecimal with `0x` follows.
     pub const SERIAL_EXIT: &str = "ringlet-control: exit ";
@@ -84,6 +101,8 @@ pub mod control {
     pub const SERIAL_MARK: &str = "ringlet-control: mark ";
     /// As above, for a [`ModeChoice`].
     pub const SERIAL_MODE: &str = "ringlet-control: mode ";
+    /// As above, for the page of [`MISSING`].
+    pub const SERIAL_MISSING: &str = "ringlet-control: missing ";
 
     /// The stages that the guest reports through [`MARK`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,6 +228,26 @@ pub mod console {
     /// Bytes of such a message.
     pub const SIZE_MESSAGE: usize = 4;
 
+    /// In place of the columns of a [`SIZE_PORT`]'s message: standard input cannot be read any further,
+    /// and what stands for the rows is the errno.
+    pub const INPUT_FAILED: u16 = u16::MAX;
+
+    /// Feature bit (of the range 50..127 that the standard leaves to device types): a chain of output
+    /// may end with [`STATUS_SIZE`] writable bytes, which the device fills in when it gives the chain
+    /// back: the errno of the write, 0 if it succeeded, and how many bytes were written, both `u32`
+    /// little-endian. And the device says with [`EVENT_INPUT_FAILED`] why input ends, and with
+    /// [`CONFIG_REFUSING`] which ports may refuse output.
+    pub const FEATURE_STATUS: u64 = 63;
+    /// See [`FEATURE_STATUS`].
+    pub const STATUS_SIZE: usize = 8;
+    /// The event of a control message: the port's input cannot be read any further; the value is the
+    /// errno.
+    pub const EVENT_INPUT_FAILED: u16 = 0x100;
+    /// Offset in the configuration space of a `u32`, behind what the standard has there: bit N says that
+    /// what is written to port N is a file, which may refuse it, and not a pipe or terminal. A program
+    /// is to hear of that from its write.
+    pub const CONFIG_REFUSING: u64 = 12;
+
     /// On the command line, without a control page: another VMM's device has such ports too, and
     /// this is what their numbers are counted from. Without it port 0 serves all three streams.
     ///
@@ -237,6 +276,11 @@ pub mod block {
     /// Request status: the host's file system or quota is full (`ENOSPC`, `EDQUOT`). The request
     /// may have been carried out in part.
     pub const STATUS_NOSPC: u8 = 3;
+    /// Feature bit: the driver understands [`STATUS_FBIG`]. Without it such a request fails with
+    /// `VIRTIO_BLK_S_IOERR`.
+    pub const FEATURE_FBIG: u64 = 62;
+    /// Request status: the host's limit of a file's size is reached (`EFBIG`).
+    pub const STATUS_FBIG: u8 = 4;
 }
 
 #[cfg(test)]

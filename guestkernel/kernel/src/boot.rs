@@ -1,17 +1,21 @@
 //! From the machine's boot information to the running program, and to the end of the VM.
 
+mod mounts;
+
 use crate::command_line::parameter;
 use crate::drivers;
 use crate::drivers::block::BlockDevice;
 use crate::drivers::block_file::BlockFile;
 use crate::error::Errno;
 use crate::executor;
+use crate::fs::fuse;
 use crate::fs::initramfs::{self, Problem};
 use crate::fs::procfs::{self, ProcessFacts};
 use crate::fs::{
     DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
 };
 use crate::log;
+use crate::mm;
 use crate::operation;
 use crate::process::{self, ExitStatus, Ids, Process, Thread};
 use crate::standard_streams::StandardStreams;
@@ -90,6 +94,8 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     let (archives, spec) = sort_modules(&command_line, modules)?;
     register_types();
     procfs::register_type();
+    fuse::register_type();
+    devices.shares.iter().for_each(fuse::add_device);
     let (namespace, root) = Namespace::in_memory();
     for archive in archives {
         initramfs::unpack(&root, &archive.frames, archive.length).map_err(|error| {
@@ -112,6 +118,7 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     let opened = streams.open(&files);
     opened.map_err(|_| Exit::OutOfMemory)?;
     start_watchdog(&command_line);
+    executor::spawn("free memory", mm::give_back());
     let process = start(files, FsContext::new(namespace), spec, &streams)?;
     let status = executor::block_on(process.ended());
     debug!("{status:?}");
@@ -149,8 +156,12 @@ fn start(
         files: &files,
         context: &fs,
     };
-    check_supported(&spec)?;
+    mounts::check_supported(&spec)?;
+    mounts::mount_all(view, &spec.mounts)?;
     enter_working_directory(view, &spec.working_directory)?;
+    if spec.read_only_root {
+        mounts::close_root(view)?;
+    }
     if !spec.host_name.is_empty() {
         operation::set_host_name(&spec.host_name);
     }
@@ -200,33 +211,13 @@ fn start(
     Ok(process)
 }
 
-/// Refuses what the description asks for and this kernel has not.
-fn check_supported(spec: &ProcessSpec) -> Result<(), Exit> {
-    if let Some(mount) = spec.mounts.first() {
-        let target = String::from_utf8_lossy(&mount.target);
-        error!("{target}: this kernel mounts no shares, images or file systems in memory");
-        return Err(Exit::BadBoot);
-    }
-    if spec.read_only_root {
-        error!("this kernel has no read-only root");
-        return Err(Exit::BadBoot);
-    }
-    Ok(())
-}
-
 /// Makes `path` the working directory, and first each directory on its way that is missing.
 fn enter_working_directory(view: View<'_>, path: &[u8]) -> Result<(), Exit> {
     if path.is_empty() {
         return Ok(());
     }
     let entered = executor::block_on(async {
-        let ends = (1..path.len()).filter(|at| path[*at] == b'/');
-        for end in ends.chain([path.len()]) {
-            match view.make_directory(AT_FDCWD, &path[..end], 0o755).await {
-                Ok(()) | Err(Errno::EEXIST) => (),
-                Err(errno) => return Err(errno),
-            }
-        }
+        make_directories(view, path, true).await?;
         let directory = view.lookup(AT_FDCWD, path, true).await?;
         view.context.set_working_directory(directory)
     });
@@ -235,6 +226,23 @@ fn enter_working_directory(view: View<'_>, path: &[u8]) -> Result<(), Exit> {
         error!("working directory {path}: {errno:?}");
         Exit::BadBoot
     })
+}
+
+/// Makes each directory on the way of `path` that is missing, and the last one if it `is_directory`.
+async fn make_directories(
+    view: View<'_>,
+    path: &[u8],
+    is_directory: bool,
+) -> crate::error::Result<()> {
+    let ends = (1..path.len()).filter(|at| path[*at] == b'/');
+    for end in ends.chain(is_directory.then_some(path.len())) {
+        match view.make_directory(AT_FDCWD, &path[..end], 0o755).await {
+            // What is there already may be in a file system that does not change.
+            Ok(()) | Err(Errno::EEXIST | Errno::EROFS) => (),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// Has `process` run as `user`.
@@ -518,20 +526,20 @@ mod tests {
             ..spec.clone()
         };
         assert_eq!(boot("", modules(&nowhere)), Exit::BadBoot);
-        let mounts = ProcessSpec {
-            mounts: Vec::from([ringlet_abi::Mount {
-                target: b"/x".to_vec(),
-                source: ringlet_abi::MountSource::Tmpfs { size: 0 },
-                access: ringlet_abi::MountAccess::ReadWrite,
-            }]),
-            ..spec.clone()
-        };
-        assert_eq!(boot("", modules(&mounts)), Exit::BadBoot);
-        let read_only = ProcessSpec {
-            read_only_root: true,
-            ..spec
-        };
-        assert_eq!(boot("", modules(&read_only)), Exit::BadBoot);
+        for (target, access) in [
+            (&b"/x"[..], ringlet_abi::MountAccess::Overlay),
+            (b"/", ringlet_abi::MountAccess::ReadWrite),
+        ] {
+            let mounts = ProcessSpec {
+                mounts: Vec::from([ringlet_abi::Mount {
+                    target: target.to_vec(),
+                    source: ringlet_abi::MountSource::Tmpfs { size: 0 },
+                    access,
+                }]),
+                ..spec.clone()
+            };
+            assert_eq!(boot("", modules(&mounts)), Exit::BadBoot);
+        }
     }
 
     fn vec_of_bytes(strings: &[&str]) -> Vec<Vec<u8>> {

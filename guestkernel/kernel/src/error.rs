@@ -69,6 +69,13 @@ impl Errno {
     /// that a program takes for an error.
     pub(crate) const ABSENT: Self = Self(4096);
 
+    /// The error that the host has with this number; `None` for 0 and for what is no errno.
+    pub(crate) fn of_host(number: u16) -> Option<Self> {
+        (1..Self::ABSENT.0)
+            .contains(&number)
+            .then_some(Self(number))
+    }
+
     /// Not an error of Linux, and no program sees it: a read or write has kept its CPU for long
     /// enough, and goes on when others had their turn
     /// ([`Io::must_give_way`](crate::io::Io::must_give_way)).
@@ -79,11 +86,23 @@ impl Errno {
         -i32::from(self.0)
     }
 
+    /// The error that has this number in the protocol of a device; `EIO` for one that programs do
+    /// not know.
+    pub fn from_number(number: u16) -> Self {
+        match number {
+            1..=LAST_OF_LINUX => Self(number),
+            _ => Self::EIO,
+        }
+    }
+
     /// The number itself, positive.
     pub fn number(self) -> u16 {
         self.0
     }
 }
+
+/// `EHWPOISON`, the last that programs know.
+const LAST_OF_LINUX: u16 = 133;
 
 impl core::fmt::Debug for Errno {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

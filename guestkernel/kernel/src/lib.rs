@@ -21,6 +21,7 @@ mod heap;
 pub mod io;
 pub mod io_uring;
 mod log;
+mod missing;
 pub mod mm;
 pub mod net;
 pub mod operation;

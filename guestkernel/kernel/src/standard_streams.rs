@@ -48,6 +48,13 @@ impl StandardStreams {
         if let Some(tty) = &tty {
             executor::spawn("terminal size", follow_size(tty.clone(), console.clone()));
         }
+        if tty.is_none() && console.has_messages() {
+            let console = console.clone();
+            // There is no size to follow, but standard input may fail.
+            executor::spawn("console messages", async move {
+                while console.next_size().await.is_some() {}
+            });
+        }
         let files = STREAMS.map(|stream| -> Arc<dyn FileOps> {
             match &tty {
                 Some(tty) if is_terminal(stream) => {

@@ -8,7 +8,7 @@ use crate::lock::Mutex;
 use crate::physical::{self, PAGE_SIZE, PhysAddr};
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, Range};
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering, fence};
 use spin::Once;
 
 /// Ranges of usable RAM that are told apart; smaller ones beyond are left unused.
@@ -30,7 +30,7 @@ pub struct MemoryUse {
 /// What is known of one page frame.
 ///
 /// While it is owned: the references to it in the low half, and in the high half how many of those
-/// are pins. While it is free: the next frame of the free list, 0 at its end.
+/// are pins. While it is free: its [`Links`].
 #[derive(Default)]
 pub(crate) struct FrameState(AtomicU64);
 
@@ -46,27 +46,86 @@ fn pins(state: u64) -> u32 {
     (state >> 32) as u32
 }
 
+/// The neighbours of a free frame in the list, 0 for none. Changed under the list's lock only.
+#[derive(Clone, Copy)]
+struct Links {
+    next: u32,
+    before: u32,
+}
+
+impl FrameState {
+    fn links(&self) -> Links {
+        let state = self.0.load(Ordering::Relaxed);
+        Links {
+            next: state as u32,
+            before: (state >> 32) as u32,
+        }
+    }
+
+    fn set_links(&self, links: Links) {
+        let state = u64::from(links.before) << 32 | u64::from(links.next);
+        self.0.store(state, Ordering::Relaxed);
+    }
+}
+
+/// How many frames of a block ([`BLOCK`]) are in the free list. Changed under the list's lock only.
+#[derive(Default)]
+pub(crate) struct BlockState(AtomicU16);
+
+/// Frames of a block: the pieces of memory in which it goes back to the host, as large as its huge
+/// pages.
+pub(crate) const BLOCK: u32 = ((2 << 20) / PAGE_SIZE) as u32;
+
+/// Whole blocks that are kept for what comes next.
+const KEPT_BLOCKS: usize = 4;
+
 struct FreeFrames {
     /// Frames that were never used since boot, which therefore hold zeros.
     fresh: [Range<u32>; MEMORY_RANGES],
     /// First frame of the list of used frames; 0 if it is empty. Frame 0 is never handed out.
     used: u32,
     used_count: usize,
+    /// Blocks of which all frames are in that list, and the fewest that there were since somebody looked
+    /// ([`idle_blocks`]).
+    whole: usize,
+    fewest_whole: usize,
+    /// Where the search for one goes on.
+    cursor: usize,
+    /// The first frame of the last block that was given back, whose frames are as good as never used;
+    /// 0 if there is none. The first frame's state has the next one.
+    released: u32,
+    released_count: usize,
     total: usize,
 }
 
 static STATES: Once<&'static [FrameState]> = Once::new();
+static BLOCKS: Once<&'static [BlockState]> = Once::new();
 static FREE: Mutex<FreeFrames> = Mutex::new(FreeFrames {
     fresh: [const { 0..0 }; MEMORY_RANGES],
     used: 0,
     used_count: 0,
+    whole: 0,
+    fewest_whole: 0,
+    cursor: 0,
+    released: 0,
+    released_count: 0,
     total: 0,
 });
 
+/// Whether anybody gives blocks back, and whether there are some that he has not heard of.
+static IS_WATCHED: AtomicBool = AtomicBool::new(false);
+static IS_WANTED: AtomicBool = AtomicBool::new(false);
+
 /// Makes the frames of `fresh` (frame numbers; their pages hold zeros and belong to nobody)
-/// available. `states` has an element for each frame up to the last that will ever be owned.
-pub(crate) fn initialise(states: &'static [FrameState], fresh: impl Iterator<Item = Range<u32>>) {
+/// available. `states` has an element for each frame up to the last that will ever be owned, and
+/// `blocks` one for each block of these.
+pub(crate) fn initialise(
+    states: &'static [FrameState],
+    blocks: &'static [BlockState],
+    fresh: impl Iterator<Item = Range<u32>>,
+) {
     STATES.call_once(|| states);
+    BLOCKS.call_once(|| blocks);
     let mut free = FREE.lock();
     for (place, range) in fresh.enumerate().take(MEMORY_RANGES) {
         free.total += range.len();
@@ -81,6 +140,67 @@ fn state(number: u32) -> &'static FrameState {
     &states[number as usize]
 }
 
+/// Frames of a block that are in the free list.
+fn in_block(number: u32) -> &'static AtomicU16 {
+    let blocks = BLOCKS.get().expect("frames are initialised at boot");
+    &blocks[(number / BLOCK) as usize].0
+}
+
+/// From now on somebody gives blocks back, and wants to hear when there are some.
+pub fn watch_free_blocks() {
+    IS_WATCHED.store(true, Ordering::Relaxed);
+}
+
+/// Whether there are blocks to give back that nobody was told of yet; tells it once.
+#[inline]
+pub fn take_free_blocks() -> bool {
+    IS_WANTED.load(Ordering::Relaxed) && IS_WANTED.swap(false, Ordering::Relaxed)
+}
+
+/// There are blocks to give back: the CPU looks at that before it goes on with a program.
+#[cold]
+fn tell_of_blocks() {
+    if IS_WATCHED.load(Ordering::Relaxed) && !IS_WANTED.swap(true, Ordering::Relaxed) {
+        crate::kick(crate::current_cpu());
+    }
+}
+
+/// How many blocks were free all the time since this was asked last, beyond some that are kept; `None` if
+/// there are no more than those now.
+pub fn idle_blocks() -> Option<usize> {
+    let mut free = FREE.lock();
+    let idle = free.fewest_whole.saturating_sub(KEPT_BLOCKS);
+    free.fewest_whole = free.whole;
+    (free.whole > KEPT_BLOCKS).then_some(idle)
+}
+
+/// Whether there are more free blocks than are kept.
+pub fn has_free_blocks() -> bool {
+    FREE.lock().whole > KEPT_BLOCKS
+}
+
+/// Gives a block of free memory back to the host, which takes a while; false if there is none, or the
+/// host does not take any.
+pub fn release_block() -> bool {
+    let Some(first) = FREE.lock().take_whole_block() else {
+        return false;
+    };
+    let is_released = crate::backend::power::release(first / BLOCK);
+    let mut free = FREE.lock();
+    match is_released {
+        true => {
+            let next = free.released;
+            state(first).set_links(Links { next, before: 0 });
+            free.released = first;
+            free.released_count += 1;
+        }
+        false => (first..first + BLOCK).for_each(|number| {
+            free.give(number);
+        }),
+    }
+    is_released
+}
+
 /// How much memory there is.
 pub fn memory_use() -> MemoryUse {
     #[cfg(not(baremetal))]
@@ -88,7 +208,9 @@ pub fn memory_use() -> MemoryUse {
     let free = FREE.lock();
     MemoryUse {
         total: free.total,
-        free: free.used_count + free.fresh.iter().map(Range::len).sum::<usize>(),
+        free: free.used_count
+            + free.released_count * BLOCK as usize
+            + free.fresh.iter().map(Range::len).sum::<usize>(),
     }
 }
 
@@ -219,7 +341,10 @@ impl Frame {
         let before = state(self.number).0.fetch_sub(what, Ordering::Release);
         if references(before) == 1 {
             fence(Ordering::Acquire);
-            FREE.lock().give(self.number);
+            let makes_block = FREE.lock().give(self.number);
+            if makes_block {
+                tell_of_blocks();
+            }
         }
     }
 
@@ -391,7 +516,22 @@ impl Drop for PinnedFrame {
 
 impl FreeFrames {
     fn take_fresh(&mut self) -> Option<u32> {
-        self.fresh.iter_mut().find_map(Iterator::next)
+        let fresh = self.fresh.iter_mut().find_map(Iterator::next);
+        fresh.or_else(|| self.take_released())
+    }
+
+    /// A frame of a block that was given back; the others become fresh.
+    #[cold]
+    fn take_released(&mut self) -> Option<u32> {
+        let first = self.released;
+        if first == 0 {
+            return None;
+        }
+        self.released = state(first).links().next;
+        self.released_count -= 1;
+        // All ranges are empty.
+        self.fresh[0] = first..first + BLOCK;
+        self.fresh[0].next()
     }
 
     fn take_used(&mut self) -> Option<u32> {
@@ -399,15 +539,74 @@ impl FreeFrames {
         if number == 0 {
             return None;
         }
-        self.used = state(number).0.load(Ordering::Relaxed) as u32;
-        self.used_count -= 1;
+        self.unlink(number);
         Some(number)
     }
 
-    fn give(&mut self, number: u32) {
-        state(number).0.store(self.used.into(), Ordering::Relaxed);
+    /// Takes a frame out of the list of used frames.
+    fn unlink(&mut self, number: u32) {
+        let Links { next, before } = state(number).links();
+        match before {
+            0 => self.used = next,
+            before => {
+                let links = state(before).links();
+                state(before).set_links(Links { next, ..links });
+            }
+        }
+        if next != 0 {
+            let links = state(next).links();
+            state(next).set_links(Links { before, ..links });
+        }
+        self.used_count -= 1;
+        let count = in_block(number).load(Ordering::Relaxed);
+        in_block(number).store(count - 1, Ordering::Relaxed);
+        if u32::from(count) == BLOCK {
+            self.whole -= 1;
+            self.fewest_whole = self.fewest_whole.min(self.whole);
+        }
+    }
+
+    /// Puts a frame into the list of used frames. True if with it a block is whole, and there are more of
+    /// these than are kept.
+    fn give(&mut self, number: u32) -> bool {
+        let next = self.used;
+        state(number).set_links(Links { next, before: 0 });
+        if next != 0 {
+            let links = state(next).links();
+            state(next).set_links(Links {
+                before: number,
+                ..links
+            });
+        }
         self.used = number;
         self.used_count += 1;
+        let count = in_block(number).load(Ordering::Relaxed) + 1;
+        in_block(number).store(count, Ordering::Relaxed);
+        if u32::from(count) < BLOCK {
+            return false;
+        }
+        self.whole += 1;
+        self.whole > KEPT_BLOCKS
+    }
+
+    /// Takes all frames of a block out of the list of used frames, if there is one of which all are in
+    /// it; gives the first.
+    fn take_whole_block(&mut self) -> Option<u32> {
+        let blocks = BLOCKS.get()?;
+        if self.whole == 0 {
+            return None;
+        }
+        let is_whole = |block: &usize| {
+            let count = blocks[*block].0.load(Ordering::Relaxed);
+            u32::from(count) == BLOCK
+        };
+        let block = (self.cursor..blocks.len())
+            .chain(0..self.cursor.min(blocks.len()))
+            .find(is_whole)?;
+        self.cursor = block + 1;
+        let first = block as u32 * BLOCK;
+        (first..first + BLOCK).for_each(|number| self.unlink(number));
+        Some(first)
     }
 }
 
@@ -432,6 +631,37 @@ mod tests {
             assert_eq!(frame.read_array::<8>(0), [0; 8]);
             frame.fill(0..PAGE_SIZE, 0xff);
         }
+    }
+
+    #[test]
+    fn whole_blocks_are_given_back_and_come_back_as_zeros() {
+        // Other tests take and give frames meanwhile, but no more than a few blocks of them.
+        let frames: Vec<_> = (0..24 * BLOCK).map(|_| Frame::zeroed().unwrap()).collect();
+        frames.iter().for_each(|frame| frame.fill(0..PAGE_SIZE, 7));
+        drop(frames);
+        let before = memory_use();
+        assert_eq!(idle_blocks(), Some(0), "they are free for a moment only");
+        let idle = idle_blocks().unwrap();
+        assert!(idle >= 8, "{idle}");
+        for _ in 0..8 {
+            assert!(release_block());
+        }
+        let after = memory_use();
+        assert_eq!(after.total, before.total);
+        assert!(
+            after.free.abs_diff(before.free) < 8 * BLOCK as usize,
+            "{before:?} {after:?}"
+        );
+        // All that there is, the released blocks among them.
+        let mut frames = Vec::new();
+        while frames.len() < 30 * BLOCK as usize {
+            frames.push(Frame::zeroed().unwrap());
+        }
+        assert!(
+            frames
+                .iter()
+                .all(|frame| frame.read_array::<8>(2048) == [0; 8])
+        );
     }
 
     #[test]

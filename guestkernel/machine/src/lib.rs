@@ -48,7 +48,10 @@ pub const MAX_CPUS: usize = 64;
 
 pub use boot_info::{BootInfo, BootModule};
 pub use dma::{DmaSegments, Segment};
-pub use frame::{Frame, MemoryUse, OutOfMemory, PinnedFrame, memory_use};
+pub use frame::{
+    Frame, MemoryUse, OutOfMemory, PinnedFrame, has_free_blocks, idle_blocks, memory_use,
+    release_block, take_free_blocks, watch_free_blocks,
+};
 pub use heap_use::HeapUse;
 pub use in_place::InPlace;
 pub use mmio::{MmioError, MmioRegion};

@@ -10,7 +10,7 @@ use core::ops::Range;
 const DEVICES: Range<u64> = ringlet_abi::LOW_RAM_END..0xfec0_0000;
 
 /// Regions that can be claimed at once.
-const MAX_REGIONS: usize = 64;
+const MAX_REGIONS: usize = if cfg!(baremetal) { 64 } else { 1024 };
 
 static CLAIMED: Mutex<[Option<(u64, u64)>; MAX_REGIONS]> = Mutex::new([None; MAX_REGIONS]);
 

@@ -65,6 +65,7 @@ plain! {
     io_uring::io_uring_rsrc_register = 32,
     io_uring::io_uring_rsrc_update2 = 32,
     io_uring::io_uring_rsrc_update = 16,
+    io_uring::io_uring_file_index_range = 16,
     io_uring::io_uring_buf = 16,
     io_uring::io_uring_buf_reg = 40,
     io_uring::io_uring_buf_status = 40,

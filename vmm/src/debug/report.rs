@@ -78,7 +78,7 @@ impl State {
         );
         for (address, is_return) in self.backtrace(memory, image) {
             // A call may be the last instruction of its function.
-            let within = address - u64::from(is_return);
+            let within = address.wrapping_sub(u64::from(is_return));
             let name = match image.function(within) {
                 Some((name, offset)) => format!(" {name}+{offset:#x}"),
                 None => String::new(),
@@ -308,6 +308,15 @@ mod tests {
             state.backtrace(&memory, &image),
             [(0x10_0010, false), (0x10_3000, false), (0x10_4000, true)]
         );
+    }
+
+    #[test]
+    fn a_return_to_address_zero_is_shown() {
+        let (memory, image) = kernel();
+        write(&memory, 0x7000, &[0]);
+        memory.write_obj(RET, GuestAddress(0x10_3000)).unwrap();
+        let text = state(0x10_3000, 0x7000, 1).describe(&memory, &image);
+        assert!(text.ends_with("\n  0x0000000000000000"), "{text}");
     }
 
     #[test]

@@ -28,6 +28,11 @@ impl Inspector {
         }
     }
 
+    /// Guest memory.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// What the CPUs do, for the user. They stop meanwhile, but not for long: QEMU answers in seconds
     /// or is given up.
     pub(super) fn report(&self) -> String {

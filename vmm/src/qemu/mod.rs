@@ -19,12 +19,13 @@ use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use event_manager::EventManager;
 use ringlet_abi::TerminalSize;
-use ringlet_abi::block::FEATURE_NOSPC;
-use ringlet_abi::console::SIZE_MESSAGE;
+use ringlet_abi::block::{FEATURE_FBIG, FEATURE_NOSPC};
+use ringlet_abi::console::{INPUT_FAILED, SIZE_MESSAGE};
 use ringlet_devices::block::{Block, EngineKind};
 use ringlet_devices::fs::{DescriptorLimits, Fs};
 use ringlet_devices::{Memory, Stop, ThreadKind, Threads, VhostUser, Worker};
@@ -35,12 +36,13 @@ use crate::builder::{self, BuildError};
 use crate::config::Config;
 use crate::debug::{Image, Server};
 use crate::kernel_image::LoadedKernel;
-use crate::lifecycle::{Guest, Lifecycle, RunError, VirtualMachine};
+use crate::lifecycle::{Guest, Lifecycle, Outside, RunError, VirtualMachine};
 use crate::memory;
+use crate::messages;
+use crate::metrics::{Metrics, server as metrics};
+use crate::missing::{Missing, MissingTable};
 use crate::mounts;
 use crate::outcome::{Ending, Outcome};
-use crate::signals::Signals;
-use crate::terminal::RawMode;
 use crate::timeline::{Stage, Timeline};
 use command::Launch;
 use inspect::Inspector;
@@ -64,6 +66,10 @@ pub struct QemuVm {
     /// The monitor's events.
     events: Option<Monitor>,
     inspector: Arc<Inspector>,
+    missing: Arc<MissingTable>,
+    metrics: Arc<Metrics>,
+    /// Output was lost that the program believes written.
+    has_lost_output: Arc<AtomicBool>,
     threads: Threads,
     /// What serves disks and shares.
     _devices: Vec<Worker>,
@@ -94,6 +100,8 @@ pub fn build(
     sizes.set_nonblocking(true)?;
     launch.add_entropy();
     let threads = Threads::unconfined();
+    let metrics = Arc::<Metrics>::default();
+    metrics.set_guest_memory(config.memory);
     let mut workers = Vec::new();
     for (index, (disk, disk_config)) in disks.into_iter().zip(&config.disks).enumerate() {
         let (ours, theirs) = UnixStream::pair()?;
@@ -101,8 +109,10 @@ pub fn build(
         let name = builder::disk_name(index);
         let engine = (EngineKind::Auto, disk_config.limits);
         let block = Block::new(&name, disk, engine, &threads)?;
-        // QEMU passes on the features that it knows, and not this one.
-        let served = VhostUser::serve(block, 1 << FEATURE_NOSPC, ours, &threads);
+        metrics.add_device(&name, block.statistics());
+        // QEMU passes on the features that it knows, and not these.
+        let implied = 1 << FEATURE_NOSPC | 1 << FEATURE_FBIG;
+        let served = VhostUser::serve(block, implied, ours, &threads);
         workers.push(served?);
     }
     let limits = DescriptorLimits::of_process(shares.len());
@@ -131,6 +141,9 @@ pub fn build(
         server,
         events: Some(events),
         inspector: Arc::new(inspector),
+        missing: Arc::default(),
+        metrics,
+        has_lost_output: Arc::default(),
         threads,
         _devices: workers,
     })
@@ -159,7 +172,16 @@ impl VirtualMachine for QemuVm {
         self.server.as_ref().map(Server::address)
     }
 
-    fn run(&mut self, signals: Signals, raw: Option<RawMode>) -> Result<Outcome, RunError> {
+    fn missing(&self) -> Vec<Missing> {
+        self.missing.read(self.inspector.memory())
+    }
+
+    fn has_lost_output(&self) -> bool {
+        self.has_lost_output.load(Ordering::Acquire)
+    }
+
+    fn run(&mut self, mut outside: Outside) -> Result<Outcome, RunError> {
+        let place = outside.metrics.take();
         let ending = Arc::new(Ending::new()?);
         let mut events = EventManager::new()?;
         let process = Arc::new(self.launch.start(&self.qemu)?);
@@ -167,7 +189,7 @@ impl VirtualMachine for QemuVm {
 
         let drained = Arc::new(Drained::new()?);
         let guest = Running {
-            requests: self.requests.try_clone()?,
+            requests: Arc::new(self.requests.try_clone()?),
             process: Arc::clone(&process),
             drained: Arc::clone(&drained),
             inspector: Arc::clone(&self.inspector),
@@ -182,9 +204,13 @@ impl VirtualMachine for QemuVm {
                 watch(events, &process, &inspector, &crash);
             })?;
         }
-        let mut life = Lifecycle::start(&mut events, guest, &ending, signals, raw);
+        let mut life = Lifecycle::start(&mut events, guest, &ending, outside)?;
+        messages::confine_writer(&self.threads, &ending);
+        let server = place
+            .map(|place| metrics::Server::start(&self.metrics, place, &self.threads))
+            .transpose()?;
         if let Some(port) = self.serial.take() {
-            let mut listener = serial::Listener::new(&ending, &self.timeline);
+            let mut listener = serial::Listener::new(&ending, &self.timeline, &self.missing);
             let process = Arc::clone(&process);
             let ending = Arc::clone(&ending);
             // No worker: a write to standard error that blocks is not waited for.
@@ -207,9 +233,8 @@ impl VirtualMachine for QemuVm {
         process.kill();
         // With that the socket's file goes.
         self.server = None;
-        if !matches!(outcome, Outcome::Signal(_)) {
-            life.await_drained()?;
-        }
+        life.await_drained()?;
+        server.iter().for_each(metrics::Server::finish);
         drop(workers);
         Ok(life.finish(outcome))
     }
@@ -221,7 +246,12 @@ impl QemuVm {
         let [input, output, error] = &self.ports;
         let port = input.try_clone()?;
         let stdin = own(io::stdin())?;
-        let feed = move |stop: Arc<Stop>| pump::feed(&stdin, &port, &stop);
+        let errors = self.sizes.try_clone()?;
+        let feed = move |stop: Arc<Stop>| {
+            pump::feed(&stdin, &port, &stop, |error| {
+                tell_input_error(&errors, error)
+            });
+        };
         let input = Worker::spawn(&self.threads, ThreadKind::Input, "stdin", feed)?;
         let mut workers = vec![input];
         for (name, port, stream) in [
@@ -229,15 +259,35 @@ impl QemuVm {
             ("stderr", error, own(io::stderr())?),
         ] {
             let port = port.try_clone()?;
+            let lost = Arc::clone(&self.has_lost_output);
             let guard = drained.stream();
             let drain = move |stop: Arc<Stop>| {
-                pump::drain(&port, (name, &stream), &stop);
+                pump::drain(&port, (name, &stream), &stop, || {
+                    lost.store(true, Ordering::Release);
+                });
                 drop(guard);
             };
             let output = Worker::spawn(&self.threads, ThreadKind::Output, name, drain)?;
             workers.push(output);
         }
         Ok(workers)
+    }
+}
+
+/// Tells the guest that standard input cannot be read any further.
+fn tell_input_error(sizes: &UnixStream, error: &io::Error) {
+    let errno = error.raw_os_error().unwrap_or(libc::EIO) as u16;
+    tell(sizes, INPUT_FAILED, errno);
+}
+
+/// Sends a message about the terminal, or about standard input.
+fn tell(mut sizes: &UnixStream, columns: u16, rows: u16) {
+    let mut message = [0; SIZE_MESSAGE];
+    message[..2].copy_from_slice(&columns.to_le_bytes());
+    message[2..].copy_from_slice(&rows.to_le_bytes());
+    // A socket takes small messages whole or not at all.
+    if let Err(error) = sizes.write_all(&message) {
+        log::debug!("a message to the guest: {error}");
     }
 }
 
@@ -263,7 +313,7 @@ fn watch(mut events: Monitor, process: &Process, inspector: &Inspector, crash: &
 
 /// A running guest as signals reach it.
 struct Running {
-    requests: UnixStream,
+    requests: Arc<UnixStream>,
     process: Arc<Process>,
     drained: Arc<Drained>,
     inspector: Arc<Inspector>,
@@ -276,22 +326,17 @@ impl Guest for Running {
     }
 
     fn resize(&self, size: TerminalSize) {
-        let mut message = [0; SIZE_MESSAGE];
-        message[..2].copy_from_slice(&size.columns.to_le_bytes());
-        message[2..].copy_from_slice(&size.rows.to_le_bytes());
-        // A socket takes small messages whole or not at all.
-        if let Err(error) = (&self.sizes).write_all(&message) {
-            log::debug!("the terminal's size: {error}");
-        }
+        tell(&self.sizes, size.columns, size.rows);
     }
 
-    fn report(&self) -> String {
-        self.inspector.report()
-    }
-
-    fn request_tasks(&self) {
-        // Requests that were not taken are enough.
-        let _ = (&self.requests).write(b"t");
+    fn report(&self) -> Box<dyn FnOnce() -> String + Send> {
+        let (inspector, requests) = (Arc::clone(&self.inspector), Arc::clone(&self.requests));
+        Box::new(move || {
+            let report = inspector.report();
+            // Requests that were not taken are enough.
+            let _ = (&*requests).write(b"t");
+            report
+        })
     }
 
     fn pause(&self) {

@@ -5,12 +5,16 @@ use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::memory::memory_file;
 
 /// A process of QEMU. Dropping it kills it and waits for its end.
 pub(super) struct Process {
     pid: libc::pid_t,
+    /// Its end (`si_code` and `si_status` of waitid(2)) once it was waited for and the number is
+    /// nobody's any more.
+    end: Mutex<Option<(libc::c_int, libc::c_int)>>,
     /// What it has written to its standard output and error.
     messages: File,
 }
@@ -49,25 +53,32 @@ impl Process {
         let child = unsafe { command.pre_exec(prepare) }.spawn()?;
         Ok(Self {
             pid: child.id() as libc::pid_t,
+            end: Mutex::default(),
             messages,
         })
     }
 
     /// Sends a signal, if the process still runs.
     pub(super) fn signal(&self, signal: libc::c_int) {
-        // SAFETY: kill has no memory arguments; the process is not reaped before `drop`.
-        unsafe { libc::kill(self.pid, signal) };
+        if self.lock_end().is_none() {
+            // SAFETY: kill has no memory arguments; the process has not been waited for.
+            unsafe { libc::kill(self.pid, signal) };
+        }
+    }
+
+    fn lock_end(&self) -> MutexGuard<'_, Option<(libc::c_int, libc::c_int)>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the process at once, and waits until it has ended.
     pub(super) fn kill(&self) {
         self.signal(libc::SIGKILL);
-        self.await_end(libc::WNOWAIT);
+        self.await_end();
     }
 
     /// Waits for the process's end, which it has not been told, and says what came of it.
     pub(super) fn describe_end(&self) -> String {
-        let (code, status) = self.await_end(libc::WNOWAIT);
+        let (code, status) = self.await_end();
         let mut text = String::new();
         // The descriptor is shared with QEMU, but that has ended.
         let read = (&self.messages)
@@ -90,7 +101,17 @@ impl Process {
     }
 
     /// Waits for the end: `si_code` and `si_status` of waitid(2).
-    fn await_end(&self, flags: libc::c_int) -> (libc::c_int, libc::c_int) {
+    fn await_end(&self) -> (libc::c_int, libc::c_int) {
+        // Several threads may wait. The lock is held only when the wait is over.
+        let end = self.wait_id(libc::WNOWAIT);
+        let mut known = self.lock_end();
+        *known.get_or_insert_with(|| {
+            self.wait_id(0);
+            end
+        })
+    }
+
+    fn wait_id(&self, flags: libc::c_int) -> (libc::c_int, libc::c_int) {
         // SAFETY: all-zero bytes are a valid siginfo_t: it is integers and pointers only.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         let flags = libc::WEXITED | flags;
@@ -109,8 +130,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.signal(libc::SIGKILL);
-        self.await_end(0);
+        self.kill();
     }
 }
 

@@ -15,13 +15,23 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 const CHUNK: usize = 64 << 10;
 
 /// Copies `input` to `port` from the moment that the guest wants input, which it says with a byte.
-/// The end of the input is the end of what comes from the port.
-pub(super) fn feed(input: &OwnedFd, port: &UnixStream, stop: &Stop) {
-    if host::read(port.as_fd(), &mut [0], stop) != Some(1) {
+/// The end of the input is the end of what comes from the port; `on_error` tells the guest of an error.
+pub(super) fn feed(
+    input: &OwnedFd,
+    port: &UnixStream,
+    stop: &Stop,
+    on_error: impl FnOnce(&io::Error),
+) {
+    if !matches!(host::read(port.as_fd(), &mut [0], stop), Ok(Some(1))) {
         return;
     }
     let mut buffer = vec![0; CHUNK];
-    while let Some(count @ 1..) = host::read(input.as_fd(), &mut buffer, stop) {
+    loop {
+        let count = match host::read(input.as_fd(), &mut buffer, stop) {
+            Ok(Some(count @ 1..)) => count,
+            Ok(_) => break,
+            Err(error) => return on_error(&error),
+        };
         if host::write_all(port.as_fd(), &buffer[..count], stop).is_err() {
             return;
         }
@@ -30,12 +40,23 @@ pub(super) fn feed(input: &OwnedFd, port: &UnixStream, stop: &Stop) {
     let _ = port.shutdown(Shutdown::Write);
 }
 
-/// Copies `port` to `output`, which is called `name`. When nobody reads that any longer the port is closed.
-pub(super) fn drain(port: &UnixStream, (name, output): (&str, &OwnedFd), stop: &Stop) {
+/// Copies `port` to `output`, which is called `name`. When nobody reads that any longer, or it refuses
+/// what is written, the port is closed; `on_loss` hears of the latter.
+pub(super) fn drain(
+    port: &UnixStream,
+    (name, output): (&str, &OwnedFd),
+    stop: &Stop,
+    on_loss: impl FnOnce(),
+) {
     let mut buffer = vec![0; CHUNK];
-    while let Some(count @ 1..) = host::read(port.as_fd(), &mut buffer, stop) {
+    while let Ok(Some(count @ 1..)) = host::read(port.as_fd(), &mut buffer, stop) {
         if let Err(error) = host::write_all(output.as_fd(), &buffer[..count], stop) {
-            host::report_loss(name, &error);
+            if !stop.requested() {
+                host::report_loss(name, &error);
+                if error.kind() != io::ErrorKind::BrokenPipe {
+                    on_loss();
+                }
+            }
             break;
         }
     }
@@ -107,7 +128,7 @@ mod tests {
         writer.write_all(b"input").unwrap();
         drop(writer);
         let input: OwnedFd = reader.try_clone().unwrap().into();
-        let feed = move |stop: Arc<Stop>| feed(&input, &port, &stop);
+        let feed = move |stop: Arc<Stop>| feed(&input, &port, &stop, |_| ());
         let _worker =
             Worker::spawn(&Threads::unconfined(), ThreadKind::Input, "feed", feed).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(50));
@@ -129,7 +150,7 @@ mod tests {
         let stream = drained.stream();
         let writer: OwnedFd = writer.into();
         let drain = move |stop: Arc<Stop>| {
-            drain(&port, ("stdout", &writer), &stop);
+            drain(&port, ("stdout", &writer), &stop, || ());
             drop(stream);
         };
         let _worker =

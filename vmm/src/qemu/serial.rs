@@ -3,10 +3,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
-use ringlet_abi::control::{Mark, ModeChoice, SERIAL_EXIT, SERIAL_MARK, SERIAL_MODE};
+use ringlet_abi::control::{
+    Mark, ModeChoice, SERIAL_EXIT, SERIAL_MARK, SERIAL_MISSING, SERIAL_MODE,
+};
 
+use crate::messages;
+use crate::missing::MissingTable;
 use crate::outcome::{Ending, Outcome};
-use crate::terminal;
 use crate::timeline::Timeline;
 
 /// A longer line is passed on in parts.
@@ -18,6 +21,7 @@ enum Message {
     Exit(u32),
     Mark(u32),
     Mode(u32),
+    Missing(u32),
 }
 
 impl Message {
@@ -32,6 +36,7 @@ impl Message {
             .map(Self::Exit)
             .or_else(|| value(SERIAL_MARK).map(Self::Mark))
             .or_else(|| value(SERIAL_MODE).map(Self::Mode))
+            .or_else(|| value(SERIAL_MISSING).map(Self::Missing))
     }
 }
 
@@ -39,20 +44,29 @@ impl Message {
 pub(super) struct Listener {
     ending: Arc<Ending>,
     timeline: Arc<Timeline>,
+    missing: Arc<MissingTable>,
 }
 
 impl Listener {
-    /// Reports to `ending` and `timeline`.
-    pub(super) fn new(ending: &Arc<Ending>, timeline: &Arc<Timeline>) -> Self {
+    /// Reports to `ending`, `timeline` and `missing`.
+    pub(super) fn new(
+        ending: &Arc<Ending>,
+        timeline: &Arc<Timeline>,
+        missing: &Arc<MissingTable>,
+    ) -> Self {
         Self {
             ending: Arc::clone(ending),
             timeline: Arc::clone(timeline),
+            missing: Arc::clone(missing),
         }
     }
 
     /// Reads `port` to its end; what is no message goes to standard error.
     pub(super) fn listen(&mut self, port: impl Read) {
-        self.split(port, terminal::write_stderr);
+        let ending = Arc::clone(&self.ending);
+        self.split(port, |line| {
+            messages::write_kernel_log(line, || ending.is_set());
+        });
     }
 
     fn split(&mut self, port: impl Read, mut log: impl FnMut(&[u8])) {
@@ -79,6 +93,7 @@ impl Listener {
                 }
             }
             Message::Mode(value) => self.timeline.note_mode(ModeChoice::decode(value)),
+            Message::Missing(page) => self.missing.announce(page),
         }
     }
 }
@@ -93,7 +108,8 @@ mod tests {
         let ending = Arc::new(Ending::new().unwrap());
         let timeline = Arc::new(Timeline::new(Instant::now()));
         let mut rest = Vec::new();
-        Listener::new(&ending, &timeline).split(bytes, |line| rest.extend_from_slice(line));
+        Listener::new(&ending, &timeline, &Arc::default())
+            .split(bytes, |line| rest.extend_from_slice(line));
         let rest = String::from_utf8_lossy(&rest).into_owned();
         (rest, ending.outcome(), timeline.to_string())
     }

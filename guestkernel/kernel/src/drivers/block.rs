@@ -89,6 +89,8 @@ pub struct BlockDevice {
     block_size: u32,
     limits: Once<Limits>,
     requests: Mutex<Requests>,
+    /// An interrupt came when nothing was due.
+    is_suspect: AtomicBool,
     /// Requests that are not finished, those that wait for their turn included.
     unfinished: AtomicUsize,
     needs_kick: AtomicBool,
@@ -119,7 +121,8 @@ impl BlockDevice {
             | blk::F::FLUSH
             | blk::F::DISCARD
             | blk::F::WRITE_ZEROES;
-        let wanted = wanted.bits().to_ne() as u64 | 1 << ringlet::FEATURE_NOSPC;
+        let wanted =
+            wanted.bits().to_ne() as u64 | 1 << ringlet::FEATURE_NOSPC | 1 << ringlet::FEATURE_FBIG;
         let mut setup = found.negotiate(wanted)?;
         let features = setup.features();
         let has = |feature: blk::F| features & feature.bits().to_ne() as u64 != 0;
@@ -148,6 +151,7 @@ impl BlockDevice {
             block_size,
             limits: Once::new(),
             requests: Mutex::new(Requests::new(queue, block_size)),
+            is_suspect: AtomicBool::new(false),
             unfinished: AtomicUsize::new(0),
             needs_kick: AtomicBool::new(false),
         }))
@@ -391,11 +395,16 @@ impl Device for BlockDevice {
             self.transport.acknowledge_interrupt();
         }
         if self.unfinished.load(Ordering::Relaxed) == 0 {
+            // Nothing was due, so it may have failed: the next request would wait for ever.
+            self.is_suspect.fetch_or(has_interrupted, Ordering::Relaxed);
             return false;
         }
         let progress = self.reap();
         // An interrupt that brings nothing may mean that the device has failed.
-        if has_interrupted && !progress && self.transport.has_failed() {
+        let is_suspect = has_interrupted
+            || self.is_suspect.load(Ordering::Relaxed)
+                && self.is_suspect.swap(false, Ordering::Relaxed);
+        if is_suspect && !progress && self.transport.has_failed() {
             log::error!("virtio-blk: the device has failed");
             self.fail();
             return true;

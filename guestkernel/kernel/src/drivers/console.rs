@@ -15,7 +15,7 @@ use crate::executor::WaitQueue;
 use crate::executor::{Device, Listed};
 use crate::file::ByteStream;
 use alloc::sync::Arc;
-use control::{Control, PortOpen};
+use control::{Change, Control, PortChange};
 use core::fmt;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,9 @@ use machine::lock::Mutex;
 use machine::{QueueBroken, VirtioError, VirtioFound, VirtioTransport};
 use output::Output;
 pub use port::ConsolePort;
-use ringlet_abi::console::{PORTS, SIZE_MESSAGE, SIZE_PORT};
+use ringlet_abi::console::{
+    CONFIG_REFUSING, FEATURE_STATUS, INPUT_FAILED, PORTS, SIZE_MESSAGE, SIZE_PORT,
+};
 use virtio_spec::console;
 
 const QUEUE_SIZE: u16 = 64;
@@ -102,11 +104,22 @@ impl Console {
         kind: ConsoleKind,
     ) -> Result<Arc<Self>, VirtioError> {
         let (wanted, first) = match kind {
-            ConsoleKind::Ringlet => (console::F::SIZE | console::F::MULTIPORT, 0),
-            ConsoleKind::From(first) => (console::F::SIZE | console::F::MULTIPORT, first),
-            ConsoleKind::Single => (console::F::SIZE, 0),
+            ConsoleKind::Ringlet => {
+                let wanted = console::F::SIZE | console::F::MULTIPORT;
+                (wanted.bits().to_ne() as u64 | 1 << FEATURE_STATUS, 0)
+            }
+            ConsoleKind::From(first) => {
+                let wanted = console::F::SIZE | console::F::MULTIPORT;
+                (wanted.bits().to_ne() as u64, first)
+            }
+            ConsoleKind::Single => (console::F::SIZE.bits().to_ne() as u64, 0),
         };
-        let mut setup = found.negotiate(wanted.bits().to_ne() as u64)?;
+        let mut setup = found.negotiate(wanted)?;
+        let has_status = setup.features() & 1 << FEATURE_STATUS != 0;
+        let refusing = match has_status {
+            true => setup.config(CONFIG_REFUSING),
+            false => 0,
+        };
         let multiport = console::F::MULTIPORT.bits().to_ne() as u64;
         let has_streams = setup.features() & multiport != 0
             && setup
@@ -122,7 +135,10 @@ impl Console {
                 input.announce_demand(setup.queue(tx_queue(stdin.0), QUEUE_SIZE)?);
             }
             let stdin = ConsolePort::new(stdin.1, Some(input), None);
-            let mut output = |id| setup.queue(tx_queue(id), QUEUE_SIZE).map(Output::new);
+            let mut output = |id| {
+                let queue = setup.queue(tx_queue(id), QUEUE_SIZE)?;
+                Ok::<_, VirtioError>(Output::new(queue, has_status, refusing & 1 << id != 0))
+            };
             let stdout = ConsolePort::new(stdout.1, None, Some(output(stdout.0)?));
             let stderr = ConsolePort::new(stderr.1, None, Some(output(stderr.0)?));
             if matches!(kind, ConsoleKind::From(_))
@@ -137,7 +153,7 @@ impl Console {
             streams = [stdin, stdout, stderr].map(Arc::new);
         } else {
             let input = setup.queue(rx_queue(0), QUEUE_SIZE).map(Input::new)?;
-            let output = setup.queue(tx_queue(0), QUEUE_SIZE).map(Output::new)?;
+            let output = Output::new(setup.queue(tx_queue(0), QUEUE_SIZE)?, false, false);
             let port = ConsolePort::new("console", Some(input), Some(output));
             port.set_open(true);
             let port = Arc::new(port);
@@ -176,6 +192,11 @@ impl Console {
         (size as u16, (size >> 16) as u16)
     }
 
+    /// Whether another VMM says by messages what becomes of the terminal and of standard input.
+    pub fn has_messages(&self) -> bool {
+        self.sizes.is_some()
+    }
+
     /// Waits until the terminal's size may have changed, and gives it; `None` if it never will.
     pub async fn next_size(&self) -> Option<(u16, u16)> {
         let Some(port) = &self.sizes else {
@@ -193,16 +214,21 @@ impl Console {
             .await;
             return Some(self.size());
         };
-        let mut message = [0; SIZE_MESSAGE];
-        let mut done = 0;
-        while done < message.len() {
-            match poll_fn(|context| port.poll_read(&mut message[done..], context)).await {
-                Ok(count @ 1..) => done += count,
-                _ => return None,
+        loop {
+            let mut message = [0; SIZE_MESSAGE];
+            let mut done = 0;
+            while done < message.len() {
+                match poll_fn(|context| port.poll_read(&mut message[done..], context)).await {
+                    Ok(count @ 1..) => done += count,
+                    _ => return None,
+                }
+            }
+            let [c0, c1, r0, r1] = message;
+            match (u16::from_le_bytes([c0, c1]), u16::from_le_bytes([r0, r1])) {
+                (INPUT_FAILED, errno) => self.port(Stream::Input).fail_input(errno),
+                size => return Some(size),
             }
         }
-        let [c0, c1, r0, r1] = message;
-        Some((u16::from_le_bytes([c0, c1]), u16::from_le_bytes([r0, r1])))
     }
 
     fn ports(&self) -> impl Iterator<Item = &ConsolePort> {
@@ -222,12 +248,16 @@ impl Console {
             let mut control = control.lock();
             while let Some(message) = control.receive()? {
                 progress = true;
-                if let Some(PortOpen { stream, is_open }) = message
+                if let Some(PortChange { stream, change }) = message
                     && let Some(port) = self.ports().nth(stream)
                 {
                     // Input that came before the port was closed is in its queue by now.
                     port.serve()?;
-                    port.set_open(is_open);
+                    match change {
+                        Change::Opened => port.set_open(true),
+                        Change::Closed => port.set_open(false),
+                        Change::InputFailed(errno) => port.fail_input(errno),
+                    }
                 }
             }
             control.kick();

@@ -5,6 +5,7 @@ pub mod block_file;
 pub mod console;
 mod entropy;
 mod interrupt;
+pub mod virtio_fs;
 
 use crate::command_line::parameter;
 use crate::executor::add_device;
@@ -18,6 +19,7 @@ use entropy::EntropyDevice;
 use interrupt::{InterruptLine, Trigger};
 use machine::{MmioError, MmioRegion, PhysAddr, VirtioError, VirtioFound};
 use ringlet_abi::console::FIRST_PORT;
+use virtio_fs::FsDevice;
 use virtio_spec::Id;
 
 /// The devices that were found.
@@ -27,6 +29,8 @@ pub struct Devices {
     pub blocks: Vec<Arc<BlockDevice>>,
     /// The console.
     pub console: Option<Arc<Console>>,
+    /// File systems of the host.
+    pub shares: Vec<Arc<FsDevice>>,
 }
 
 /// Announces a device on the command line, as Linux wants it: `virtio_mmio.device=SIZE@BASE:IRQ`.
@@ -112,6 +116,11 @@ fn start(place: Place, vmm: Vmm, devices: &mut Devices) -> Result<(), ProbeError
             let console = Console::start(found, line(), vmm.console)?;
             add_device(console.clone());
             devices.console = Some(console);
+        }
+        Ok(Id::Fs) => {
+            let share = FsDevice::start(found, line())?;
+            add_device(share.clone());
+            devices.shares.push(share);
         }
         Ok(Id::Rng) => random::set_source(Box::new(EntropyDevice::start(found)?)),
         _ => log::info!("no driver for virtio device {}", found.device_id()),

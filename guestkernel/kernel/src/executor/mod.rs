@@ -32,6 +32,8 @@ pub use wait_queue::WaitQueue;
 
 use crate::globals::global;
 use alloc::sync::Arc;
+use core::future::poll_fn;
+use core::task::Poll;
 use machine::MAX_CPUS;
 use scheduler::{CpuChoice, CpuSet, Scheduler};
 
@@ -43,6 +45,23 @@ pub trait Runnable: Send + Sync {
 
 global! {
     static SCHEDULER: Scheduler<Arc<dyn Runnable>, MAX_CPUS> = Scheduler::new();
+}
+
+global! {
+    /// Who gives free memory back to the host.
+    static FREED: WaitQueue = WaitQueue::new();
+}
+
+/// Waits until there is free memory to give back to the host ([`machine::idle_blocks`]).
+pub async fn memory_freed() {
+    poll_fn(|context| {
+        FREED.register(context.waker());
+        match machine::has_free_blocks() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
 }
 
 /// The CPU that executes this.
@@ -117,6 +136,9 @@ fn steal_work() -> bool {
 pub fn poll() -> bool {
     if machine::interrupt::take_report_request() {
         registry::print();
+    }
+    if machine::take_free_blocks() {
+        FREED.wake_all();
     }
     poll_devices() | timer::fire() | run_work()
 }

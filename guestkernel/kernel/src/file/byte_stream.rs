@@ -1,8 +1,17 @@
 //! Streams of bytes that drivers provide and files are made of.
 
 use super::Readiness;
-use crate::error::Result;
+use crate::error::{Errno, Result};
 use core::task::{Context, Poll, Waker};
+
+/// Output that the other end of a stream did not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub errno: Errno,
+    /// Bytes, of those that were written last.
+    pub bytes: usize,
+}
 
 /// A stream of bytes to or from the outside, such as a console port.
 pub trait ByteStream: Send + Sync {
@@ -15,6 +24,13 @@ pub trait ByteStream: Send + Sync {
 
     /// Ready when everything that was written has left.
     fn poll_flush(&self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Ready when it is known what became of everything that was written: with what was refused, which
+    /// is told once. Where the other end does not refuse anything, it is ready at once.
+    fn poll_settled(&self, context: &mut Context<'_>) -> Poll<Option<Refusal>> {
+        let _ = context;
+        Poll::Ready(None)
+    }
 
     /// Bytes that can be read without waiting.
     fn available(&self) -> usize;

@@ -18,7 +18,7 @@ mod readiness;
 mod stat;
 
 pub use crate::executor::{Answer, BoxFuture};
-pub use byte_stream::ByteStream;
+pub use byte_stream::{ByteStream, Refusal};
 pub use file_system::{
     FileSystem, FileSystemType, Made, MountOption, MountSource, SuperBlock, file_system_type,
     file_system_types, next_device, register,

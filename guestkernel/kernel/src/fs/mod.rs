@@ -10,6 +10,7 @@ mod devices;
 mod epoll;
 mod eventfd;
 mod fd_table;
+pub mod fuse;
 pub mod initramfs;
 mod names;
 mod namespace;
@@ -43,7 +44,8 @@ pub use pipe::{PIPE_CAPACITY, Pipe, is_pipe, pipe_of};
 pub use stream::StreamFile;
 pub use tmpfs::is_tmpfs;
 
-/// Makes the types of file systems known that are here; procfs, which is above, does so itself.
+/// Makes the types of file systems known that are here; those above, procfs and virtiofs, do so
+/// themselves.
 pub(crate) fn register_types() {
     for kind in [&tmpfs::TYPE, &devices::TYPE] {
         register(kind);

@@ -40,6 +40,8 @@ pub struct OpenHow {
     /// Permission bits of a new file.
     mode: u32,
     restrictions: Restrictions,
+    /// Nothing is waited for, as with `O_NONBLOCK`, though the open file is not so.
+    at_once: bool,
 }
 
 impl OpenHow {
@@ -96,7 +98,25 @@ impl OpenHow {
             flags,
             mode,
             restrictions,
+            at_once: false,
         })
+    }
+
+    /// As a ring opens a file that is there: a named pipe does not wait for its other end. One that
+    /// may be made is another matter, since Linux has a worker do that.
+    pub fn by_ring(mut self) -> Self {
+        self.at_once = self.flags & (raw::O_TRUNC | raw::O_CREAT | raw::__O_TMPFILE) == 0;
+        self
+    }
+
+    /// What a named pipe is opened with.
+    fn of_pipe(&self) -> OpenFlags {
+        let mut flags = self.kept();
+        flags.set(
+            OpenFlags::NONBLOCK,
+            self.at_once || flags.contains(OpenFlags::NONBLOCK),
+        );
+        flags
     }
 
     /// Whether the descriptor is closed by `execve(2)`.
@@ -321,7 +341,7 @@ impl View<'_> {
                 }
                 self.context.namespace.device(kind, inode.special())?
             }
-            FileType::Fifo => match inode.open_fifo(how.kept()) {
+            FileType::Fifo => match inode.open_fifo(how.of_pipe()) {
                 Some(opened) => opened.await?,
                 // A stream to the outside, reached by the link to its descriptor.
                 None => inode.clone().open(how.kept()).await?,

@@ -9,6 +9,7 @@ use crate::mm::AddressSpace;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::any::Any;
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
@@ -205,7 +206,10 @@ impl Pipe {
             let room = state.capacity - state.bytes.len();
             let needed = if total <= ATOMIC { total } else { 1 };
             if room < needed {
-                if !io.flags.contains(IoFlags::NOWAIT) {
+                // A ring waits for room for the first bytes only, and then writes what there is
+                // room for, as Linux does.
+                let is_enough = io.done > 0 && io.flags.contains(IoFlags::PATIENT);
+                if !io.flags.contains(IoFlags::NOWAIT) && !is_enough {
                     let heard = Readiness::heard(Readiness::WRITABLE);
                     self.changes.register_for(context.waker(), heard);
                     break Poll::Pending;
@@ -231,6 +235,96 @@ impl Pipe {
             self.changes.wake(Readiness::READABLE.bits());
         }
         result
+    }
+}
+
+/// One end of a copy between pipes cannot go on.
+enum Blocked {
+    /// Until something happens to it.
+    Waits,
+    /// For ever, or it is not to wait.
+    Ends(Result<usize>),
+}
+
+impl Pipe {
+    /// Copies up to `count` bytes to another pipe, and leaves them here: as many as there are once there
+    /// are some, and room for some. Waits for both if `is_patient`.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`, `EPIPE` if nobody reads the other one, `ENOMEM`.
+    pub async fn tee(&self, to: &Self, count: usize, is_patient: bool) -> Result<usize> {
+        let mut bytes = Vec::new();
+        poll_fn(|context| {
+            loop {
+                let blocked = match self.peek(count.min(to.room()), &mut bytes, is_patient) {
+                    Ok(()) => to.append(&bytes, is_patient),
+                    Err(blocked) => Err(blocked),
+                };
+                match blocked {
+                    Ok(done) => return Poll::Ready(Ok(done)),
+                    Err(Blocked::Ends(result)) => return Poll::Ready(result),
+                    Err(Blocked::Waits) => {}
+                }
+                // Whatever has happened meanwhile is seen by one more look.
+                self.changes.register(context.waker());
+                to.changes.register(context.waker());
+                let is_blocked = {
+                    let is_empty = {
+                        let state = self.state.lock();
+                        state.bytes.is_empty() && state.writers > 0
+                    };
+                    let state = to.state.lock();
+                    is_empty || state.capacity == state.bytes.len() && state.readers > 0
+                };
+                if is_blocked {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    fn room(&self) -> usize {
+        let state = self.state.lock();
+        state.capacity - state.bytes.len()
+    }
+
+    /// Copies the first bytes into `out`, as many as `count`; at least looks whether there are some.
+    fn peek(&self, count: usize, out: &mut Vec<u8>, is_patient: bool) -> Result<(), Blocked> {
+        let state = self.state.lock();
+        if state.bytes.is_empty() {
+            return Err(match state.writers {
+                0 => Blocked::Ends(Ok(0)),
+                _ if is_patient => Blocked::Waits,
+                _ => Blocked::Ends(Err(Errno::EAGAIN)),
+            });
+        }
+        out.clear();
+        let count = count.min(state.bytes.len());
+        heap::check(count).map_err(|error| Blocked::Ends(Err(error)))?;
+        out.extend(state.bytes.range(..count));
+        Ok(())
+    }
+
+    /// Adds bytes, as many as there is room for.
+    fn append(&self, bytes: &[u8], is_patient: bool) -> Result<usize, Blocked> {
+        let mut state = self.state.lock();
+        if state.readers == 0 {
+            return Err(Blocked::Ends(Err(Errno::EPIPE)));
+        }
+        let count = bytes.len().min(state.capacity - state.bytes.len());
+        if count == 0 {
+            return Err(match is_patient {
+                true => Blocked::Waits,
+                false => Blocked::Ends(Err(Errno::EAGAIN)),
+            });
+        }
+        make_room(&mut state.bytes, count).map_err(|error| Blocked::Ends(Err(error)))?;
+        state.bytes.extend(&bytes[..count]);
+        drop(state);
+        self.changes.wake(Readiness::READABLE.bits());
+        Ok(count)
     }
 }
 
@@ -359,7 +453,6 @@ mod tests {
     use crate::fs::{FdTable, FsContext, Namespace};
     use crate::mm::IoBuffer;
     use alloc::vec;
-    use alloc::vec::Vec;
 
     fn pipe(flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
         let context = FsContext::new(Namespace::in_memory().0);

@@ -58,7 +58,8 @@ impl StreamFile {
         Poll::Ready(Ok(io.done))
     }
 
-    /// Advances a write: it is ready when all bytes are on their way.
+    /// Advances a write: it is ready when all bytes are on their way, and where they may be refused,
+    /// when they have arrived.
     fn poll_write(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
         // The device is told of all pieces at once.
         let _batch = Batch::new();
@@ -76,6 +77,17 @@ impl StreamFile {
                 Poll::Pending if !io.flags.contains(IoFlags::NOWAIT) => return Poll::Pending,
                 Poll::Pending if io.done > 0 => break,
                 Poll::Pending => return Poll::Ready(Err(Errno::EAGAIN)),
+            }
+        }
+        if io.done > 0 && !io.flags.contains(IoFlags::NOWAIT) {
+            let Poll::Ready(refusal) = self.stream.poll_settled(context) else {
+                return Poll::Pending;
+            };
+            if let Some(refusal) = refusal {
+                io.done = io.done.saturating_sub(refusal.bytes);
+                if io.done == 0 {
+                    return Poll::Ready(Err(refusal.errno));
+                }
             }
         }
         Poll::Ready(Ok(io.done))

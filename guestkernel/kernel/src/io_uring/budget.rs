@@ -38,8 +38,18 @@ impl MemoryCharge {
     /// `ENOMEM`.
     pub(super) fn new(bytes: usize) -> Result<Self> {
         let mut charge = Self::NONE;
-        match charge.grow(bytes) {
-            true => Ok(charge),
+        charge.add(bytes)?;
+        Ok(charge)
+    }
+
+    /// Takes `bytes` more.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn add(&mut self, bytes: usize) -> Result<()> {
+        match self.grow(bytes) {
+            true => Ok(()),
             false => Err(Errno::ENOMEM),
         }
     }

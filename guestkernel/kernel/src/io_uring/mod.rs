@@ -20,6 +20,8 @@ mod file;
 mod links;
 mod memory;
 mod opcode;
+mod pace;
+mod personality;
 mod ready;
 mod register;
 mod request;
@@ -28,6 +30,7 @@ mod ring;
 mod setup;
 mod sqe;
 mod submit;
+mod tags;
 #[cfg(test)]
 mod tests;
 

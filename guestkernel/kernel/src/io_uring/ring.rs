@@ -2,16 +2,21 @@
 
 use super::budget::Allowance;
 use super::completion::CompletionQueue;
+use super::file::is_ring;
 use super::links::{Chain, Drain};
 use super::memory::{Cqe, RingMemory};
 use super::opcode::{Completion, Started, Work, opcode};
+use super::pace::Pace;
+use super::personality::Personalities;
 use super::ready::ReadyQueue;
 use super::request::{REQUEST_COST, Request, RequestSlot, Running, Slots};
-use super::resources::Resources;
+use super::resources::{ALLOCATE, Resources, Tagged};
 use super::setup::Setup;
 use super::sqe::RequestFlags;
+use super::tags::Tags;
 use crate::error::{Errno, Result};
 use crate::executor::{self, Listed, Listing, Runnable, Urgent};
+use crate::fs::OpenFile;
 use crate::process::Process;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -46,6 +51,8 @@ pub(super) struct RingState {
     pub(super) completions: CompletionQueue,
     pub(super) slots: Slots,
     pub(super) resources: Resources,
+    pub(super) tags: Tags,
+    pub(super) personalities: Personalities,
     pub(super) allowance: Allowance,
     /// The chain that the batch is in the middle of.
     pub(super) chain: Option<Chain>,
@@ -92,6 +99,8 @@ impl Ring {
                     setup,
                     sq_head: 0,
                     resources: Resources::default(),
+                    tags: Tags::new(),
+                    personalities: Personalities::default(),
                     allowance: Allowance::new(REQUEST_COST),
                     chain: None,
                     drain: Drain::default(),
@@ -169,6 +178,9 @@ impl Runnable for Ring {
     fn run(self: Arc<Self>) {
         self.ready.unschedule();
         self.lock().run();
+        if !self.ready.is_empty() {
+            self.ready.announce();
+        }
     }
 }
 
@@ -188,31 +200,47 @@ impl Listed for Ring {
 }
 
 impl RingState {
-    /// Polls what was woken and starts what has its turn, and shows the program the results.
+    /// Polls what was woken and starts what has its turn, and shows the program the results. After
+    /// about a millisecond the rest is left for later.
     pub(super) fn run(&mut self) {
         if self.setup.flags_work() {
             self.ready.show_work(false);
         }
+        let mut pace = Pace::default();
         let mut woken = core::mem::take(&mut self.woken);
         self.ready.take(&mut woken);
-        for slot in woken.drain(..) {
-            self.poll(slot);
+        let mut polled = 0;
+        for slot in &woken {
+            self.poll(*slot);
+            polled += 1;
+            if pace.is_over() || self.slots.is_woken(*slot) {
+                break;
+            }
         }
+        if polled < woken.len() {
+            self.ready.put_back(&woken[polled..]);
+        }
+        woken.clear();
         self.woken = woken;
-        self.settle();
+        self.settle_at(pace);
     }
 
     /// Starts what has its turn, and shows the program the results.
     #[inline]
     pub(super) fn settle(&mut self) {
+        self.settle_at(Pace::default());
+    }
+
+    #[inline]
+    fn settle_at(&mut self, mut pace: Pace) {
         // What was posted before a request has its turn is posted before it, for timeouts that count.
         loop {
             self.publish();
-            if self.turn.is_empty() {
+            if self.turn.is_empty() || !self.start_all(&mut pace) {
                 break;
             }
-            self.start_all();
         }
+        self.ready.leave_rest(!self.turn.is_empty());
         if self.setup.defers_work() {
             self.ready.defer_turn(false);
         }
@@ -304,7 +332,11 @@ impl RingState {
                     return self.end_time_limit(slot, head);
                 }
                 Poll::Ready(step) if !step.has_more => {
-                    return self.finish(slot, step.completion);
+                    let completion = match running.work.take_opened() {
+                        None => step.completion,
+                        Some((file, place)) => self.install_opened(file, place),
+                    };
+                    return self.finish(slot, completion);
                 }
                 Poll::Ready(step) => {
                     let cqe = Cqe {
@@ -321,6 +353,61 @@ impl RingState {
         }
     }
 
+    /// Puts a file that was opened for it into a place of the file table, named as an SQE does.
+    #[cold]
+    fn install_opened(&mut self, file: Arc<OpenFile>, place: u32) -> Completion {
+        Completion::of(self.install_file(file, place).map(|place| place as i32))
+    }
+
+    /// Puts a file into the place of the table that an SQE names, counted from 1: gives 0, or, where
+    /// that is to be found, the place that it got.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for a ring, which could hold itself; `ENXIO` if there is no table, `EINVAL` beyond it,
+    /// `ENFILE` if it is full.
+    pub(super) fn install_file(&mut self, file: Arc<OpenFile>, place: u32) -> Result<u32> {
+        let index = match place {
+            ALLOCATE => self.resources.files.find_free()?,
+            place => place.wrapping_sub(1),
+        };
+        if is_ring(&file) {
+            return Err(Errno::EBADF);
+        }
+        if self.resources.files.is_empty() {
+            return Err(Errno::ENXIO);
+        }
+        let file = Tagged { item: file, tag: 0 };
+        let old = self.resources.files.set(index, file)?;
+        self.retire_file(old);
+        Ok(if place == ALLOCATE { index } else { 0 })
+    }
+
+    /// Takes the file out of a place of the table.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` if there is no table, `EINVAL` beyond it, `EBADF` if there is no file.
+    pub(super) fn take_file(&mut self, index: u32) -> Result<()> {
+        let files = &mut self.resources.files;
+        if files.is_empty() {
+            return Err(Errno::ENXIO);
+        }
+        if index >= files.len() {
+            return Err(Errno::EINVAL);
+        }
+        let old = files.remove(index).ok_or(Errno::EBADF)?;
+        self.retire_file(Some(old));
+        Ok(())
+    }
+
+    /// Empties a place of the table that was filled for somebody who cannot be told.
+    #[cold]
+    pub(super) fn give_up_file(&mut self, index: u32) {
+        let old = self.resources.files.remove(index);
+        self.retire_file(old);
+    }
+
     /// Ends a request that has started.
     fn finish(&mut self, slot: u32, completion: Completion) {
         if let Some(request) = self.end_work(slot) {
@@ -332,6 +419,15 @@ impl RingState {
     pub(super) fn end_work(&mut self, slot: u32) -> Option<Request> {
         if let Some(timeout) = self.slots.running_at(slot)?.work.as_timeout() {
             self.counting_timeouts -= usize::from(timeout.is_counting());
+        }
+        if self
+            .slots
+            .running_at(slot)?
+            .request
+            .flags
+            .contains(RequestFlags::USES_RETIRED)
+        {
+            self.release_retired(slot);
         }
         let request = self.slots.remove_running(slot);
         if self.slots.running() == 0 {
@@ -382,6 +478,7 @@ impl RingState {
         self.slots.clear();
         self.completions.clear();
         self.resources = Resources::default();
+        self.tags.clear();
         self.counting_timeouts = 0;
         self.urgent = None;
     }

@@ -27,16 +27,17 @@ const KNOWN_FLAGS: u32 = raw::IORING_SETUP_CQSIZE
 ///
 /// - `FAST_POLL`, `NATIVE_WORKERS`: what must wait does so as itself, with the submitter's identity;
 ///   there are no worker threads.
-/// - Missing are `POLL_32BITS` (no POLL_ADD), `SQPOLL_NONFIXED` (no SQPOLL), `RSRC_TAGS`,
-///   `REG_REG_RING`, `RECVSEND_BUNDLE` and `RW_ATTR`.
+/// - Missing are `SQPOLL_NONFIXED` (no SQPOLL), `REG_REG_RING`, `RECVSEND_BUNDLE` and `RW_ATTR`.
 const FEATURES: u32 = raw::IORING_FEAT_SINGLE_MMAP
     | raw::IORING_FEAT_NODROP
     | raw::IORING_FEAT_SUBMIT_STABLE
     | raw::IORING_FEAT_RW_CUR_POS
     | raw::IORING_FEAT_CUR_PERSONALITY
     | raw::IORING_FEAT_FAST_POLL
+    | raw::IORING_FEAT_POLL_32BITS
     | raw::IORING_FEAT_EXT_ARG
     | raw::IORING_FEAT_NATIVE_WORKERS
+    | raw::IORING_FEAT_RSRC_TAGS
     | raw::IORING_FEAT_CQE_SKIP
     | raw::IORING_FEAT_LINKED_FILE
     | raw::IORING_FEAT_MIN_TIMEOUT

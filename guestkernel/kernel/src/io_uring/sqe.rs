@@ -31,6 +31,8 @@ bitflags! {
 
         /// The next request of the chain is the time that this one has.
         const TIMED = 1 << 10;
+        /// It uses a file or buffer that has left its table, whose tag waits for its end.
+        const USES_RETIRED = 1 << 11;
 
         /// Another request follows in the chain.
         const ANY_LINK = Self::LINK.bits() | Self::HARD_LINK.bits();

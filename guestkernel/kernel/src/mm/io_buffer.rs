@@ -60,6 +60,14 @@ impl IoBuffer {
         }
     }
 
+    /// Whether it is a part of that registered buffer.
+    pub fn is_of(&self, whole: &Arc<[Segment]>) -> bool {
+        match self {
+            Self::Registered { region, .. } => Arc::ptr_eq(region, whole),
+            _ => false,
+        }
+    }
+
     /// The bytes.
     #[inline]
     pub fn len(&self) -> usize {
@@ -71,6 +79,36 @@ impl IoBuffer {
             Self::Registered { length, .. } => *length,
             Self::Kernel(bytes) => bytes.len(),
         }
+    }
+
+    /// Leaves only the first `length` bytes, if there are more.
+    pub fn cut(&mut self, length: usize) {
+        match self {
+            Self::User { ranges, .. } => {
+                let mut left = length;
+                for range in ranges {
+                    range.length = range.length.min(left);
+                    left -= range.length;
+                }
+            }
+            Self::Registered { length: own, .. } => *own = length.min(*own),
+            Self::Kernel(bytes) => bytes.truncate(length),
+        }
+    }
+
+    /// The bytes from `at` to the end of the piece that it is in.
+    pub fn left_of_piece(&self, at: usize) -> usize {
+        let Self::User { ranges, .. } = self else {
+            return self.len().saturating_sub(at);
+        };
+        let mut end = 0;
+        for range in ranges {
+            end += range.length;
+            if at < end {
+                return end - at;
+            }
+        }
+        0
     }
 
     /// Whether there are none.

@@ -8,6 +8,7 @@ mod fork;
 mod io_buffer;
 mod page_source;
 mod pieces;
+mod release;
 #[cfg(test)]
 mod tests;
 mod user_access;
@@ -20,5 +21,6 @@ pub use fault::FaultError;
 pub use io_buffer::IoBuffer;
 pub use machine::{Access, Segment};
 pub use page_source::{Mappers, PageSource, SharedMemory};
+pub(crate) use release::give_back;
 pub use user_range::{MAX_COUNT, UserRange, UserRanges, read_iovecs};
 pub use vma::{Backing, MapRequest, NotForked, PAGE, Placement};

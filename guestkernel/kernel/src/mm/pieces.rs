@@ -152,7 +152,7 @@ impl AddressSpace {
     pub async fn populate_in_pieces(&self, range: Range<u64>) {
         let mut stint = Stint::default();
         let mut page = range.start & !(PAGE - 1);
-        let mut count = 0;
+        let mut count = 0_u64;
         while page < range.end {
             let needed = match self.mappings.lock().area_at(page) {
                 Some((_, area)) if area.access.contains(Access::WRITE) => Access::WRITE,
@@ -164,7 +164,7 @@ impl AddressSpace {
             }
             page += PAGE;
             count += 1;
-            if count % PAGES == 0 {
+            if count.is_multiple_of(PAGES) {
                 stint.give_way().await;
             }
         }
@@ -184,7 +184,7 @@ impl AddressSpace {
         };
         let mut stint = Stint::default();
         for page in range.step_by(PAGE as usize) {
-            if page / PAGE % PAGES == 0 {
+            if (page / PAGE).is_multiple_of(PAGES) {
                 stint.give_way().await;
             }
             let filled = self.fill_in_waiting(page, needed).await;

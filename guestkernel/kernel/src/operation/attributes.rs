@@ -3,7 +3,7 @@
 //! opcodes.
 
 use super::{Actor, FileRef, PathAt};
-use crate::error::Result;
+use crate::error::{Errno, Result};
 use crate::fs::{At, AttributeChange, FileSystemInfo, Stat};
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
@@ -66,12 +66,24 @@ pub struct GetExtendedAttributes {
 }
 
 impl GetExtendedAttributes {
+    const KNOWN: u32 = raw::AT_SYMLINK_NOFOLLOW
+        | raw::AT_NO_AUTOMOUNT
+        | raw::AT_EMPTY_PATH
+        | raw::AT_STATX_SYNC_TYPE;
+
     /// Does it.
     ///
     /// # Errors
     ///
     /// Those of `statx(2)`.
     pub async fn run(self, actor: Actor<'_>) -> Result<raw::statx> {
+        let flags = self.target.flags;
+        if flags & !Self::KNOWN != 0
+            || flags & raw::AT_STATX_SYNC_TYPE == raw::AT_STATX_SYNC_TYPE
+            || self.mask & raw::STATX__RESERVED != 0
+        {
+            return Err(Errno::EINVAL);
+        }
         actor.view().statx(self.target.borrow(), self.mask).await
     }
 }

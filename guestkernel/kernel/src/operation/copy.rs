@@ -15,15 +15,48 @@ use linux_raw_sys::general as raw;
 pub struct End {
     /// The file.
     pub file: FileRef,
-    /// Where in memory its position is, and is updated; 0 for the file's own.
-    pub position_at: u64,
+    /// Where it starts.
+    pub position: EndPosition,
 }
 
-/// The position at `address`, if there is one.
-fn read_position(actor: Actor<'_>, address: u64) -> Result<Option<u64>> {
-    match address {
-        0 => Ok(None),
-        address => actor.space().read_value(address).map(Some),
+/// Where in a file a copy starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndPosition {
+    /// Where the open file is.
+    Own,
+    /// There.
+    At(u64),
+    /// Where the number at that address of memory says, which is updated.
+    InMemory(u64),
+}
+
+impl EndPosition {
+    /// As system calls give it: an address, or 0 for the file's own.
+    pub fn of_address(address: u64) -> Self {
+        match address {
+            0 => Self::Own,
+            address => Self::InMemory(address),
+        }
+    }
+
+    /// The position, unless it is the file's own.
+    fn read(self, actor: Actor<'_>) -> Result<Option<u64>> {
+        match self {
+            Self::Own => Ok(None),
+            Self::At(position) => Ok(Some(position)),
+            Self::InMemory(address) => actor.space().read_value(address).map(Some),
+        }
+    }
+
+    /// Stores the position after `count` bytes, if it is in memory and was `start`.
+    fn update(self, actor: Actor<'_>, start: Option<u64>, count: usize) -> Result<()> {
+        match (self, start) {
+            (Self::InMemory(address), Some(start)) => {
+                let end = start + count as u64;
+                actor.space().write_value(address, &end)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -32,17 +65,6 @@ fn check_position(position: Option<u64>) -> Result<()> {
     match position {
         Some(position) if i64::try_from(position).is_err() => Err(Errno::EINVAL),
         _ => Ok(()),
-    }
-}
-
-/// Stores the position after `count` bytes, if there was one.
-fn write_position(actor: Actor<'_>, address: u64, start: Option<u64>, count: usize) -> Result<()> {
-    match start {
-        Some(start) => {
-            let end = start + count as u64;
-            actor.space().write_value(address, &end)
-        }
-        None => Ok(()),
     }
 }
 
@@ -85,7 +107,7 @@ impl SendFile {
     ///
     /// Those of `sendfile(2)`.
     pub async fn run(self, actor: Actor<'_>) -> Result<u64> {
-        let start = read_position(actor, self.from.position_at)?;
+        let start = self.from.position.read(actor)?;
         let from = file_for(actor, self.from.file, Direction::Read)?;
         if start.is_some() && !from.ops.is_seekable() {
             return Err(Errno::ESPIPE);
@@ -106,12 +128,12 @@ impl SendFile {
             let count = actor.within_limit(&to, at, count)?;
             let copied = copy(actor, (&from, Some(from_start)), (&to, Some(at)), count).await?;
             to.set_position(at + copied as u64);
-            write_position(actor, self.from.position_at, start, copied)?;
+            self.from.position.update(actor, start, copied)?;
             return Ok(copied as u64);
         }
         let count = actor.within_limit(&to, to.position(), count)?;
         let copied = copy(actor, (&from, start), (&to, None), count).await?;
-        write_position(actor, self.from.position_at, start, copied)?;
+        self.from.position.update(actor, start, copied)?;
         Ok(copied as u64)
     }
 }
@@ -137,8 +159,8 @@ impl CopyFileRange {
     pub async fn run(self, actor: Actor<'_>) -> Result<u64> {
         let from = actor.file(self.from.file)?;
         let to = actor.file(self.to.file)?;
-        let from_start = read_position(actor, self.from.position_at)?;
-        let to_start = read_position(actor, self.to.position_at)?;
+        let from_start = self.from.position.read(actor)?;
+        let to_start = self.to.position.read(actor)?;
         if self.flags != 0 {
             return Err(Errno::EINVAL);
         }
@@ -149,8 +171,8 @@ impl CopyFileRange {
             false => count,
         };
         let copied = fs::copy_range((&from, from_start), (&to, to_start), count).await?;
-        write_position(actor, self.from.position_at, from_start, copied)?;
-        write_position(actor, self.to.position_at, to_start, copied)?;
+        self.from.position.update(actor, from_start, copied)?;
+        self.to.position.update(actor, to_start, copied)?;
         Ok(copied as u64)
     }
 }
@@ -168,7 +190,8 @@ pub struct Splice {
 }
 
 impl Splice {
-    const KNOWN: u32 =
+    /// The flags that are known.
+    pub const KNOWN: u32 =
         raw::SPLICE_F_MOVE | raw::SPLICE_F_NONBLOCK | raw::SPLICE_F_MORE | raw::SPLICE_F_GIFT;
 
     /// Does it; gives the number of bytes.
@@ -190,11 +213,14 @@ impl Splice {
         if !from_pipe && !to_pipe {
             return Err(Errno::EINVAL);
         }
-        if from_pipe && self.from.position_at != 0 || to_pipe && self.to.position_at != 0 {
+        let has_position = |position: EndPosition| position != EndPosition::Own;
+        if from_pipe && has_position(self.from.position)
+            || to_pipe && has_position(self.to.position)
+        {
             return Err(Errno::ESPIPE);
         }
-        let from_start = read_position(actor, self.from.position_at)?;
-        let to_start = read_position(actor, self.to.position_at)?;
+        let from_start = self.from.position.read(actor)?;
+        let to_start = self.to.position.read(actor)?;
         for (file, start) in [(&from, from_start), (&to, to_start)] {
             if start.is_some() && !file.ops.is_seekable() {
                 return Err(Errno::EINVAL);
@@ -212,9 +238,58 @@ impl Splice {
         }
         // One piece that a pipe takes or gives at once, as Linux moves it.
         let count = count.min(fs::PIPE_CAPACITY);
+        let at = to_start.unwrap_or_else(|| to.position());
+        let count = actor.within_limit(&to, at, count)?;
         let copied = copy(actor, (&from, from_start), (&to, to_start), count).await?;
-        write_position(actor, self.from.position_at, from_start, copied)?;
-        write_position(actor, self.to.position_at, to_start, copied)?;
+        self.from.position.update(actor, from_start, copied)?;
+        self.to.position.update(actor, to_start, copied)?;
         Ok(copied as u64)
+    }
+}
+
+/// `tee(2)`: copies from pipe to pipe what stays in the first.
+pub struct Tee {
+    /// The pipe that is read from.
+    pub from: FileRef,
+    /// The pipe that is written to.
+    pub to: FileRef,
+    /// Bytes.
+    pub count: usize,
+    /// `SPLICE_F_*`.
+    pub flags: u32,
+}
+
+impl Tee {
+    /// Does it; gives the number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of `tee(2)`.
+    pub async fn run(self, actor: Actor<'_>) -> Result<u64> {
+        if self.flags & !Splice::KNOWN != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if self.count == 0 {
+            return Ok(0);
+        }
+        let from = file_for(actor, self.from, Direction::Read)?;
+        let to = file_for(actor, self.to, Direction::Write)?;
+        let (Some(source), Some(target)) = (fs::pipe_of(&from), fs::pipe_of(&to)) else {
+            return Err(Errno::EINVAL);
+        };
+        if Arc::ptr_eq(source, target) {
+            return Err(Errno::EINVAL);
+        }
+        let is_patient = self.flags & raw::SPLICE_F_NONBLOCK == 0
+            && ![&from, &to]
+                .map(|file| file.flags().contains(OpenFlags::NONBLOCK))
+                .contains(&true);
+        let result = actor
+            .until_signal(source.tee(target, self.count, is_patient))
+            .await?;
+        if result == Err(Errno::EPIPE) {
+            actor.signal(Signal::SIGPIPE);
+        }
+        result.map(|count| count as u64)
     }
 }

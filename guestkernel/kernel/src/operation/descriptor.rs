@@ -6,6 +6,7 @@ use crate::drivers::block_file;
 use crate::error::{Errno, Result};
 use crate::executor::Stint;
 use crate::fs::{self, OpenFile, OpenFlags};
+use crate::missing;
 use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 use linux_raw_sys::ioctl;
@@ -278,7 +279,11 @@ impl DeviceControl {
             request if block_file::needs_writable(&file, request) => return Err(Errno::EBADF),
             request => {
                 let control = file.ops.ioctl(request, argument, &process.space);
-                return actor.until_signal(control).await?;
+                let result = actor.until_signal(control).await?;
+                if result == Err(Errno::ENOTTY) {
+                    missing::note_ioctl(&file, request);
+                }
+                return result;
             }
         }
         Ok(0)

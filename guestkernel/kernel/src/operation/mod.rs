@@ -54,7 +54,7 @@ pub use clock::{
     GetResolution, GetSeconds, GetTime, GetTimeOfDay, GetTimes, GetUsage, SetTime, SetTimeOfDay,
 };
 pub use close::Close;
-pub use copy::{CopyFileRange, End, SendFile, Splice};
+pub use copy::{CopyFileRange, End, EndPosition, SendFile, Splice, Tee};
 pub use descriptor::{CloseRange, Control, DeviceControl, Duplicate, DuplicateTo, LockFile};
 pub use directory::{
     ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
@@ -72,7 +72,7 @@ pub use message::{ReceiveMessage, ReceiveMessages, Receiving, SendMessage, SendM
 pub use message_header::MessageHeader;
 pub use mount::{MakeMount, Unmount};
 pub use names::{Link, MakeDirectory, MakeNode, MakeSymlink, PathAt, Rename, Unlink};
-pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open};
+pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open, OpenRequest};
 pub use range::{Advise, Allocate, ReadAhead, Truncate};
 pub use readiness::{Poll, PollSet, PollWithMask, Select, SelectSets, SelectWithMask};
 pub use restart::GoOn;
@@ -92,4 +92,4 @@ pub use timer::{
     SetIntervalTimer, SetTimer,
 };
 pub use timerfd::{GetTimerFd, MakeTimerFd, SetTimerFd};
-pub use transfer::{Memory, Position, ReadWrite, Transfer};
+pub use transfer::{LimitedWrite, Memory, Position, ReadWrite, Transfer};

@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::pin::pin;
 use linux_raw_sys::general as raw;
+use machine::PAGE_SIZE;
 
 /// `openat2(2)`.
 pub struct Open {
@@ -39,6 +40,84 @@ impl Open {
         let close_on_exec = self.how.close_on_exec();
         let file = self.run(actor).await?;
         actor.process.files.insert(file, close_on_exec, 0)
+    }
+}
+
+/// How a file is to be opened, as a program says it.
+#[derive(Clone, Copy, Debug)]
+pub enum OpenRequest {
+    /// By `open(2)`, which ignores what it does not know.
+    Plain {
+        /// `O_*`.
+        flags: u32,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// By `openat2(2)`, which does not.
+    Strict {
+        /// `O_*`.
+        flags: u64,
+        /// Permission bits.
+        mode: u64,
+        /// `RESOLVE_*`.
+        resolve: u64,
+    },
+}
+
+impl OpenRequest {
+    /// Reads a `struct open_how` of `size` bytes at `address`: a later version may be longer, but then
+    /// the rest must be zeros.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`, `E2BIG`, `EFAULT`.
+    pub fn read(actor: Actor<'_>, address: u64, size: usize) -> Result<Self> {
+        const SIZE: usize = size_of::<raw::open_how>();
+        if size < SIZE {
+            return Err(Errno::EINVAL);
+        }
+        if size > PAGE_SIZE {
+            return Err(Errno::E2BIG);
+        }
+        let mut bytes = alloc::vec![0; size];
+        actor.space().read(address, &mut bytes)?;
+        if bytes[SIZE..].iter().any(|byte| *byte != 0) {
+            return Err(Errno::E2BIG);
+        }
+        let field = |index: usize| {
+            let mut field = [0; 8];
+            field.copy_from_slice(&bytes[index * 8..][..8]);
+            u64::from_ne_bytes(field)
+        };
+        Ok(Self::Strict {
+            flags: field(0),
+            mode: field(1),
+            resolve: field(2),
+        })
+    }
+
+    /// `O_*`.
+    pub fn flags(&self) -> u64 {
+        match *self {
+            Self::Plain { flags, .. } => flags.into(),
+            Self::Strict { flags, .. } => flags,
+        }
+    }
+
+    /// Checks that it makes sense.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`, `EAGAIN`.
+    pub fn check(self) -> Result<OpenHow> {
+        match self {
+            Self::Plain { flags, mode } => OpenHow::new(flags, mode),
+            Self::Strict {
+                flags,
+                mode,
+                resolve,
+            } => OpenHow::strict(flags, mode, resolve),
+        }
     }
 }
 
@@ -94,21 +173,39 @@ pub struct MakePipe {
 }
 
 impl MakePipe {
+    /// Checks the flags.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`; also for pipes of packets (`O_DIRECT`), which are not there.
+    pub fn check_flags(&self) -> Result<()> {
+        match self.flags & !(raw::O_CLOEXEC | raw::O_NONBLOCK) {
+            0 => Ok(()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Makes it: the end to read and the end to write.
+    ///
+    /// # Errors
+    ///
+    /// `ENFILE`.
+    pub fn make(&self, actor: Actor<'_>) -> Result<(Arc<OpenFile>, Arc<OpenFile>)> {
+        let kept = OpenFlags::from_bits_truncate(self.flags & !raw::O_CLOEXEC);
+        actor.view().pipe(kept)
+    }
+
     /// Does it.
     ///
     /// # Errors
     ///
     /// `EINVAL`, `EFAULT`, `EMFILE`, `ENFILE`.
     pub fn run(self, actor: Actor<'_>) -> Result<()> {
-        // Pipes of packets (O_DIRECT) are not there.
-        if self.flags & !(raw::O_CLOEXEC | raw::O_NONBLOCK) != 0 {
-            return Err(Errno::EINVAL);
-        }
+        self.check_flags()?;
         actor
             .space()
             .prepare_write(self.address, size_of::<u64>())?;
-        let kept = OpenFlags::from_bits_truncate(self.flags & !raw::O_CLOEXEC);
-        let (reader, writer) = actor.view().pipe(kept)?;
+        let (reader, writer) = self.make(actor)?;
         let files = &actor.process.files;
         let close_on_exec = self.flags & raw::O_CLOEXEC != 0;
         let reader = files.insert(reader, close_on_exec, 0)?;

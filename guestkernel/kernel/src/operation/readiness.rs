@@ -228,7 +228,7 @@ impl PollSet {
         let mut stint = Stint::default();
         let mut watched = watched(self.count as usize)?;
         for index in 0..self.count as usize {
-            if index % AT_ONCE == 0 {
+            if index.is_multiple_of(AT_ONCE) {
                 stint.give_way().await;
             }
             let entry: raw::pollfd = space.read_value(self.entry(index))?;
@@ -238,7 +238,7 @@ impl PollSet {
         wait(actor, &mut watched, deadline).await?;
         let mut ready = 0;
         for (index, watched) in watched.iter().enumerate() {
-            if index % AT_ONCE == 0 {
+            if index.is_multiple_of(AT_ONCE) {
                 stint.give_way().await;
             }
             // Only `revents` is stored.
@@ -356,7 +356,7 @@ impl SelectSets {
         let mut descriptors = Vec::new();
         let mut watched = watched(count)?;
         for fd in 0..count {
-            if fd % AT_ONCE == 0 {
+            if fd.is_multiple_of(AT_ONCE) {
                 stint.give_way().await;
             }
             let mut interest = Readiness::empty();
@@ -378,7 +378,7 @@ impl SelectSets {
         for ((set, (wanted, shown)), address) in sets.iter_mut().zip(SETS).zip(self.sets_at) {
             set.fill(0);
             for (index, (fd, watched)) in descriptors.iter().zip(&watched).enumerate() {
-                if index % AT_ONCE == 0 {
+                if index.is_multiple_of(AT_ONCE) {
                     stint.give_way().await;
                 }
                 if watched.interest.contains(wanted) && watched.ready.intersects(shown) {

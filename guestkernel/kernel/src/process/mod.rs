@@ -1,7 +1,6 @@
 //! Processes and threads: what they have, how they start, run and end.
 
 mod account;
-mod call_names;
 mod call_sites;
 mod credentials;
 mod elf;
@@ -29,7 +28,6 @@ mod thread_state;
 mod timer;
 mod wait_table;
 
-pub(crate) use call_names::name as call_name;
 pub use credentials::{Credentials, Ids};
 pub(crate) use exec::{find, load};
 pub use interval_timer::{IntervalTimer, IntervalTimers};
@@ -37,6 +35,7 @@ pub use limits::{Limit, Limits};
 pub use posix_timer::{Notice, PosixTimer};
 pub use process::{ExitStatus, Process};
 pub use restart::Restart;
+pub(crate) use ringlet_abi::names::system_call as call_name;
 pub use signal::{
     Action, AlternateStack, INFO_SIZE, Interrupted, SI_TKILL, SI_USER, Sender, Signal, SignalInfo,
     SignalSet,

@@ -1,6 +1,5 @@
 //! What others see of a thread: its number, its name, the CPU time that it has used.
 
-use super::call_names::name;
 use super::restart::Restart;
 use crate::executor::{Scheduled, Slice, all_cpus};
 use bitflags::bitflags;
@@ -9,6 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use core::task::Waker;
 use machine::clock;
 use machine::lock::Mutex;
+use ringlet_abi::names::system_call as name;
 
 bitflags! {
     /// What a thread has to see to before its program goes on, and that ends what it waits for.

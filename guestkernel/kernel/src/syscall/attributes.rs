@@ -70,18 +70,8 @@ pub(super) async fn newfstatat(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) async fn statx(thread: &mut Thread, args: Args) -> Result<u64> {
-    const KNOWN: u32 = raw::AT_SYMLINK_NOFOLLOW
-        | raw::AT_NO_AUTOMOUNT
-        | raw::AT_EMPTY_PATH
-        | raw::AT_STATX_SYNC_TYPE;
     let (flags, mask) = (args.uint(2), args.uint(3));
     let target = read_optional(thread, args, flags)?;
-    if flags & !KNOWN != 0
-        || flags & raw::AT_STATX_SYNC_TYPE == raw::AT_STATX_SYNC_TYPE
-        || mask & raw::STATX__RESERVED != 0
-    {
-        return Err(Errno::EINVAL);
-    }
     let operation = GetExtendedAttributes { target, mask };
     let result = operation.run(actor(thread)).await?;
     thread

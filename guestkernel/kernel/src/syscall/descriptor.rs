@@ -6,11 +6,10 @@ use crate::error::{Errno, Result};
 use crate::fs::OpenHow;
 use crate::operation::{
     Close, CloseRange, Control, DeviceControl, Duplicate, DuplicateTo, FileRef, LockFile,
-    MakeEventFd, MakeMemoryFile, MakePipe, Open, PathAt,
+    MakeEventFd, MakeMemoryFile, MakePipe, Open, OpenRequest, PathAt,
 };
 use crate::process::Thread;
 use linux_raw_sys::general as raw;
-use machine::PAGE_SIZE;
 
 /// A descriptor as a system call's result.
 fn descriptor(result: Result<i32>) -> Result<u64> {
@@ -39,30 +38,8 @@ pub(super) async fn creat(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) async fn openat2(thread: &mut Thread, args: Args) -> Result<u64> {
-    let how = read_how(thread, args.get(2), args.size(3))?;
+    let how = OpenRequest::read(actor(thread), args.get(2), args.size(3))?.check()?;
     open_with(thread, read_at(thread, args, 0)?, how).await
-}
-
-/// Reads a `struct open_how`: a later version may be longer, but then the rest must be zeros.
-fn read_how(thread: &Thread, address: u64, size: usize) -> Result<OpenHow> {
-    const SIZE: usize = size_of::<raw::open_how>();
-    if size < SIZE {
-        return Err(Errno::EINVAL);
-    }
-    if size > PAGE_SIZE {
-        return Err(Errno::E2BIG);
-    }
-    let mut bytes = alloc::vec![0; size];
-    thread.process.space.read(address, &mut bytes)?;
-    if bytes[SIZE..].iter().any(|byte| *byte != 0) {
-        return Err(Errno::E2BIG);
-    }
-    let field = |index: usize| {
-        let mut field = [0; 8];
-        field.copy_from_slice(&bytes[index * 8..][..8]);
-        u64::from_ne_bytes(field)
-    };
-    OpenHow::strict(field(0), field(1), field(2))
 }
 
 #[inline]

@@ -32,6 +32,7 @@ pub(crate) use io_uring::finish_enter;
 
 use crate::error::{Errno, Result};
 use crate::io_uring::Entered;
+use crate::missing;
 use crate::operation::Actor;
 use crate::process::{Thread, call_name};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -249,6 +250,7 @@ system_calls! {
         __NR_sendfile => read_write::sendfile,
         __NR_copy_file_range => read_write::copy_file_range,
         __NR_splice => read_write::splice,
+        __NR_tee => read_write::tee,
         __NR_fsync => read_write::fsync,
         __NR_sync => read_write::sync,
         __NR_syncfs => read_write::syncfs,
@@ -386,6 +388,9 @@ fn unimplemented(number: u64) -> Result<u64> {
         if is_new {
             log::warn!("system call {name} ({number}) is not implemented");
         }
+    }
+    if let Ok(number) = u32::try_from(number) {
+        missing::note(missing::Kind::SystemCall, number);
     }
     Err(Errno::ENOSYS)
 }

@@ -5,8 +5,8 @@ use super::{Args, actor};
 use crate::error::Result;
 use crate::io::Direction;
 use crate::operation::{
-    Advise, Allocate, CopyFileRange, End, FileRef, Memory, Position, ReadAhead, ReadWrite, Seek,
-    SendFile, Splice, Sync, SyncAll, SyncFileSystem, SyncRange, Truncate,
+    Advise, Allocate, CopyFileRange, End, EndPosition, FileRef, Memory, Position, ReadAhead,
+    ReadWrite, Seek, SendFile, Splice, Sync, SyncAll, SyncFileSystem, SyncRange, Tee, Truncate,
 };
 use crate::process::Thread;
 
@@ -120,7 +120,7 @@ pub(super) async fn sendfile(thread: &mut Thread, args: Args) -> Result<u64> {
         to: file(args, 0),
         from: End {
             file: file(args, 1),
-            position_at: args.get(2),
+            position: EndPosition::of_address(args.get(2)),
         },
         count: args.size(3),
     };
@@ -131,7 +131,7 @@ pub(super) async fn sendfile(thread: &mut Thread, args: Args) -> Result<u64> {
 fn ends(args: Args) -> [End; 2] {
     [0, 2].map(|first| End {
         file: file(args, first),
-        position_at: args.get(first + 1),
+        position: EndPosition::of_address(args.get(first + 1)),
     })
 }
 
@@ -153,6 +153,16 @@ pub(super) async fn splice(thread: &mut Thread, args: Args) -> Result<u64> {
         to,
         count: args.size(4),
         flags: args.uint(5),
+    };
+    operation.run(actor(thread)).await
+}
+
+pub(super) async fn tee(thread: &mut Thread, args: Args) -> Result<u64> {
+    let operation = Tee {
+        from: file(args, 0),
+        to: file(args, 1),
+        count: args.size(2),
+        flags: args.uint(3),
     };
     operation.run(actor(thread)).await
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::Mode;
 use crate::boot_info::{BootInfo, BootModule};
-use crate::frame::{self, Frame, FrameState};
+use crate::frame::{self, BLOCK, BlockState, Frame, FrameState};
 use crate::physical::{PAGE_SIZE, PhysAddr, pointer};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -263,12 +263,14 @@ fn initialise_memory(info: &StartInfo, modules: &[ModuleEntry]) {
     let page = PAGE_SIZE as u64;
     let kernel_end = ((&raw const image_end) as u64 - IMAGE_BASE).next_multiple_of(page);
 
-    // Behind the kernel come the page directories for RAM above 4 GiB, the frames' states and
-    // the heap, all in memory that is zero and not touched before it is used.
+    // Behind the kernel come the page directories for RAM above 4 GiB, the states of frames and
+    // blocks, and the heap, all in memory that is zero and not touched before it is used.
     let states_start = map_above_4g(kernel_end, top);
     let frames = top / page;
+    let blocks_start = states_start + frames * size_of::<FrameState>() as u64;
+    let blocks = frames.div_ceil(BLOCK.into());
     let heap_start =
-        (states_start + frames * size_of::<FrameState>() as u64).next_multiple_of(page);
+        (blocks_start + blocks * size_of::<BlockState>() as u64).next_multiple_of(page);
     let heap_size = (total / 8).clamp(4 << 20, 1 << 30) / page * page;
     let heap_end = heap_start + heap_size;
     let mut taken = [const { 0..0 }; MAX_MODULES + 1];
@@ -293,8 +295,12 @@ fn initialise_memory(info: &StartInfo, modules: &[ModuleEntry]) {
             pointer(PhysAddr(states_start)).cast::<FrameState>(),
             frames as usize,
         );
+        let blocks = core::slice::from_raw_parts(
+            pointer(PhysAddr(blocks_start)).cast::<BlockState>(),
+            blocks as usize,
+        );
         heap::initialise(pointer(PhysAddr(heap_start)), heap_size as usize);
-        frame::initialise(states, free_ranges(ram, &taken));
+        frame::initialise(states, blocks, free_ranges(ram, &taken));
     }
 }
 

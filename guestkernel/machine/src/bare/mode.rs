@@ -4,10 +4,7 @@ use super::boot;
 use crate::Mode;
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering};
-
-/// The boot code's loop at CPL 0 takes tens of cycles where CPL 0 is native, thousands in an
-/// emulator that translates, tens of thousands where a KVM emulates each instruction.
-pub(super) const EMULATED_CYCLES: u32 = 10_000;
+pub(super) use ringlet_abi::EMULATED_CYCLES;
 
 static IS_RING0: AtomicBool = AtomicBool::new(false);
 

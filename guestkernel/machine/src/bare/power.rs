@@ -2,12 +2,13 @@
 //! a VMM that has none, by lines on the serial port.
 
 use super::{privileged, serial, write_register};
-use crate::PhysAddr;
+use crate::{Frame, PAGE_SIZE, PhysAddr};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 use ringlet_abi::CONTROL_BASE;
 use ringlet_abi::control::{
-    EXIT, Exit, MARK, MODE, Mark, ModeChoice, SERIAL_EXIT, SERIAL_MARK, SERIAL_MODE,
+    EXIT, Exit, MARK, MISSING, MODE, Mark, ModeChoice, RELEASE, SERIAL_EXIT, SERIAL_MARK,
+    SERIAL_MISSING, SERIAL_MODE,
 };
 
 static HAS_CONTROL_PAGE: AtomicBool = AtomicBool::new(true);
@@ -42,6 +43,28 @@ pub fn mark(mark: Mark) {
 /// Reports the kernel's mode.
 pub fn report_mode(choice: ModeChoice) {
     tell(MODE, SERIAL_MODE, choice.encode());
+}
+
+/// Gives a block of free memory, of the size of a huge page, back to the host; it holds zeros then. False
+/// if the VMM takes none.
+pub(crate) fn release(block: u32) -> bool {
+    if !has_control_page() {
+        return false;
+    }
+    // SAFETY: a register of the control page: the VMM changes the block, whose frames are the caller's.
+    unsafe { write_register(PhysAddr(CONTROL_BASE + RELEASE), block) }
+    true
+}
+
+/// Whether the VMM takes memory back.
+pub fn can_release() -> bool {
+    has_control_page()
+}
+
+/// Says in which page the table of what the program asked for in vain is.
+pub fn report_missing(page: &Frame) {
+    let number = page.address().0 / PAGE_SIZE as u64;
+    tell(MISSING, SERIAL_MISSING, number as u32);
 }
 
 fn tell(register: u64, keyword: &str, value: u32) {

@@ -24,7 +24,7 @@ pub(crate) mod watch;
 
 pub(crate) use mmio::{read_register, write_register};
 
-use crate::frame::{self, Frame, FrameState};
+use crate::frame::{self, BLOCK, BlockState, Frame, FrameState};
 use crate::page_table::Space;
 use crate::user::{Trap, UserContext};
 use std::alloc::{Layout, alloc_zeroed};
@@ -163,7 +163,10 @@ pub(crate) fn initialise() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
         let states: Vec<_> = (0..FRAMES).map(|_| FrameState::default()).collect();
-        frame::initialise(states.leak(), core::iter::once(1..FRAMES));
+        let blocks: Vec<_> = (0..FRAMES.div_ceil(BLOCK))
+            .map(|_| BlockState::default())
+            .collect();
+        frame::initialise(states.leak(), blocks.leak(), core::iter::once(1..FRAMES));
     });
 }
 

@@ -9,7 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::task::Waker;
 use machine::{AddError, DmaSegments, Payload, QueueBroken, Reply, VirtQueue};
-use ringlet_abi::block::STATUS_NOSPC;
+use ringlet_abi::block::{STATUS_FBIG, STATUS_NOSPC};
 use virtio_spec::blk;
 
 /// Bytes of a command's header (VIRTIO 1.2, 5.2.6: `struct virtio_blk_req`).
@@ -174,6 +174,7 @@ fn refused(queue: &VirtQueue, error: AddError) -> Result<Issued> {
 fn error_of(status: u8) -> Option<Errno> {
     match status {
         STATUS_NOSPC => Some(Errno::ENOSPC),
+        STATUS_FBIG => Some(Errno::EFBIG),
         status => match blk::S::try_from(status) {
             Ok(blk::S::Ok) => None,
             Ok(blk::S::Unsupp) => Some(Errno::EOPNOTSUPP),

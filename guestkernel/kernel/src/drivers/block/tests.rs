@@ -255,6 +255,7 @@ fn statuses_are_errors() {
         (1, Errno::EIO),
         (2, Errno::EOPNOTSUPP),
         (ringlet::STATUS_NOSPC, Errno::ENOSPC),
+        (ringlet::STATUS_FBIG, Errno::EFBIG),
         (77, Errno::EIO),
         (0xff, Errno::EIO),
     ] {

@@ -4,7 +4,7 @@ use machine::{
     AddError, DmaSegments, Frame, PAGE_SIZE, Payload, QueueBroken, Reply, Segment, VirtQueue,
     VirtioError,
 };
-use ringlet_abi::console::{PORTS, SIZE_PORT};
+use ringlet_abi::console::{EVENT_INPUT_FAILED, PORTS, SIZE_PORT};
 use virtio_spec::console::Device as Event;
 
 /// Bytes of a message without the name that may follow (`struct virtio_console_control`).
@@ -17,11 +17,21 @@ const BUFFERS: usize = PAGE_SIZE / BUFFER;
 /// The ports that there may be.
 const KNOWN: [(u32, &str); PORTS.len() + 1] = [PORTS[0], PORTS[1], PORTS[2], SIZE_PORT];
 
-/// The host has opened or closed its end of a port.
-pub(super) struct PortOpen {
+/// Something has become of the host's end of a port.
+pub(super) struct PortChange {
     /// The index of the port in [`PORTS`], or their number for [`SIZE_PORT`].
     pub(super) stream: usize,
-    pub(super) is_open: bool,
+    pub(super) change: Change,
+}
+
+/// What has become of a port's other end.
+pub(super) enum Change {
+    /// It was opened.
+    Opened,
+    /// It was closed.
+    Closed,
+    /// Its input cannot be read any further, for this errno.
+    InputFailed(u16),
 }
 
 /// The control queues.
@@ -82,7 +92,7 @@ impl Control {
     /// # Errors
     ///
     /// [`QueueBroken`].
-    pub(super) fn receive(&mut self) -> Result<Option<Option<PortOpen>>, QueueBroken> {
+    pub(super) fn receive(&mut self) -> Result<Option<Option<PortChange>>, QueueBroken> {
         let Some(completion) = self.rx.reap()? else {
             return Ok(None);
         };
@@ -99,15 +109,20 @@ impl Control {
         Ok(Some(self.handle(message)))
     }
 
-    fn handle(&mut self, message: &[u8]) -> Option<PortOpen> {
+    fn handle(&mut self, message: &[u8]) -> Option<PortChange> {
         let (head, text) = message.split_first_chunk::<MESSAGE>()?;
         let [i0, i1, i2, i3, e0, e1, v0, v1] = *head;
         let id = u32::from_le_bytes([i0, i1, i2, i3]);
         let value = u16::from_le_bytes([v0, v1]);
-        let event = Event::try_from(u16::from_le_bytes([e0, e1])).ok()?;
+        let event = u16::from_le_bytes([e0, e1]);
         let stream = KNOWN
             .iter()
             .position(|(number, _)| self.first + number == id);
+        if event == EVENT_INPUT_FAILED {
+            let change = Change::InputFailed(value);
+            return stream.map(|stream| PortChange { stream, change });
+        }
+        let event = Event::try_from(event).ok()?;
         match (event, stream) {
             (Event::DeviceAdd, Some(_)) => {
                 self.send(id, Event::PortReady, 1);
@@ -126,13 +141,16 @@ impl Control {
                 }
                 None
             }
-            (Event::PortOpen, Some(stream)) => Some(PortOpen {
+            (Event::PortOpen, Some(stream)) => Some(PortChange {
                 stream,
-                is_open: value != 0,
+                change: match value {
+                    0 => Change::Closed,
+                    _ => Change::Opened,
+                },
             }),
-            (Event::DeviceRemove, Some(stream)) => Some(PortOpen {
+            (Event::DeviceRemove, Some(stream)) => Some(PortChange {
                 stream,
-                is_open: false,
+                change: Change::Closed,
             }),
             // Which ports are consoles, and their size: neither matters here.
             _ => None,

@@ -4,8 +4,8 @@ use super::input::Input;
 use super::output::Output;
 use crate::error::{Errno, Result};
 use crate::executor::{WaitQueue, is_batching, note_request};
-use crate::file::{ByteStream, Readiness};
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::file::{ByteStream, Readiness, Refusal};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use core::task::{Context, Poll, Waker};
 use machine::QueueBroken;
 use machine::lock::Mutex;
@@ -35,6 +35,8 @@ pub struct ConsolePort {
     input: Option<Mutex<Input>>,
     output: Option<Mutex<Output>>,
     is_output_in_flight: AtomicBool,
+    /// The errno for which input cannot be read any further; 0 while it can.
+    input_error: AtomicU16,
     readers: WaitQueue,
     /// Those who wait for room, and for all output to be gone.
     writers: WaitQueue,
@@ -48,6 +50,7 @@ impl ConsolePort {
             input: input.map(Mutex::new),
             output: output.map(Mutex::new),
             is_output_in_flight: AtomicBool::new(false),
+            input_error: AtomicU16::new(0),
             readers: WaitQueue::new(),
             writers: WaitQueue::new(),
         }
@@ -76,6 +79,16 @@ impl ConsolePort {
                 PortState::Closed
             });
         }
+    }
+
+    /// Input cannot be read any further, for this errno of the host.
+    pub(super) fn fail_input(&self, errno: u16) {
+        self.input_error.store(errno, Ordering::Release);
+        self.readers.wake_all();
+    }
+
+    fn input_error(&self) -> Option<Errno> {
+        Errno::of_host(self.input_error.load(Ordering::Acquire))
     }
 
     pub(super) fn fail(&self) {
@@ -147,7 +160,7 @@ impl ConsolePort {
         let is_closed = self.is_closed();
         if let Some(input) = &self.input {
             let mut input = input.lock();
-            if input.is_ready() || is_closed {
+            if input.is_ready() || is_closed || self.input_error().is_some() {
                 ready |= Readiness::READABLE;
             } else {
                 note_request();
@@ -186,6 +199,9 @@ impl ByteStream for ConsolePort {
         }
         // Under the lock, so that no input goes by unseen; and before the state is looked at.
         self.readers.register(context.waker());
+        if let Some(error) = self.input_error() {
+            return Poll::Ready(Err(error));
+        }
         match self.state() {
             PortState::Closed => Poll::Ready(Ok(0)),
             PortState::Failed => Poll::Ready(Err(Errno::EIO)),
@@ -216,6 +232,12 @@ impl ByteStream for ConsolePort {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        // Of what somebody wrote who did not wait for it.
+        if !output.is_in_flight()
+            && let Some(refusal) = output.take_refusal()
+        {
+            return Poll::Ready(Err(refusal.errno));
+        }
         let result = output.write(bytes);
         note_request();
         let is_full = result == Ok(0);
@@ -245,6 +267,23 @@ impl ByteStream for ConsolePort {
         }
         self.writers.register(context.waker());
         Poll::Pending
+    }
+
+    fn poll_settled(&self, context: &mut Context<'_>) -> Poll<Option<Refusal>> {
+        let Some(output) = &self.output else {
+            return Poll::Ready(None);
+        };
+        let mut output = output.lock();
+        if !output.may_refuse() {
+            return Poll::Ready(None);
+        }
+        output.kick();
+        if output.is_in_flight() && !self.is_closed() {
+            note_request();
+            self.writers.register(context.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(output.take_refusal())
     }
 
     fn available(&self) -> usize {

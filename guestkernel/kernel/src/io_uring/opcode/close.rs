@@ -28,8 +28,8 @@ impl Prepared for Close {
     fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         match self {
             Self::Fixed(index) => {
-                let result = state.resources.take_file(index);
-                Completion::of(result.map(|_| 0)).into()
+                let result = state.take_file(index);
+                Completion::of(result.map(|()| 0)).into()
             }
             Self::Descriptor(fd) => close_descriptor(fd, issue.actor),
         }

@@ -9,14 +9,21 @@
 //!
 //! An opcode is a line in the table here, and a type that is [`Prepared`].
 
+mod attributes;
 mod cancel;
 mod close;
+mod fixed_file;
 mod fsync;
 mod futex;
+mod memory;
+mod names;
 mod nop;
+mod open;
+mod pipe;
 mod poll;
 mod range;
 mod read_write;
+mod splice;
 mod timeout;
 mod work;
 
@@ -24,6 +31,7 @@ pub(super) use timeout::TimeLimit;
 pub(super) use work::{Cancelling, Completion, Started, Submitter, Work};
 use work::{Progress, Step};
 
+use super::budget::MemoryCharge;
 use super::ring::RingState;
 use super::sqe::{Fields, RequestFlags, Sqe};
 use crate::error::{Errno, Result};
@@ -31,6 +39,8 @@ use crate::fs::OpenFile;
 use crate::operation::Actor;
 use crate::process::Process;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::future::Future;
 use linux_raw_sys::io_uring::io_uring_op as op;
 
 /// An opcode: what its SQEs may say, and who understands them.
@@ -67,11 +77,48 @@ pub(super) struct Issue<'a> {
     pub(super) flags: RequestFlags,
 }
 
+/// Who has submitted a request whose future outlives the batch. The process has the ring among its
+/// files; they let go of each other when it ends and closes them.
+struct Owner {
+    process: Arc<Process>,
+    tid: u32,
+    #[expect(dead_code, reason = "it is given back with the future")]
+    charge: MemoryCharge,
+}
+
+impl Owner {
+    fn actor(&self) -> Actor<'_> {
+        Actor::submitter(&self.process, self.tid)
+    }
+}
+
 impl Issue<'_> {
-    /// The process and the thread that have submitted it, for a future that outlives the batch. The
-    /// process has the ring among its files; they let go of each other when it ends and closes them.
+    /// The process and the thread that have submitted it, for a future.
     fn owned(&self) -> (Arc<Process>, u32) {
         (self.actor.process.clone(), self.actor.tid)
+    }
+
+    /// Goes on with what is rare as a future of its own, on `file` if on any. `charge` is what it
+    /// keeps in memory beyond that.
+    fn spawn<F>(
+        &self,
+        file: Option<Arc<OpenFile>>,
+        mut charge: MemoryCharge,
+        operation: impl FnOnce(Owner) -> F,
+    ) -> Started
+    where
+        F: Future<Output = Completion> + Send + 'static,
+    {
+        if let Err(error) = charge.add(size_of::<F>()) {
+            return error.into();
+        }
+        let (process, tid) = self.owned();
+        let owner = Owner {
+            process,
+            tid,
+            charge,
+        };
+        Started::Pending(Work::future(file, operation(owner)))
     }
 }
 
@@ -144,14 +191,28 @@ opcodes! {
     IORING_OP_ASYNC_CANCEL => Cancel: cancel::Cancel, [], unused [OFFSET, FILE_INDEX];
     IORING_OP_LINK_TIMEOUT => LinkTimeout: timeout::LinkTimeout, [], unused [ADDRESS3, ATTRIBUTES, BUFFER, FILE_INDEX, OFFSET];
     IORING_OP_FALLOCATE => Fallocate: range::Fallocate, [], unused [BUFFER, OP_FLAGS, FILE_INDEX];
+    IORING_OP_OPENAT => OpenAt: open::Open, [], unused [BUFFER];
     IORING_OP_CLOSE => Close: close::Close, [], unused [OFFSET, ADDRESS, LENGTH, OP_FLAGS, BUFFER];
+    IORING_OP_FILES_UPDATE => FilesUpdate: fixed_file::FilesUpdate, [], unused [OP_FLAGS, FILE_INDEX];
+    IORING_OP_STATX => Statx: attributes::Statx, [], unused [BUFFER, FILE_INDEX];
     IORING_OP_READ => Read: read_write::ReadWrite, [takes_priority, selects_buffer], unused [ATTRIBUTES];
     IORING_OP_WRITE => Write: read_write::ReadWrite, [takes_priority], unused [ATTRIBUTES];
     IORING_OP_FADVISE => Fadvise: range::Fadvise, [], unused [BUFFER, FILE_INDEX];
+    IORING_OP_MADVISE => Madvise: memory::Madvise, [], unused [BUFFER, FILE_INDEX];
+    IORING_OP_OPENAT2 => OpenAt2: open::Open, [], unused [];
+    IORING_OP_SPLICE => Splice: splice::Splice, [], unused [];
+    IORING_OP_TEE => Tee: splice::Tee, [], unused [OFFSET, ADDRESS];
+    IORING_OP_RENAMEAT => RenameAt: names::Names, [], unused [BUFFER, FILE_INDEX];
+    IORING_OP_UNLINKAT => UnlinkAt: names::Names, [], unused [OFFSET, LENGTH, BUFFER, FILE_INDEX];
+    IORING_OP_MKDIRAT => MkdirAt: names::Names, [], unused [OFFSET, OP_FLAGS, BUFFER, FILE_INDEX];
+    IORING_OP_SYMLINKAT => SymlinkAt: names::Names, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];
+    IORING_OP_LINKAT => LinkAt: names::Names, [], unused [BUFFER, FILE_INDEX];
     IORING_OP_FUTEX_WAIT => FutexWait: futex::FutexWait, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];
     IORING_OP_FUTEX_WAKE => FutexWake: futex::FutexWake, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];
     IORING_OP_FUTEX_WAITV => FutexWaitV: futex::FutexWaitV, [], unused [BUFFER, FILE_INDEX, OFFSET, OP_FLAGS, ADDRESS3];
+    IORING_OP_FIXED_FD_INSTALL => FixedFdInstall: fixed_file::FixedFdInstall, [], unused [OFFSET, ADDRESS, LENGTH, BUFFER, FILE_INDEX, ADDRESS3];
     IORING_OP_FTRUNCATE => Ftruncate: range::Ftruncate, [], unused [OP_FLAGS, ADDRESS, LENGTH, BUFFER, FILE_INDEX, ADDRESS3];
+    IORING_OP_PIPE => Pipe: pipe::Pipe, [], unused [OFFSET, ADDRESS3];
 }
 
 /// What comes after `IORING_OP_` in the name of a constant.
@@ -199,6 +260,25 @@ pub(super) fn prepare_nop(
     actor: Actor<'_>,
 ) -> Result<Operation> {
     nop::Nop::prepare(sqe, flags, actor).map(Operation::Nop)
+}
+
+/// The path at `address`, which a request keeps until it has its turn: `charge` grows by that.
+///
+/// # Errors
+///
+/// `EFAULT`, `ENAMETOOLONG`, `ENOMEM`; `ENOENT` for an empty one, unless `may_be_empty`.
+fn read_path(
+    actor: Actor<'_>,
+    address: u64,
+    may_be_empty: bool,
+    charge: &mut MemoryCharge,
+) -> Result<Vec<u8>> {
+    let path = actor.read_path(address)?;
+    if path.is_empty() && !may_be_empty {
+        return Err(Errno::ENOENT);
+    }
+    charge.add(path.capacity())?;
+    Ok(path)
 }
 
 impl RingState {

@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::future::Future;
 use core::task::{Context, Poll};
+use machine::Segment;
 
 /// How a request ended, or one of its CQEs if it has several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +141,17 @@ enum Kind {
     Futex(FutexWaits),
     /// What is rare.
     Future(BoxFuture<'static, Completion>),
+    /// Opening a file for a place in the file table.
+    Opening(Box<Opening>),
+}
+
+struct Opening {
+    future: BoxFuture<'static, Result<Arc<OpenFile>>>,
+    /// As the SQE names it.
+    place: u32,
+    opened: Option<Arc<OpenFile>>,
+    #[expect(dead_code, reason = "it is given back when the file is open")]
+    charge: MemoryCharge,
 }
 
 /// Who has submitted a request. The process is held weakly, since it has the ring among its files.
@@ -193,14 +205,18 @@ impl Work {
         }
     }
 
-    /// Whether it reads nothing of a directory, which succeeds here, as Linux has it; a system call
-    /// is told that it is one.
-    pub(super) fn is_empty_listing(&self) -> bool {
-        let is_empty = match &self.kind {
-            Kind::Transfer { transfer, .. } => transfer.is_empty(),
-            _ => false,
+    /// Whether it reads nothing of a directory, or writes nothing to what takes one piece after the
+    /// other: both succeed here, as Linux has it; a system call fails.
+    pub(super) fn is_nothing(&self) -> bool {
+        let (is_empty, is_write) = match &self.kind {
+            Kind::Transfer { transfer, .. } => (transfer.is_empty(), transfer.is_write()),
+            _ => (false, false),
         };
-        is_empty && self.file().is_some_and(|file| file.is_directory())
+        let succeeds = |file: &Arc<OpenFile>| match is_write {
+            true => file.ops.writes_by_piece(),
+            false => file.is_directory(),
+        };
+        is_empty && self.file().is_some_and(succeeds)
     }
 
     /// A wait for a time.
@@ -243,6 +259,32 @@ impl Work {
         Self {
             file,
             kind: Kind::Future(Box::pin(future)),
+        }
+    }
+
+    /// Opening a file for the place in the file table that the SQE names so.
+    pub(super) fn opening(
+        future: impl Future<Output = Result<Arc<OpenFile>>> + Send + 'static,
+        place: u32,
+        charge: MemoryCharge,
+    ) -> Self {
+        Self {
+            file: None,
+            kind: Kind::Opening(Box::new(Opening {
+                future: Box::pin(future),
+                place,
+                opened: None,
+                charge,
+            })),
+        }
+    }
+
+    /// The file that it has opened, and the place that it is for.
+    #[inline]
+    pub(in crate::io_uring) fn take_opened(&mut self) -> Option<(Arc<OpenFile>, u32)> {
+        match &mut self.kind {
+            Kind::Opening(opening) => Some((opening.opened.take()?, opening.place)),
+            _ => None,
         }
     }
 
@@ -295,6 +337,16 @@ impl Work {
                 .poll(context)
                 .map(|index| Completion::success(index as i32).into()),
             Kind::Future(future) => future.as_mut().poll(context).map(Step::from),
+            Kind::Opening(opening) => opening.future.as_mut().poll(context).map(|opened| {
+                let completion = match opened {
+                    Ok(file) => {
+                        opening.opened = Some(file);
+                        Completion::success(0)
+                    }
+                    Err(error) => Completion::failure(error),
+                };
+                completion.into()
+            }),
         }
     }
 
@@ -307,12 +359,20 @@ impl Work {
             Kind::Transfer { .. } | Kind::Readiness(_) | Kind::Time(_) | Kind::Futex(_) => {
                 Cancelling::Ends
             }
-            Kind::Future(_) => Cancelling::TooLate,
+            Kind::Future(_) | Kind::Opening(_) => Cancelling::TooLate,
+        }
+    }
+
+    /// Whether it is a transfer from or to memory of that registered buffer.
+    pub(in crate::io_uring) fn uses(&self, region: &Arc<[Segment]>) -> bool {
+        match &self.kind {
+            Kind::Transfer { transfer, .. } => transfer.uses(region),
+            _ => false,
         }
     }
 
     /// The file that it works on.
-    pub(super) fn file(&self) -> Option<&Arc<OpenFile>> {
+    pub(in crate::io_uring) fn file(&self) -> Option<&Arc<OpenFile>> {
         self.file.as_ref()
     }
 

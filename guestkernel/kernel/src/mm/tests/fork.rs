@@ -271,13 +271,17 @@ fn nothing_is_left_of_a_child() {
     for page in 0..600 {
         parent.write(start + page * PAGE, b"x").unwrap();
     }
-    let free = memory_use().free;
-    for _ in 0..20 {
-        let child = parent.fork().unwrap();
-        child.write(start, b"y").unwrap();
-        let grandchild = child.fork().unwrap();
-        grandchild.unmap(start, 300 * PAGE).unwrap();
-        parent.write(start + 7 * PAGE, b"z").unwrap();
-    }
-    assert_eq!(memory_use().free, free);
+    // Other tests take and give back frames meanwhile.
+    let is_nothing_left = || {
+        let free = memory_use().free;
+        for _ in 0..20 {
+            let child = parent.fork().unwrap();
+            child.write(start, b"y").unwrap();
+            let grandchild = child.fork().unwrap();
+            grandchild.unmap(start, 300 * PAGE).unwrap();
+            parent.write(start + 7 * PAGE, b"z").unwrap();
+        }
+        memory_use().free == free
+    };
+    assert!((0..100).any(|_| is_nothing_left()));
 }

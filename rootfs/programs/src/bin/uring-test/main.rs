@@ -5,6 +5,7 @@
 
 mod cancel;
 mod close;
+mod direct;
 mod disk;
 mod enter;
 mod fixed;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             register::CHECKS,
             fsync::CHECKS,
             close::CHECKS,
+            direct::CHECKS,
             timeout::CHECKS,
             waits::CHECKS,
             cancel::CHECKS,

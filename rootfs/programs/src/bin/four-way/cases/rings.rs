@@ -48,6 +48,7 @@ pub(crate) fn cases() -> Vec<Case> {
     [
         nops(),
         links(),
+        fields(),
         timeouts(),
         waiting(),
         fixed(),
@@ -89,6 +90,145 @@ fn links() -> Vec<Case> {
         case!(batch([read(FILE, room(64), 64).flags(LINK), nop()])),
         case!(batch([close(BAD).flags(LINK), nop()])),
         case!(batch([nop().flags(LINK | SKIP), nop()]); completions(1)),
+    ]
+}
+
+/// Fields that mean nothing, and what breaks a chain.
+fn fields() -> Vec<Case> {
+    vec![
+        case!(mkdirat(HERE, "new", 0o700).by_ring().flags(FIXED)),
+        case!(mkdirat(HERE, "new", 0o700).by_ring().ioprio(1_u16)),
+        case!(mkdirat(HERE, "new", 0o700).by_ring().off(1)),
+        case!(mkdirat(HERE, "new", 0o700).by_ring().op_flags(1_u32)),
+        case!(mkdirat(HERE, "new", 0o700).by_ring().buf_index(1_u16)),
+        case!(mkdirat(HERE, "new", 0o700).by_ring().file(1)),
+        case!(mkdirat(HERE, "new", 0o700).by_ring().len(1)),
+        case!(mkdirat(HERE, "new", 0o700).by_ring().addr3(1)),
+        case!(unlinkat(HERE, "f", 0).by_ring().flags(FIXED)),
+        case!(unlinkat(HERE, "f", 0).by_ring().ioprio(1_u16)),
+        case!(unlinkat(HERE, "f", 0).by_ring().off(1)),
+        case!(unlinkat(HERE, "f", 0).by_ring().len(1)),
+        case!(unlinkat(HERE, "f", 0).by_ring().buf_index(1_u16)),
+        case!(unlinkat(HERE, "f", 0).by_ring().file(1)),
+        case!(unlinkat(HERE, "f", 0).by_ring().op_flags(1_u32)),
+        case!(unlinkat(HERE, "f", 0).by_ring().addr3(1)),
+        case!(renameat(HERE, "f", HERE, "new").by_ring().flags(FIXED)),
+        case!(renameat(HERE, "f", HERE, "new").by_ring().ioprio(1_u16)),
+        case!(renameat(HERE, "f", HERE, "new").by_ring().buf_index(1_u16)),
+        case!(renameat(HERE, "f", HERE, "new").by_ring().file(1)),
+        case!(renameat(HERE, "f", HERE, "new").by_ring().addr3(1)),
+        case!(symlinkat("f", HERE, "new").by_ring().flags(FIXED)),
+        case!(symlinkat("f", HERE, "new").by_ring().ioprio(1_u16)),
+        case!(symlinkat("f", HERE, "new").by_ring().len(1)),
+        case!(symlinkat("f", HERE, "new").by_ring().op_flags(1_u32)),
+        case!(symlinkat("f", HERE, "new").by_ring().buf_index(1_u16)),
+        case!(symlinkat("f", HERE, "new").by_ring().file(1)),
+        case!(linkat(HERE, "f", HERE, "new", 0).by_ring().flags(FIXED)),
+        case!(linkat(HERE, "f", HERE, "new", 0).by_ring().ioprio(1_u16)),
+        case!(linkat(HERE, "f", HERE, "new", 0).by_ring().buf_index(1_u16)),
+        case!(linkat(HERE, "f", HERE, "new", 0).by_ring().file(1)),
+        case!(
+            statx(HERE, "f", 0, 0x7ff, record(Record::Statx))
+                .by_ring()
+                .flags(FIXED)
+        ),
+        case!(
+            statx(HERE, "f", 0, 0x7ff, record(Record::Statx))
+                .by_ring()
+                .ioprio(1_u16)
+        ),
+        case!(
+            statx(HERE, "f", 0, 0x7ff, record(Record::Statx))
+                .by_ring()
+                .buf_index(1_u16)
+        ),
+        case!(
+            statx(HERE, "f", 0, 0x7ff, record(Record::Statx))
+                .by_ring()
+                .file(1)
+        ),
+        case!(
+            statx(HERE, "f", 0, 0x7ff, record(Record::Statx))
+                .by_ring()
+                .addr3(1)
+        ),
+        case!(openat(HERE, "f", libc::O_RDONLY, 0).by_ring().flags(FIXED)),
+        case!(openat(HERE, "f", libc::O_RDONLY, 0).by_ring().ioprio(1_u16)),
+        case!(openat(HERE, "f", libc::O_RDONLY, 0).by_ring().off(1)),
+        case!(
+            openat(HERE, "f", libc::O_RDONLY, 0)
+                .by_ring()
+                .buf_index(1_u16)
+        ),
+        case!(openat(HERE, "f", libc::O_RDONLY, 0).by_ring().addr3(1)),
+        case!(madvise(EMPTY_PAGE, 4096, 0).by_ring().flags(FIXED)),
+        case!(madvise(EMPTY_PAGE, 4096, 0).by_ring().ioprio(1_u16)),
+        case!(madvise(EMPTY_PAGE, 4096, 0).by_ring().fd(1)),
+        case!(madvise(EMPTY_PAGE, 4096, 0).by_ring().buf_index(1_u16)),
+        case!(madvise(EMPTY_PAGE, 4096, 0).by_ring().file(1)),
+        case!(madvise(EMPTY_PAGE, 4096, 0).by_ring().off(1)),
+        case!(madvise(EMPTY_PAGE, 4096, 0).by_ring().addr3(1)),
+        case!(
+            splice(NBPIPE_R, NULL, FILE, NULL, 8, 0)
+                .by_ring()
+                .flags(FIXED)
+        ),
+        case!(
+            splice(NBPIPE_R, NULL, FILE, NULL, 8, 0)
+                .by_ring()
+                .ioprio(1_u16)
+        ),
+        case!(
+            splice(NBPIPE_R, NULL, FILE, NULL, 8, 0)
+                .by_ring()
+                .buf_index(1_u16)
+        ),
+        case!(splice(NBPIPE_R, NULL, FILE, NULL, 8, 0).by_ring().addr3(1)),
+        case!(tee(NBPIPE_R, PIPE_W, 8, 0).by_ring().flags(FIXED)),
+        case!(tee(NBPIPE_R, PIPE_W, 8, 0).by_ring().ioprio(1_u16)),
+        case!(tee(NBPIPE_R, PIPE_W, 8, 0).by_ring().off(1)),
+        case!(tee(NBPIPE_R, PIPE_W, 8, 0).by_ring().addr(1)),
+        case!(tee(NBPIPE_R, PIPE_W, 8, 0).by_ring().buf_index(1_u16)),
+        case!(tee(NBPIPE_R, PIPE_W, 8, 0).by_ring().addr3(1)),
+        case!(pipe2(room(8), 0).by_ring().flags(FIXED)),
+        case!(pipe2(room(8), 0).by_ring().ioprio(1_u16)),
+        case!(pipe2(room(8), 0).by_ring().fd(1)),
+        case!(pipe2(room(8), 0).by_ring().off(1)),
+        case!(pipe2(room(8), 0).by_ring().len(1)),
+        case!(pipe2(room(8), 0).by_ring().buf_index(1_u16)),
+        case!(pipe2(room(8), 0).by_ring().addr3(1)),
+        case!(batch([mkdirat(HERE, "", 0o700), nop()])),
+        case!(batch([unlinkat(HERE, "", 0), nop()])),
+        case!(batch([
+            statx(HERE, "", 0x1000, 0x7ff, record(Record::Statx)),
+            nop()
+        ])),
+        case!(batch([linkat(FILE, "", HERE, "new", 0x1000), nop()])),
+        case!(batch([symlinkat("", HERE, "new"), nop()])),
+        case!(batch([renameat(HERE, "", HERE, "new"), nop()])),
+        case!(batch([mkdirat(HERE, "d", 0o700).flags(LINK), nop()])),
+        case!(batch([unlinkat(HERE, "missing", 0).flags(LINK), nop()])),
+        case!(batch([
+            renameat(HERE, "missing", HERE, "new").flags(LINK),
+            nop()
+        ])),
+        case!(batch([
+            openat(HERE, "missing", libc::O_RDONLY, 0).flags(LINK),
+            nop()
+        ])),
+        case!(batch([
+            openat(HERE, "f", libc::O_DIRECTORY | libc::O_CREAT, 0).flags(LINK),
+            nop()
+        ])),
+        case!(batch([
+            statx(HERE, "missing", 0, 0x7ff, record(Record::Statx)).flags(LINK),
+            nop()
+        ])),
+        case!(batch([madvise(UNMAPPED, 4096, 4).flags(LINK), nop()])),
+        case!(batch([
+            splice(FILE, NULL, FILE, NULL, 8, 0).flags(LINK),
+            nop()
+        ])),
     ]
 }
 
@@ -166,6 +306,61 @@ fn fixed() -> Vec<Case> {
         case!(
             write_fixed(FILE, EMPTY_PAGE, 4).len(5000),
             after[register(B, vector([(EMPTY_PAGE, 4096)]), 1)]
+        ),
+        case!(
+            files_update(halves([999]), 0).len(1),
+            after[register_files([0, u32::MAX])]
+        ),
+        case!(
+            files_update(halves([0, u32::MAX, -2_i32 as u32]), 0).len(3),
+            after[register_files([u32::MAX, 0, 0])]
+        ),
+        case!(files_update(halves([0]), 0).len(1)),
+        case!(
+            files_update(halves([0]), 0).len(0),
+            after[register_files([u32::MAX])]
+        ),
+        case!(
+            files_update(halves([0, 0]), 1).len(2),
+            after[register_files([u32::MAX, u32::MAX])]
+        ),
+        case!(
+            files_update(halves([0, 0, 0]), -1).len(3),
+            after[register_files([u32::MAX, 0, u32::MAX])]
+        ),
+        case!(
+            files_update(halves([0]), -1).len(1),
+            after[register_files([0])]
+        ),
+        case!(
+            files_update(halves([999]), -1).len(1),
+            after[register_files([u32::MAX])]
+        ),
+        case!(
+            files_update(UNMAPPED, 0).len(1),
+            after[register_files([u32::MAX])]
+        ),
+        case!(files_update(halves([0]), 0).len(1).op_flags(1_u32)),
+        case!(files_update(halves([0]), 0).len(1).flags(FIXED)),
+        case!(
+            gives_descriptor(fixed_fd_install(0).flags(FIXED)),
+            after[register_files([0])],
+            then[fcntl(made(1), libc::F_GETFD, 0)]
+        ),
+        case!(
+            gives_descriptor(fixed_fd_install(0).flags(FIXED).op_flags(1_u32)),
+            after[register_files([0])],
+            then[fcntl(made(1), libc::F_GETFD, 0)]
+        ),
+        case!(fixed_fd_install(0), after[register_files([0])]),
+        case!(fixed_fd_install(1).flags(FIXED), after[register_files([0])]),
+        case!(
+            fixed_fd_install(0).flags(FIXED).op_flags(2_u32),
+            after[register_files([0])]
+        ),
+        case!(
+            fixed_fd_install(0).flags(FIXED).off(1),
+            after[register_files([0])]
         ),
         case!(fsync(FILE).by_ring().off(-1)),
         case!(fsync(BAD).by_ring().off(-1)),

@@ -21,6 +21,7 @@ const KEPT: &str = "a ring tries again what was short, and keeps the position wh
 const BY_VALUE: &str = "an SQE holds a position, not its address";
 const SHORT: &str = "a ring does not wait for room for the rest";
 const WORKER: &str = "a worker of the ring gets the signal, and drops it";
+const LOOKED_UP_FIRST: &str = "a ring looks up its files first";
 const EXABYTES: u64 = i64::MAX as u64;
 
 /// Limits the size of files.
@@ -496,6 +497,24 @@ fn copies() -> Vec<Case> {
             splice(PIPE_R, NULL, FILE, NULL, 8, 0),
             after[write(PIPE_W, "abc", 3)]
         ),
+        case!(tee(PIPE_R, NBPIPE_W, 8, 0), after[write(PIPE_W, "abc", 3)]),
+        case!(
+            tee(PIPE_R, NBPIPE_W, 2, 0),
+            after[write(PIPE_W, "abc", 3), write(NBPIPE_W, "xy", 2)]
+        ),
+        case!(tee(PIPE_R, NBPIPE_W, 0, 0)),
+        case!(tee(NBPIPE_R, PIPE_W, 8, 0)),
+        case!(tee(PIPE_R, PIPE_W, 8, 0), after[write(PIPE_W, "abc", 3)]),
+        case!(tee(PIPE_R, FILE, 8, 0), after[write(PIPE_W, "abc", 3)]),
+        case!(tee(FILE, PIPE_W, 8, 0)),
+        case!(tee(PIPE_W, NBPIPE_W, 8, 0)),
+        case!(tee(PIPE_R, NBPIPE_R, 8, 0)),
+        case!(tee(BAD, PIPE_W, 8, 0)),
+        case!(tee(PIPE_R, BAD, 8, 0)),
+        case!(tee(BAD, BAD, 0, 0); differs(LOOKED_UP_FIRST)),
+        case!(tee(PIPE_R, NBPIPE_W, 8, 0x100)),
+        case!(tee(PIPE_R, NBPIPE_W, 8, 2), after[write(PIPE_W, "abc", 3)]),
+        case!(tee(PIPE_R, NBPIPE_W, 8, 2)),
         case!(splice(FILE, NULL, PIPE_W, NULL, 8, 0)),
         case!(splice(FILE, words([4]), PIPE_W, NULL, 8, 0); differs(BY_VALUE)),
         case!(splice(FILE, UNMAPPED, PIPE_W, NULL, 8, 0).by_call()),

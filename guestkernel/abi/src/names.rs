@@ -1,22 +1,117 @@
-//! The names of all system calls of Linux on x86-64, for the log and reports. The list grows when Linux does.
+//! What Linux on x86-64 calls its system calls, io_uring's opcodes, and the ioctls that programs use most:
+//! for the log and reports. The lists grow when Linux does.
 
 use linux_raw_sys::general::*;
+use linux_raw_sys::ioctl::*;
+use linux_raw_sys::loop_device::*;
 
 macro_rules! names {
-    ($($number:ident)*) => {
-        const NAMES: &[(u32, &str)] = &[$(($number, stringify!($number))),*];
+    ($table:ident: $($number:ident)*) => {
+        const $table: &[(u32, &str)] = &[$(($number, stringify!($number))),*];
     };
 }
 
 /// The name of a system call; `None` for a number that Linux does not know either.
-pub(crate) fn name(number: u64) -> Option<&'static str> {
-    let (_, constant) = NAMES
+pub fn system_call(number: u64) -> Option<&'static str> {
+    let (_, constant) = SYSTEM_CALLS
         .iter()
         .find(|(known, _)| u64::from(*known) == number)?;
     constant.strip_prefix("__NR_")
 }
 
-names! {
+/// The name of an opcode of io_uring, as in `IORING_OP_NOP` (Linux 6.18, include/uapi/linux/io_uring.h).
+pub fn opcode(number: u32) -> Option<&'static str> {
+    OPCODES.get(number as usize).copied()
+}
+
+/// The name of an ioctl, if it is one of those that are listed here.
+pub fn ioctl(request: u32) -> Option<&'static str> {
+    let (_, name) = IOCTLS.iter().find(|(known, _)| *known == request)?;
+    Some(name)
+}
+
+/// By number.
+const OPCODES: [&str; 63] = [
+    "NOP",
+    "READV",
+    "WRITEV",
+    "FSYNC",
+    "READ_FIXED",
+    "WRITE_FIXED",
+    "POLL_ADD",
+    "POLL_REMOVE",
+    "SYNC_FILE_RANGE",
+    "SENDMSG",
+    "RECVMSG",
+    "TIMEOUT",
+    "TIMEOUT_REMOVE",
+    "ACCEPT",
+    "ASYNC_CANCEL",
+    "LINK_TIMEOUT",
+    "CONNECT",
+    "FALLOCATE",
+    "OPENAT",
+    "CLOSE",
+    "FILES_UPDATE",
+    "STATX",
+    "READ",
+    "WRITE",
+    "FADVISE",
+    "MADVISE",
+    "SEND",
+    "RECV",
+    "OPENAT2",
+    "EPOLL_CTL",
+    "SPLICE",
+    "PROVIDE_BUFFERS",
+    "REMOVE_BUFFERS",
+    "TEE",
+    "SHUTDOWN",
+    "RENAMEAT",
+    "UNLINKAT",
+    "MKDIRAT",
+    "SYMLINKAT",
+    "LINKAT",
+    "MSG_RING",
+    "FSETXATTR",
+    "SETXATTR",
+    "FGETXATTR",
+    "GETXATTR",
+    "SOCKET",
+    "URING_CMD",
+    "SEND_ZC",
+    "SENDMSG_ZC",
+    "READ_MULTISHOT",
+    "WAITID",
+    "FUTEX_WAIT",
+    "FUTEX_WAKE",
+    "FUTEX_WAITV",
+    "FIXED_FD_INSTALL",
+    "FTRUNCATE",
+    "BIND",
+    "LISTEN",
+    "RECV_ZC",
+    "EPOLL_WAIT",
+    "READV_FIXED",
+    "WRITEV_FIXED",
+    "PIPE",
+];
+
+names! { IOCTLS:
+    TCGETS TCSETS TCSETSW TCSETSF TCGETS2 TCSETS2 TCSETSW2 TCSETSF2 TCGETA TCSETA TCSBRK TCXONC
+    TCFLSH TIOCEXCL TIOCNXCL TIOCSCTTY TIOCGPGRP TIOCSPGRP TIOCOUTQ TIOCSTI TIOCGWINSZ TIOCSWINSZ
+    TIOCMGET TIOCMBIS TIOCMBIC TIOCMSET TIOCCONS TIOCPKT TIOCNOTTY TIOCSETD TIOCGETD TCSBRKP
+    TIOCSBRK TIOCCBRK TIOCGSID TIOCGPTN TIOCSPTLCK TIOCGPTLCK TIOCGPTPEER TIOCVHANGUP FIONREAD
+    FIONBIO FIONCLEX FIOCLEX FIOASYNC FIOQSIZE FIGETBSZ FIBMAP FIFREEZE FITHAW FITRIM FICLONE
+    FICLONERANGE FIDEDUPERANGE FS_IOC_GETFLAGS FS_IOC_SETFLAGS FS_IOC_GETVERSION
+    FS_IOC_FSGETXATTR FS_IOC_FSSETXATTR FS_IOC_FIEMAP BLKROSET BLKROGET BLKRRPART BLKGETSIZE
+    BLKFLSBUF BLKRASET BLKRAGET BLKFRASET BLKFRAGET BLKSECTGET BLKSSZGET BLKBSZGET BLKBSZSET
+    BLKGETSIZE64 BLKDISCARD BLKIOMIN BLKIOOPT BLKALIGNOFF BLKPBSZGET BLKDISCARDZEROES BLKSECDISCARD
+    BLKROTATIONAL BLKZEROOUT LOOP_SET_FD LOOP_CLR_FD LOOP_GET_STATUS64 LOOP_SET_STATUS64
+    LOOP_CTL_GET_FREE LOOP_CONFIGURE
+}
+
+names! { SYSTEM_CALLS:
     __NR_read __NR_write __NR_open __NR_close __NR_stat __NR_fstat __NR_lstat __NR_poll
     __NR_lseek __NR_mmap __NR_mprotect __NR_munmap __NR_brk __NR_rt_sigaction __NR_rt_sigprocmask
     __NR_rt_sigreturn __NR_ioctl __NR_pread64 __NR_pwrite64 __NR_readv __NR_writev __NR_access
@@ -84,4 +179,20 @@ names! {
     __NR_futex_requeue __NR_statmount __NR_listmount __NR_lsm_get_self_attr __NR_lsm_set_self_attr
     __NR_lsm_list_modules __NR_mseal __NR_setxattrat __NR_getxattrat __NR_listxattrat
     __NR_removexattrat __NR_open_tree_attr __NR_file_getattr __NR_file_setattr
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_linux() {
+        assert_eq!(system_call(321), Some("bpf"));
+        assert_eq!(system_call(100_000), None);
+        let socket = linux_raw_sys::io_uring::io_uring_op::IORING_OP_SOCKET;
+        assert_eq!(opcode(socket as u32), Some("SOCKET"));
+        assert_eq!((opcode(62), opcode(63)), (Some("PIPE"), None));
+        assert_eq!(ioctl(0x5401), Some("TCGETS"));
+        assert_eq!(ioctl(0), None);
+    }
 }
