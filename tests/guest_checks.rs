@@ -11,7 +11,7 @@ use ringlet_tests::{
 };
 
 /// The programs, and options of their own.
-const PROGRAMS: [(&str, &[&str]); 6] = [
+const PROGRAMS: [(&str, &[&str]); 7] = [
     ("syscall-test", &[]),
     ("uring-test", &[]),
     ("thread-test", &[]),
