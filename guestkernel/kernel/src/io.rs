@@ -168,6 +168,33 @@ impl Io {
         }
     }
 
+    /// Polls `advance`, which advances this transfer, as a file's `poll_io` does: a page that it has missed
+    /// is waited for, and others have their turn where it asks for that.
+    ///
+    /// # Errors
+    ///
+    /// Those of `advance`; `EFAULT` or `ENOMEM` if a page cannot be had.
+    #[inline]
+    pub(crate) fn poll_with(
+        &mut self,
+        context: &mut Context<'_>,
+        mut advance: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<Result<usize>>,
+    ) -> Poll<Result<usize>> {
+        if self.is_absent() {
+            ready!(self.poll_absent(context))?;
+        }
+        loop {
+            match advance(self, context) {
+                Poll::Ready(Err(Errno::ABSENT)) => ready!(self.poll_absent(context))?,
+                Poll::Ready(Err(Errno::GIVE_WAY)) => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// Whether a page of the buffer is being read.
     #[inline]
     pub(crate) fn is_absent(&self) -> bool {

@@ -23,6 +23,7 @@ pub mod io_uring;
 mod log;
 mod missing;
 pub mod mm;
+pub mod net;
 pub mod operation;
 pub mod process;
 #[cfg(feature = "provoke")]

@@ -40,6 +40,17 @@ impl WaitQueue {
         }
     }
 
+    /// `waker` waits no more. Who registers again and again need not do this, who is gone for good
+    /// does: nobody knows when the next change comes.
+    pub fn forget(&self, waker: &Waker) {
+        let mut waiting = self.0.lock();
+        let place = waiting.iter().position(|(other, _)| other.will_wake(waker));
+        let forgotten = place.map(|place| waiting.swap_remove(place));
+        // What the waker keeps may be dropped with it, and look at this queue.
+        drop(waiting);
+        drop(forgotten);
+    }
+
     /// Wakes all who wait. The queue keeps its storage for those who come next.
     pub fn wake_all(&self) {
         self.wake(u32::MAX);
@@ -147,6 +158,21 @@ mod tests {
                 .iter()
                 .all(|other| other.woken.load(Ordering::Relaxed) == 1)
         );
+    }
+
+    #[test]
+    fn who_is_forgotten_is_not_woken() {
+        let queue = WaitQueue::new();
+        let counts: Vec<_> = (0..3).map(|_| Arc::new(Count::default())).collect();
+        let wakers: Vec<_> = counts.iter().cloned().map(Waker::from).collect();
+        wakers.iter().for_each(|waker| queue.register(waker));
+        queue.forget(&wakers[1]);
+        queue.forget(&wakers[1]);
+        queue.wake_all();
+        let woken = counts
+            .iter()
+            .map(|count| count.woken.load(Ordering::Relaxed));
+        assert_eq!(woken.collect::<Vec<_>>(), [1, 0, 1]);
     }
 
     #[test]

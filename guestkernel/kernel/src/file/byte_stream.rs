@@ -2,7 +2,7 @@
 
 use super::Readiness;
 use crate::error::{Errno, Result};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 /// Output that the other end of a stream did not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,4 +37,7 @@ pub trait ByteStream: Send + Sync {
 
     /// What it is ready for, as [`FileOps::poll_ready`](super::FileOps::poll_ready) tells it.
     fn poll_ready(&self, interest: Readiness, context: &mut Context<'_>) -> Readiness;
+
+    /// As [`FileOps::forget_waker`](super::FileOps::forget_waker).
+    fn forget_waker(&self, waker: &Waker);
 }

@@ -9,7 +9,7 @@ use crate::mm::IoBuffer;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use core::task::{Context, Poll, ready};
+use core::task::{Context, Poll};
 use linux_raw_sys::general as raw;
 
 /// An open file description: what descriptors, and io_uring's file tables, refer to.
@@ -281,21 +281,7 @@ impl OpenFile {
         {
             return Poll::Ready(Err(error));
         }
-        if io.is_absent() {
-            ready!(io.poll_absent(context))?;
-        }
-        let mut result = self.ops.poll_io(io, context);
-        loop {
-            match result {
-                Poll::Ready(Err(Errno::ABSENT)) => ready!(io.poll_absent(context))?,
-                Poll::Ready(Err(Errno::GIVE_WAY)) => {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                _ => break,
-            }
-            result = self.ops.poll_io(io, context);
-        }
+        let result = io.poll_with(context, |io, context| self.ops.poll_io(io, context));
         if io.flags.contains(IoFlags::OWN_POSITION)
             && let (Poll::Ready(Ok(count)), Some(start)) = (&result, io.position)
             && !is_retried(io, *count)

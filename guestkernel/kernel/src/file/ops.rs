@@ -7,7 +7,7 @@ use crate::mm::{AddressSpace, PageSource};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::any::Any;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 /// An entry of a directory, as it is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +164,22 @@ pub trait FileOps: Any + Send + Sync {
     /// [`Readiness::ALWAYS`], the task of `context` is woken when it may have.
     fn poll_ready(&self, _interest: Readiness, _context: &mut Context<'_>) -> Readiness {
         Readiness::READABLE | Readiness::WRITABLE
+    }
+
+    /// `waker` is gone for good: it need not be woken by what [`poll_ready`](Self::poll_ready) told it to
+    /// wait for.
+    fn forget_waker(&self, _waker: &Waker) {}
+
+    /// Whether what it is ready for changes, so that waiting for it means something: `epoll_ctl(2)` takes
+    /// no other file.
+    fn is_pollable(&self) -> bool {
+        false
+    }
+
+    /// Whether it can go along with a message (`SCM_RIGHTS`): not what keeps other files, which might keep
+    /// it in turn.
+    fn can_be_sent(&self) -> bool {
+        true
     }
 
     /// A file descriptor of it was closed, with others perhaps still open; `close(2)` returns the

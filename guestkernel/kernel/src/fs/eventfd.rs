@@ -4,7 +4,7 @@ use super::{FileOps, Readiness, WaitQueue};
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io, IoFlags};
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use machine::lock::Mutex;
 
 /// The largest count.
@@ -175,6 +175,14 @@ impl FileOps for EventFd {
             ready |= Readiness::OUT;
         }
         ready
+    }
+
+    fn forget_waker(&self, waker: &Waker) {
+        self.changes.forget(waker);
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
     }
 }
 

@@ -213,6 +213,23 @@ impl FdTable {
         Ok(fd as i32)
     }
 
+    /// Whether there is a free descriptor: for those who have something to lose if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`.
+    pub fn check_free(&self) -> Result<()> {
+        let table = self.0.lock();
+        let is_full = table.slots.len() >= table.limit
+            && table.slots[table.lowest.min(table.limit)..table.limit]
+                .iter()
+                .all(Option::is_some);
+        match is_full {
+            true => Err(Errno::EMFILE),
+            false => Ok(()),
+        }
+    }
+
     /// Gives `file` the descriptor `fd`, and returns what it was before.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use super::context::View;
 use super::path::{Last, PATH_MAX, Walk};
-use super::{DeviceNumber, FileType, NewNode, RenameMode};
+use super::{DeviceNumber, FileType, Inode, NewNode, RenameMode};
 use crate::error::{Errno, Result};
 use crate::file::Location;
 use alloc::sync::Arc;
@@ -43,6 +43,17 @@ impl View<'_> {
         self.make(fd, path, node, mode & MODE_BITS).await
     }
 
+    /// Makes the name of a socket, with the permissions that the umask leaves: `bind(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system call.
+    pub async fn make_socket(&self, path: &[u8]) -> Result<Arc<dyn Inode>> {
+        let walk = self.walk_to_parent(raw::AT_FDCWD, path).await?;
+        let mode = 0o777 & !self.context.umask();
+        make_in(walk, NewNode::Socket, mode).await
+    }
+
     /// Makes a symbolic link to `target`: `symlinkat(2)`.
     ///
     /// # Errors
@@ -56,12 +67,14 @@ impl View<'_> {
             return Err(Errno::ENAMETOOLONG);
         }
         let walk = self.walk_to_parent(fd, path).await?;
-        make_in(walk, NewNode::Symlink(target.to_vec()), 0o777).await
+        let made = make_in(walk, NewNode::Symlink(target.to_vec()), 0o777).await;
+        made.map(drop)
     }
 
     async fn make(&self, fd: i32, path: &[u8], node: NewNode, mode: u32) -> Result<()> {
         let walk = self.walk_to_parent(fd, path).await?;
-        make_in(walk, node, mode & !self.context.umask()).await
+        let made = make_in(walk, node, mode & !self.context.umask()).await;
+        made.map(drop)
     }
 
     /// Gives a file one more name: `linkat(2)`.
@@ -189,11 +202,10 @@ impl View<'_> {
     }
 }
 
-async fn make_in(walk: Walk<'_>, node: NewNode, mode: u32) -> Result<()> {
+async fn make_in(walk: Walk<'_>, node: NewNode, mode: u32) -> Result<Arc<dyn Inode>> {
     let is_directory = matches!(node, NewNode::Directory);
     let name = new_name(&walk, is_directory).await?;
-    let made = walk.directory().inode.create(name, node, mode);
-    made.await.map(drop)
+    walk.directory().inode.create(name, node, mode).await
 }
 
 /// The name of what is to be made: there must be nothing of that name, and the mount must allow it.

@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::future::poll_fn;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use linux_raw_sys::{general as raw, ioctl};
 use machine::lock::Mutex;
 
@@ -410,6 +410,14 @@ impl FileOps for End {
             }
         }
         ready
+    }
+
+    fn forget_waker(&self, waker: &Waker) {
+        self.pipe.changes.forget(waker);
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
     }
 }
 

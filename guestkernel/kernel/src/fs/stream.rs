@@ -9,7 +9,7 @@ use crate::io::{Direction, Io, IoFlags};
 use crate::mm::AddressSpace;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use linux_raw_sys::ioctl;
 
 /// Bytes that are copied at a time between a program and the stream.
@@ -134,5 +134,13 @@ impl FileOps for StreamFile {
 
     fn poll_ready(&self, interest: Readiness, context: &mut Context<'_>) -> Readiness {
         self.stream.poll_ready(interest, context)
+    }
+
+    fn forget_waker(&self, waker: &Waker) {
+        self.stream.forget_waker(waker);
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
     }
 }

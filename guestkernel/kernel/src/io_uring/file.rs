@@ -8,7 +8,7 @@ use crate::fs::{Answer, FileOps, OpenFile, Readiness};
 use crate::mm::PageSource;
 use alloc::sync::Arc;
 use core::any::Any;
-use core::task::Context;
+use core::task::{Context, Waker};
 use linux_raw_sys::io_uring as raw;
 use machine::lock::Mutex;
 use machine::{Frame, PAGE_SIZE};
@@ -80,6 +80,10 @@ impl Drop for RingFile {
 }
 
 impl FileOps for RingFile {
+    fn can_be_sent(&self) -> bool {
+        false
+    }
+
     /// The rings and the SQEs. They live as long as they are mapped, whatever becomes of the ring.
     fn page_source(self: Arc<Self>) -> Result<Arc<dyn PageSource>> {
         Ok(Arc::new(RingPages {
@@ -107,6 +111,14 @@ impl FileOps for RingFile {
         );
         ready.set(Readiness::WRITABLE, memory.has_sq_room());
         ready
+    }
+
+    fn forget_waker(&self, waker: &Waker) {
+        self.ring.ready().forget_waiter(waker);
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
     }
 }
 

@@ -179,6 +179,11 @@ impl ReadyQueue {
         self.has_waiters.store(true, Ordering::SeqCst);
     }
 
+    /// A task waits no more.
+    pub(super) fn forget_waiter(&self, waker: &Waker) {
+        self.waiters.forget(waker);
+    }
+
     /// Wakes all tasks that wait.
     #[inline]
     pub(super) fn wake_waiters(&self) {

@@ -21,12 +21,16 @@ mod descriptor;
 mod directory;
 mod execute;
 mod extended_attributes;
+mod epoll;
 mod file_size;
 mod futex;
 mod futex2;
 mod kill;
 mod map;
 mod memory;
+mod message;
+mod message_control;
+mod message_header;
 mod mount;
 mod names;
 mod open;
@@ -36,10 +40,13 @@ mod restart;
 mod seek;
 mod signal_mask;
 mod sleep;
+mod socket;
+mod socket_option;
 mod sync;
 mod system;
 mod time_value;
 mod timer;
+mod timerfd;
 mod transfer;
 mod wait;
 
@@ -63,6 +70,7 @@ pub use execute::Execute;
 pub use extended_attributes::{
     AttributedFile, GetExtended, ListExtended, RemoveExtended, SetExtended,
 };
+pub use epoll::{ControlEpoll, EpollTimeout, MakeEpoll, WaitEpoll, WantedEvent};
 pub use futex::{FutexCall, FutexWait};
 pub use futex2::{FutexWaits, FutexWord, WaitBegun, read_futex_words};
 pub use kill::{Kill, Receiver};
@@ -71,6 +79,8 @@ pub use memory::{
     AdviseMemory, Barrier, GetResidency, LockAllMemory, LockMemory, Move, Protect, SetBreak,
     SyncMemory, Unmap,
 };
+pub use message::{ReceiveMessage, ReceiveMessages, Receiving, SendMessage, SendMessages, Sending};
+pub use message_header::MessageHeader;
 pub use mount::{MakeMount, Unmount};
 pub use names::{Link, MakeDirectory, MakeNode, MakeSymlink, PathAt, Rename, Unlink};
 pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open, OpenRequest};
@@ -80,6 +90,11 @@ pub use restart::GoOn;
 pub use seek::Seek;
 pub use signal_mask::TemporaryMask;
 pub use sleep::{Sleep, SleepOnClock};
+pub use socket::{
+    Accept, AddressRoom, Bind, Connect, GetName, GetPeer, Listen, MakeSocket, MakeSocketPair,
+    ShutDown, read_address,
+};
+pub use socket_option::{GetOption, SetOption};
 pub use sync::{Sync, SyncAll, SyncFileSystem, SyncRange};
 pub use system::{GetNames, GetRandom, GetSystemInformation, MachineName, SetName, set_host_name};
 pub use time_value::{TimeValue, deadline_after, deadline_at_realtime, read_timespec};
@@ -87,5 +102,6 @@ pub use timer::{
     DeleteTimer, GetIntervalTimer, GetTimer, GetTimerOverrun, MakeTimer, SetAlarm,
     SetIntervalTimer, SetTimer,
 };
+pub use timerfd::{GetTimerFd, MakeTimerFd, SetTimerFd};
 pub use transfer::{LimitedWrite, Memory, Position, ReadWrite, Transfer};
 pub use wait::Wait;

@@ -15,7 +15,7 @@ const EVENT_SIGNAL: u64 = 8;
 const EVENT_KIND: u64 = 12;
 const EVENT_THREAD: u64 = 16;
 /// Bytes of `struct itimerspec` and `struct itimerval`.
-const SETTING_SIZE: usize = 32;
+pub(super) const SETTING_SIZE: usize = 32;
 
 fn write_interval(space: &AddressSpace, address: u64, setting: TimerSetting) -> Result<()> {
     space.write_value(address, &timeval(setting.interval))?;
@@ -172,8 +172,20 @@ impl MakeTimer {
     }
 }
 
-/// A setting with what is left and the interval in the order of `struct itimerspec`.
-fn write_setting(space: &AddressSpace, address: u64, setting: TimerSetting) -> Result<()> {
+/// The `struct itimerspec` at `address`.
+pub(super) fn read_setting(space: &AddressSpace, address: u64) -> Result<TimerSetting> {
+    Ok(TimerSetting {
+        interval: read_timespec(space, address)?,
+        value: read_timespec(space, address.wrapping_add(16))?,
+    })
+}
+
+/// Stores a setting as a `struct itimerspec`.
+pub(super) fn write_setting(
+    space: &AddressSpace,
+    address: u64,
+    setting: TimerSetting,
+) -> Result<()> {
     space.write_value(address, &timespec(setting.interval))?;
     space.write_value(address.wrapping_add(16), &timespec(setting.value))
 }
@@ -201,10 +213,7 @@ impl SetTimer {
         if self.setting_at == 0 {
             return Err(Errno::EINVAL);
         }
-        let setting = TimerSetting {
-            interval: read_timespec(&process.space, self.setting_at)?,
-            value: read_timespec(&process.space, self.setting_at.wrapping_add(16))?,
-        };
+        let setting = read_setting(&process.space, self.setting_at)?;
         let timer = process.timers.lock().get(self.id)?;
         if self.before_at != 0 {
             process.space.prepare_write(self.before_at, SETTING_SIZE)?;

@@ -1,11 +1,13 @@
 //! Reads and writes: `read(2)`, `pread(2)`, `readv(2)`, `preadv2(2)`, their writing counterparts, and
 //! `IORING_OP_READ` and its like.
 
+use super::message::transfer_with_socket;
 use super::{Actor, FileRef};
 use crate::error::{Errno, Result};
 use crate::fs::{OpenFile, OpenFlags, Readiness};
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::{AddressSpace, IoBuffer, MAX_COUNT, UserRange, UserRanges, read_iovecs};
+use crate::net::Socket;
 use crate::process::Signal;
 use alloc::sync::Arc;
 use core::future::poll_fn;
@@ -110,6 +112,9 @@ impl ReadWrite {
         // Flags are looked at only if there is something to do, as on Linux.
         if self.flags != 0 && buffer.is_empty() {
             return Ok(0);
+        }
+        if self.flags == 0 && Socket::of(&file).is_some() && !buffer.is_empty() {
+            return transfer_with_socket(actor, &file, self.direction, buffer).await;
         }
         let mut transfer = Transfer::new(&file, self.direction, buffer, self.position, self.flags)?;
         transfer.run(&file, actor).await

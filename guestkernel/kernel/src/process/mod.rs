@@ -58,7 +58,7 @@ pub use table::{PID_MAX, all, counts, process as process_with, process_of, threa
 pub use thread::{NewThread, RegisteredFiles, Thread, ThreadMain};
 pub use thread_group::Target;
 pub use thread_state::ThreadState;
-pub use timer::{TimerClock, TimerSetting};
+pub use timer::{Schedule, Timer, TimerClock, TimerSetting, next_after, set as set_timer};
 
 /// Clock ticks in a second, the unit of `times(2)` (`AT_CLKTCK`).
 pub const CLOCK_TICKS: u64 = 100;

@@ -46,7 +46,8 @@ impl TimerClock {
 }
 
 /// A timer of some kind.
-pub(super) trait Timer: Send + Sync + 'static {
+pub trait Timer: Send + Sync + 'static {
+    /// When it goes off.
     fn schedule(&self) -> &Schedule;
 
     /// The time for which it was set has come; it may be set again. Called without locks.
@@ -54,7 +55,7 @@ pub(super) trait Timer: Send + Sync + 'static {
 }
 
 /// When a timer goes off.
-pub(super) struct Schedule {
+pub struct Schedule {
     clock: TimerClock,
     state: Mutex<ScheduleState>,
 }
@@ -68,7 +69,8 @@ struct ScheduleState {
 }
 
 impl Schedule {
-    pub(super) fn new(clock: TimerClock) -> Self {
+    /// It is not set.
+    pub fn new(clock: TimerClock) -> Self {
         Self {
             clock,
             state: Mutex::default(),
@@ -76,7 +78,7 @@ impl Schedule {
     }
 
     /// What its clock shows.
-    pub(super) fn now(&self) -> u64 {
+    pub fn now(&self) -> u64 {
         self.clock.now()
     }
 
@@ -94,14 +96,14 @@ impl Schedule {
 
 /// The first time later than `now` that is some intervals after `expired_at`, and how many more there
 /// are between the two.
-pub(super) fn next_after(expired_at: u64, interval: u64, now: u64) -> (u64, u64) {
+pub fn next_after(expired_at: u64, interval: u64, now: u64) -> (u64, u64) {
     let passed = now.saturating_sub(expired_at) / interval.max(1);
     let next = expired_at.saturating_add(passed.saturating_add(1).saturating_mul(interval));
     (next, passed)
 }
 
 /// Sets when `timer` goes off, by its clock.
-pub(super) fn set<T: Timer>(timer: &Arc<T>, deadline: Option<u64>) {
+pub fn set<T: Timer>(timer: &Arc<T>, deadline: Option<u64>) {
     let mut state = timer.schedule().state.lock();
     state.deadline = deadline;
     let waker = state.waker.take();

@@ -9,6 +9,7 @@ mod arguments;
 mod attributes;
 mod descriptor;
 mod extended_attributes;
+mod epoll;
 #[cfg(test)]
 mod file_tests;
 mod futex;
@@ -21,6 +22,7 @@ mod read_write;
 mod restart;
 mod schedule;
 mod signal;
+mod socket;
 mod system;
 mod thread;
 mod time;
@@ -106,6 +108,20 @@ system_calls! {
         __NR_pipe2 => descriptor::pipe2,
         __NR_eventfd => descriptor::eventfd,
         __NR_eventfd2 => descriptor::eventfd2,
+        __NR_epoll_create => epoll::epoll_create,
+        __NR_epoll_create1 => epoll::epoll_create1,
+        __NR_epoll_ctl => epoll::epoll_ctl,
+        __NR_timerfd_create => epoll::timerfd_create,
+        __NR_timerfd_settime => epoll::timerfd_settime,
+        __NR_timerfd_gettime => epoll::timerfd_gettime,
+        __NR_socket => socket::socket_call,
+        __NR_socketpair => socket::socketpair,
+        __NR_listen => socket::listen,
+        __NR_shutdown => socket::shutdown,
+        __NR_getsockname => socket::getsockname,
+        __NR_getpeername => socket::getpeername,
+        __NR_setsockopt => socket::setsockopt,
+        __NR_getsockopt => socket::getsockopt,
         __NR_fadvise64 => read_write::fadvise64,
         __NR_readahead => read_write::readahead,
         __NR_getcwd => path::getcwd,
@@ -304,6 +320,9 @@ system_calls! {
         __NR_poll => poll::poll,
         __NR_ppoll => poll::ppoll,
         __NR_select => poll::select,
+        __NR_epoll_wait => epoll::epoll_wait,
+        __NR_epoll_pwait => epoll::epoll_pwait,
+        __NR_epoll_pwait2 => epoll::epoll_pwait2,
         __NR_pselect6 => poll::pselect6,
         __NR_setxattr => extended_attributes::setxattr,
         __NR_lsetxattr => extended_attributes::lsetxattr,
@@ -317,6 +336,16 @@ system_calls! {
         __NR_removexattr => extended_attributes::removexattr,
         __NR_lremovexattr => extended_attributes::lremovexattr,
         __NR_fremovexattr => extended_attributes::fremovexattr,
+        __NR_bind => socket::bind,
+        __NR_accept => socket::accept,
+        __NR_accept4 => socket::accept4,
+        __NR_connect => socket::connect,
+        __NR_sendto => socket::sendto,
+        __NR_recvfrom => socket::recvfrom,
+        __NR_sendmsg => socket::sendmsg,
+        __NR_recvmsg => socket::recvmsg,
+        __NR_sendmmsg => socket::sendmmsg,
+        __NR_recvmmsg => socket::recvmmsg,
         __NR_futex => futex::futex,
         __NR_fork => thread::fork,
         __NR_vfork => thread::vfork,

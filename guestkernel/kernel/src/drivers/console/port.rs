@@ -6,7 +6,7 @@ use crate::error::{Errno, Result};
 use crate::executor::{WaitQueue, is_batching, note_request};
 use crate::file::{ByteStream, Readiness, Refusal};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use machine::QueueBroken;
 use machine::lock::Mutex;
 
@@ -300,5 +300,10 @@ impl ByteStream for ConsolePort {
             self.writers.register(context.waker());
         }
         self.readiness()
+    }
+
+    fn forget_waker(&self, waker: &Waker) {
+        self.readers.forget(waker);
+        self.writers.forget(waker);
     }
 }

@@ -471,6 +471,7 @@ async fn shown(context: &FsContext, file: &OpenFile) -> Result<Vec<u8>> {
         (Some(place), Some(_)) => shown_place(context, place).await,
         _ => Ok(match kind {
             Some(FileType::Fifo) => format!("pipe:[{}]", stat.inode),
+            Some(FileType::Socket) => format!("socket:[{}]", stat.inode),
             Some(FileType::CharDevice) => format!("/dev/{}", file.ops.kind()),
             Some(_) => format!("/{} (deleted)", file.ops.kind()),
             None => format!("anon_inode:[{}]", file.ops.kind()),

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use line::{Control, Line};
 use linux_raw_sys::{general as raw, ioctl};
 use machine::Plain;
@@ -483,6 +483,14 @@ impl FileOps for TtyFile {
             ready |= Readiness::WRITABLE;
         }
         ready
+    }
+
+    fn forget_waker(&self, waker: &Waker) {
+        self.tty.changes.forget(waker);
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
     }
 }
 

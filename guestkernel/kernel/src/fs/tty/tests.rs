@@ -72,6 +72,8 @@ impl ByteStream for Keyboard {
     fn poll_ready(&self, interest: Readiness, _context: &mut Context<'_>) -> Readiness {
         interest
     }
+
+    fn forget_waker(&self, _waker: &Waker) {}
 }
 
 struct Terminal {
