@@ -14,6 +14,7 @@ pub mod initramfs;
 mod names;
 mod namespace;
 mod open;
+pub mod overlay;
 mod path;
 mod pipe;
 pub mod procfs;
@@ -44,7 +45,7 @@ pub use tmpfs::is_tmpfs;
 /// Makes the types of file systems known that are here; those above, procfs and virtiofs, do so
 /// themselves.
 pub(crate) fn register_types() {
-    for kind in [&tmpfs::TYPE, &devices::TYPE] {
+    for kind in [&tmpfs::TYPE, &devices::TYPE, &overlay::TYPE] {
         register(kind);
     }
 }

@@ -295,7 +295,7 @@ impl SyncMemory {
     /// # Errors
     ///
     /// Those of `msync(2)`.
-    pub fn run(self, actor: Actor<'_>) -> Result<()> {
+    pub async fn run(self, actor: Actor<'_>) -> Result<()> {
         let known = raw::MS_ASYNC | raw::MS_INVALIDATE | raw::MS_SYNC;
         let both = raw::MS_ASYNC | raw::MS_SYNC;
         let is_valid = self.address.is_multiple_of(PAGE)
@@ -306,7 +306,15 @@ impl SyncMemory {
         }
         // A length that is rounded up to nothing is none, as on Linux.
         let length = self.length.wrapping_add(PAGE - 1) & !(PAGE - 1);
-        check_mapped(actor.space(), self.address, length)
+        let result = check_mapped(actor.space(), self.address, length);
+        if self.flags & raw::MS_SYNC != 0 {
+            // What there is becomes durable, also where not all is mapped.
+            let range = self.address..self.address.saturating_add(length);
+            for (source, pages) in actor.space().shared_sources(range) {
+                source.sync(pages.start, pages.end).await?;
+            }
+        }
+        result
     }
 }
 

@@ -115,7 +115,6 @@ system_calls! {
         __NR_fremovexattr => attributes::fxattr,
         __NR_flistxattr => attributes::flistxattr,
         __NR_mremap => memory::mremap,
-        __NR_msync => memory::msync,
         __NR_mlockall => memory::mlockall,
         __NR_munlockall => memory::munlockall,
         __NR_membarrier => memory::membarrier,
@@ -220,6 +219,7 @@ system_calls! {
     // `async fn(&mut Thread, Args) -> Result<u64>`
     wait {
         __NR_getrandom => system::getrandom,
+        __NR_msync => memory::msync,
         __NR_read => read_write::read,
         __NR_write => read_write::write,
         __NR_pread64 => read_write::pread64,

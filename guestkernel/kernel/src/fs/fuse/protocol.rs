@@ -81,6 +81,10 @@ const ATTR_SUBMOUNT: u32 = 1;
 pub(super) const FSYNC_DATA: u32 = 1;
 /// What OPEN gives: nothing is cached (`FOPEN_DIRECT_IO`).
 pub(super) const OPEN_DIRECT: u32 = 1;
+/// What is kept stays when it is opened (`FOPEN_KEEP_CACHE`).
+pub(super) const OPEN_KEEP: u32 = 2;
+/// A WRITE comes from pages that are kept (`FUSE_WRITE_CACHE`).
+pub(super) const WRITE_CACHED: u32 = 1;
 
 /// Bytes of replies.
 pub(super) const ENTRY: usize = 128;

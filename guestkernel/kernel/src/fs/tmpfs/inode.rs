@@ -192,14 +192,14 @@ impl TmpfsInode {
     }
 
     /// Adds `by` to the number of links.
-    pub(super) fn change_links(&self, by: i32, now: Timestamp) {
+    pub(in crate::fs) fn change_links(&self, by: i32, now: Timestamp) {
         let mut attributes = self.attributes.lock();
         attributes.links = attributes.links.saturating_add_signed(by);
         attributes.changed = now;
     }
 
     /// Contents or names were changed.
-    pub(super) fn touch(&self, now: Timestamp) {
+    pub(in crate::fs) fn touch(&self, now: Timestamp) {
         let mut attributes = self.attributes.lock();
         attributes.modified = now;
         attributes.changed = now;
@@ -216,6 +216,17 @@ impl TmpfsInode {
         {
             attributes.accessed = now;
         }
+    }
+
+    /// The files in this directory, with their names; none if it is no directory.
+    pub(in crate::fs) fn children(&self) -> Vec<(Vec<u8>, Arc<Self>)> {
+        self.directory().map_or_else(|_| Vec::new(), Directory::all)
+    }
+
+    /// Whether it has no names in it.
+    pub fn is_empty(&self) -> bool {
+        self.directory()
+            .map_or(true, |directory| directory.len() == 0)
     }
 
     /// Whether it is a directory.
