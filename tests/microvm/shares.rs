@@ -259,7 +259,7 @@ fn a_read_only_root_is_not_written_to_but_where_programs_must() {
 /// A root with nothing but busybox, and a directory that programs look for.
 fn small_root() -> TempDir {
     let dir = tempdir().unwrap();
-    for name in ["bin", "etc", "tmp", "proc"] {
+    for name in ["bin", "dev", "etc", "tmp", "proc"] {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
     fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
