@@ -24,7 +24,7 @@ pub use file_system::{
     file_system_types, next_device, register,
 };
 pub(crate) use inode::is_same;
-pub use inode::{AttributeChange, FileSystemInfo, Inode, NewNode, RenameMode, SetTime};
+pub use inode::{AttributeChange, FileSystemInfo, Inode, NewNode, RenameMode, SetMode, SetTime};
 pub use inode_state::{Executed, InodeState, WriteAccess};
 pub use locks::{LockMode, LockOwner, RangeLock, lock_file, lock_file_waiting};
 pub use mount::{Entry, Location, Mount, MountFlags, Place};

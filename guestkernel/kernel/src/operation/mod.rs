@@ -18,6 +18,7 @@ mod close;
 mod copy;
 mod descriptor;
 mod directory;
+mod extended;
 mod file_size;
 mod futex;
 mod futex2;
@@ -39,6 +40,10 @@ mod timer;
 mod transfer;
 
 pub use actor::{Actor, FileRef};
+pub use extended::{
+    Attributed, GetExtended, ListExtended, NAME_MAX as EXTENDED_NAME_MAX, RemoveExtended, SetExtended,
+    VALUE_MAX as EXTENDED_VALUE_MAX,
+};
 pub use attributes::{
     CheckAccess, GetAttributes, GetExtendedAttributes, GetFileSystem, GetOpenAttributes,
     GetOpenFileSystem, ReadLink, SetAttributes, SetOpenAttributes, Target, TruncatePath,

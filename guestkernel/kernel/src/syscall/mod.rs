@@ -8,6 +8,7 @@
 mod arguments;
 mod attributes;
 mod descriptor;
+mod extended;
 #[cfg(test)]
 mod file_tests;
 mod futex;
@@ -110,10 +111,6 @@ system_calls! {
         __NR_getcwd => path::getcwd,
         __NR_fchdir => path::fchdir,
         __NR_umask => path::umask,
-        __NR_fsetxattr => attributes::fxattr,
-        __NR_fgetxattr => attributes::fxattr,
-        __NR_fremovexattr => attributes::fxattr,
-        __NR_flistxattr => attributes::flistxattr,
         __NR_mremap => memory::mremap,
         __NR_mlockall => memory::mlockall,
         __NR_munlockall => memory::munlockall,
@@ -220,6 +217,18 @@ system_calls! {
     wait {
         __NR_getrandom => system::getrandom,
         __NR_msync => memory::msync,
+        __NR_setxattr => extended::setxattr,
+        __NR_lsetxattr => extended::lsetxattr,
+        __NR_fsetxattr => extended::fsetxattr,
+        __NR_getxattr => extended::getxattr,
+        __NR_lgetxattr => extended::lgetxattr,
+        __NR_fgetxattr => extended::fgetxattr,
+        __NR_removexattr => extended::removexattr,
+        __NR_lremovexattr => extended::lremovexattr,
+        __NR_fremovexattr => extended::fremovexattr,
+        __NR_listxattr => extended::listxattr,
+        __NR_llistxattr => extended::llistxattr,
+        __NR_flistxattr => extended::flistxattr,
         __NR_read => read_write::read,
         __NR_write => read_write::write,
         __NR_pread64 => read_write::pread64,
@@ -299,8 +308,6 @@ system_calls! {
         __NR_truncate => attributes::truncate,
         __NR_statfs => attributes::statfs,
         __NR_fstatfs => attributes::fstatfs,
-        __NR_listxattr => attributes::listxattr,
-        __NR_llistxattr => attributes::llistxattr,
         __NR_mmap => memory::mmap,
         __NR_munmap => memory::munmap,
         __NR_mprotect => memory::mprotect,
@@ -314,12 +321,6 @@ system_calls! {
         __NR_ppoll => poll::ppoll,
         __NR_select => poll::select,
         __NR_pselect6 => poll::pselect6,
-        __NR_setxattr => attributes::xattr,
-        __NR_lsetxattr => attributes::lxattr,
-        __NR_getxattr => attributes::xattr,
-        __NR_lgetxattr => attributes::lxattr,
-        __NR_removexattr => attributes::xattr,
-        __NR_lremovexattr => attributes::lxattr,
         __NR_futex => futex::futex,
         __NR_sched_yield => schedule::sched_yield,
         __NR_restart_syscall => restart::restart_syscall,

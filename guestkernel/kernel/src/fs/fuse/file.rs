@@ -258,7 +258,9 @@ impl FuseFile {
     fn read_ahead(&self, index: u64, count: u64) -> Result<Step> {
         let most = {
             let mut ahead = self.ahead.lock();
-            ahead.window = match index == ahead.next || index == 0 {
+            // Where the last request ended, several may wait for their parts of it.
+            let goes_on = index == ahead.next || index == ahead.end || index == 0;
+            ahead.window = match goes_on {
                 true => (ahead.window * 2).clamp(FIRST_AHEAD, MOST_AHEAD),
                 false => 0,
             };
@@ -276,15 +278,9 @@ impl FuseFile {
     fn note_read(&self, index: u64) {
         let (first, count) = {
             let mut ahead = self.ahead.lock();
-            if index != ahead.next {
-                if index + 1 != ahead.next {
-                    ahead.next = index + 1;
-                    ahead.window = 0;
-                }
-                return;
-            }
+            let goes_on = index == ahead.next;
             ahead.next = index + 1;
-            if ahead.window == 0 || index + ahead.window / 2 < ahead.end {
+            if !goes_on || ahead.window == 0 || index + ahead.window / 2 < ahead.end {
                 return;
             }
             ahead.window = (ahead.window * 2).min(MOST_AHEAD);

@@ -10,7 +10,7 @@ use crate::error::{Errno, Result};
 use crate::file::InodeState;
 use crate::fs::{
     Answer, AttributeChange, DeviceNumber, FileOps, FileType, Inode, NewNode, OpenFlags, Pipe,
-    RenameMode, SetTime, Stat,
+    RenameMode, SetMode, SetTime, Stat,
 };
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -452,6 +452,27 @@ impl Inode for FuseInode {
 
     fn set_attributes(&self, change: AttributeChange) -> Answer<'_, ()> {
         Answer::later(self.change(change, None))
+    }
+
+    fn extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, Vec<u8>> {
+        Answer::later(self.get_extended(opcode::GETXATTR, Some(name)))
+    }
+
+    fn set_extended<'a>(
+        &'a self,
+        name: &'a [u8],
+        value: Vec<u8>,
+        mode: SetMode,
+    ) -> Answer<'a, ()> {
+        Answer::later(self.change_extended(name, Some((value, mode))))
+    }
+
+    fn remove_extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, ()> {
+        Answer::later(self.change_extended(name, None))
+    }
+
+    fn list_extended(&self) -> Answer<'_, Vec<u8>> {
+        Answer::later(self.get_extended(opcode::LISTXATTR, None))
     }
 
     fn open(self: Arc<Self>, flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>> {

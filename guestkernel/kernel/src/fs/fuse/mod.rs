@@ -6,6 +6,7 @@
 //! nonsense is `EIO`.
 
 mod directory;
+mod extended;
 mod file;
 mod inode;
 mod mapping;

@@ -35,6 +35,10 @@ pub(super) mod opcode {
     pub(in crate::fs::fuse) const STATFS: u32 = 17;
     pub(in crate::fs::fuse) const RELEASE: u32 = 18;
     pub(in crate::fs::fuse) const FSYNC: u32 = 20;
+    pub(in crate::fs::fuse) const SETXATTR: u32 = 21;
+    pub(in crate::fs::fuse) const GETXATTR: u32 = 22;
+    pub(in crate::fs::fuse) const LISTXATTR: u32 = 23;
+    pub(in crate::fs::fuse) const REMOVEXATTR: u32 = 24;
     pub(in crate::fs::fuse) const FLUSH: u32 = 25;
     pub(in crate::fs::fuse) const INIT: u32 = 26;
     pub(in crate::fs::fuse) const OPENDIR: u32 = 27;
@@ -111,6 +115,12 @@ impl Arguments {
     /// Adds a number.
     pub(super) fn u64(mut self, value: u64) -> Self {
         self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// Adds bytes.
+    pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
         self
     }
 

@@ -9,7 +9,7 @@ use crate::file::{Answer, InodeState, OpenFile};
 use crate::fs::tmpfs::TmpfsInode;
 use crate::fs::{
     AttributeChange, DeviceNumber, FileOps, FileType, Inode, NewNode, OpenFlags, RenameMode,
-    SetTime, Stat,
+    SetMode, SetTime, Stat,
 };
 use crate::heap;
 use crate::io::{Direction, Io, IoFlags};
@@ -237,8 +237,9 @@ impl OverlayInode {
         };
         let upper = self.fs.upper.unnamed(node, stat.mode & 0o7777)?;
         if self.kind == FileType::Regular && with_contents {
-            copy_contents(lower, &upper, stat.size).await?;
+            copy_contents(lower.clone(), &upper, stat.size).await?;
         }
+        copy_extended(&*lower, &upper).await?;
         upper.set_owner(stat.uid, stat.gid, stat.mode & 0o7777);
         let times = AttributeChange {
             accessed: Some(SetTime::To(stat.accessed)),
@@ -317,6 +318,26 @@ impl OverlayInode {
             .set_attributes(change)
             .await
     }
+}
+
+/// Copies the extended attributes of `lower` that a file in memory can have.
+async fn copy_extended(lower: &dyn Inode, upper: &Arc<TmpfsInode>) -> Result<()> {
+    let list = match lower.list_extended().await {
+        Err(Errno::EOPNOTSUPP) => return Ok(()),
+        list => list?,
+    };
+    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let value = match lower.extended(name).await {
+            // It is gone meanwhile, or nobody may know it.
+            Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EPERM) => continue,
+            value => value?,
+        };
+        match upper.set_extended(name, value, SetMode::Any).await {
+            Err(Errno::EOPNOTSUPP) => {}
+            set => set?,
+        }
+    }
+    Ok(())
 }
 
 /// Copies what is in `lower` to `upper`, but for pages of zeros.
@@ -408,6 +429,38 @@ impl Inode for OverlayInode {
 
     fn set_attributes(&self, change: AttributeChange) -> Answer<'_, ()> {
         Answer::later(self.change(change))
+    }
+
+    fn extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, Vec<u8>> {
+        match (&self.lower, self.upper()) {
+            (_, Some(upper)) => upper.extended(name),
+            (Some(lower), None) => lower.extended(name),
+            (None, None) => Errno::EIO.into(),
+        }
+    }
+
+    fn set_extended<'a>(
+        &'a self,
+        name: &'a [u8],
+        value: Vec<u8>,
+        mode: SetMode,
+    ) -> Answer<'a, ()> {
+        Answer::later(async move {
+            let upper = self.copy_up(true).await?;
+            upper.set_extended(name, value, mode).await
+        })
+    }
+
+    fn remove_extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, ()> {
+        Answer::later(async move { self.copy_up(true).await?.remove_extended(name).await })
+    }
+
+    fn list_extended(&self) -> Answer<'_, Vec<u8>> {
+        match (&self.lower, self.upper()) {
+            (_, Some(upper)) => upper.list_extended(),
+            (Some(lower), None) => lower.list_extended(),
+            (None, None) => Errno::EIO.into(),
+        }
     }
 
     fn open(self: Arc<Self>, flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>> {

@@ -3,11 +3,12 @@
 use super::Tmpfs;
 use super::content::{Content, MAX_SIZE};
 use super::directory::Directory;
+use super::extended::ExtendedAttributes;
 use crate::error::{Errno, Result};
 use crate::file::{DirectorySink, InodeState, Made};
 use crate::fs::{
     Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileType, Inode, NewNode, OpenFile,
-    OpenFlags, Pipe, RenameMode, SetTime, Stat, Timestamp,
+    OpenFlags, Pipe, RenameMode, SetMode, SetTime, Stat, Timestamp,
 };
 use crate::heap;
 use crate::io::{Direction, Io};
@@ -41,6 +42,7 @@ pub struct TmpfsInode {
     me: Weak<Self>,
     attributes: Mutex<Attributes>,
     state: InodeState,
+    extended: ExtendedAttributes,
     pub(super) body: Body,
 }
 
@@ -120,6 +122,7 @@ impl TmpfsInode {
                 can_be_linked: false,
             }),
             state: InodeState::default(),
+            extended: ExtendedAttributes::default(),
             body,
             fs,
         })
@@ -410,6 +413,29 @@ impl Inode for TmpfsInode {
         }
         self.change(change);
         Answer::ready(Ok(()))
+    }
+
+    fn extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, Vec<u8>> {
+        Answer::ready(self.extended.get(name))
+    }
+
+    fn set_extended<'a>(
+        &'a self,
+        name: &'a [u8],
+        value: Vec<u8>,
+        mode: SetMode,
+    ) -> Answer<'a, ()> {
+        let set = self.extended.set(name, value, mode);
+        Answer::ready(set.inspect(|()| self.change_links(0, Timestamp::now())))
+    }
+
+    fn remove_extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, ()> {
+        let removed = self.extended.remove(name);
+        Answer::ready(removed.inspect(|()| self.change_links(0, Timestamp::now())))
+    }
+
+    fn list_extended(&self) -> Answer<'_, Vec<u8>> {
+        Answer::ready(Ok(self.extended.list()))
     }
 
     fn open(self: Arc<Self>, _flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>> {
