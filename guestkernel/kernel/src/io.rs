@@ -47,6 +47,8 @@ bitflags! {
         /// Wait although the open file is not to (`O_NONBLOCK`), where `RWF_NOWAIT` would mean
         /// something: what a ring does.
         const PATIENT = 1 << 10;
+        /// It waits until the file is ready, but not for more than that: `PATIENT` with `O_NONBLOCK`.
+        const ONLY_FOR_READINESS = 1 << 11;
     }
 }
 

@@ -3,8 +3,12 @@
 use crate::command_line::parameter;
 use alloc::format;
 use log::{LevelFilter, Log, Metadata, Record};
+use machine::lock::Mutex;
 
 struct SerialLog;
+
+/// Held while a line is written, which takes an exit to the VMM for each byte.
+static WRITING: Mutex<()> = Mutex::new(());
 
 impl Log for SerialLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -24,6 +28,8 @@ impl Log for SerialLog {
             record.target(),
             record.args()
         );
+        // Lines of several CPUs come one after the other.
+        let _writing = WRITING.lock();
         machine::serial::write(line.as_bytes());
     }
 

@@ -4,7 +4,7 @@
 //! does what the program wants: a system call, a page, a look at what has become ready.
 
 use crate::error::{Errno, Result};
-use crate::executor;
+use crate::executor::{self, Stint};
 use crate::process::{Interrupted, Process, Thread, ThreadState};
 use crate::syscall::{self, Args, Dispatched};
 use alloc::boxed::Box;
@@ -141,16 +141,22 @@ impl Wait<'_> {
 #[inline]
 async fn give_way(thread: &mut Thread) {
     loop {
+        let mut stint = Stint::default();
         while executor::has_work() {
             executor::run_work();
+            if stint.is_over() {
+                break;
+            }
         }
         let (turn, slice) = thread.state.turn();
         if turn != thread.entered_in {
             thread.entered_in = turn;
             thread.sequences.disturb();
         }
-        let is_shared = executor::has_waiting_threads();
-        if is_shared && slice.must_yield() || !thread.state.may_stay() {
+        let is_waited_for = executor::has_waiting_threads();
+        // Work that goes on for long waits for the end of the slice, as threads do.
+        let is_shared = is_waited_for || executor::has_work();
+        if is_waited_for && slice.must_yield() || !thread.state.may_stay() {
             executor::yield_now().await;
         } else if executor::prepare_program(slice, is_shared) {
             executor::poll();

@@ -60,8 +60,8 @@ fn balance() -> bool {
 
 /// Sees to the interrupts that are needed while a program runs, the one at the end of `slice`
 /// included if anybody waits for that; true if there is something to do already, and [`poll`] should
-/// be called before the program is entered. There was no work just now; `is_shared` says whether
-/// threads waited.
+/// be called before the program is entered. `is_shared` says whether threads waited just now, or work
+/// did.
 ///
 /// [`poll`]: super::poll
 #[inline]

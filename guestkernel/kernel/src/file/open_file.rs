@@ -256,6 +256,7 @@ impl OpenFile {
         }
         if io.flags.contains(IoFlags::OWN_POSITION)
             && let (Poll::Ready(Ok(count)), Some(start)) = (&result, io.position)
+            && !is_retried(io, *count)
         {
             self.set_position(start + *count as u64);
         }
@@ -282,8 +283,11 @@ impl OpenFile {
         } else {
             io.position = None;
             let is_patient = io.flags.contains(IoFlags::PATIENT) && self.ops.supports_nowait();
-            if flags.contains(OpenFlags::NONBLOCK) && !is_patient {
-                io.flags |= IoFlags::NOWAIT;
+            if flags.contains(OpenFlags::NONBLOCK) {
+                io.flags |= match is_patient {
+                    true => IoFlags::ONLY_FOR_READINESS,
+                    false => IoFlags::NOWAIT,
+                };
             }
         }
         if flags.contains(OpenFlags::DIRECT) {
@@ -310,6 +314,14 @@ impl OpenFile {
     pub async fn complete(&self, io: &mut Io) -> Result<usize> {
         core::future::poll_fn(|context| self.poll_io(io, context)).await
     }
+}
+
+/// Whether it is a ring's write that was cut short: as on Linux, where the rest is tried again and
+/// fails, it leaves the position alone.
+fn is_retried(io: &Io, count: usize) -> bool {
+    io.direction == Direction::Write
+        && io.flags.contains(IoFlags::PATIENT)
+        && count < io.buffer.len()
 }
 
 /// All bytes of a file, for the kernel's own use.

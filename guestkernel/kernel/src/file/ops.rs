@@ -62,6 +62,11 @@ pub trait FileOps: Any + Send + Sync {
         true
     }
 
+    /// Whether each piece of a vector is a write of its own, and none of them is nothing to do.
+    fn writes_by_piece(&self) -> bool {
+        false
+    }
+
     /// Whether it takes positions without heeding them: its own is always 0, as that of
     /// `/dev/null`.
     fn ignores_position(&self) -> bool {

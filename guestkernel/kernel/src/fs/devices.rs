@@ -208,6 +208,10 @@ impl FileOps for MemoryDevice {
         true
     }
 
+    fn writes_by_piece(&self) -> bool {
+        *self == Self::Full
+    }
+
     fn can_splice(&self, direction: Direction) -> bool {
         match direction {
             Direction::Read => *self != Self::Null,

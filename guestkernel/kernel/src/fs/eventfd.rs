@@ -54,54 +54,85 @@ impl EventFd {
         Some(())
     }
 
-    fn try_io(&self, io: &mut Io) -> Result<Option<()>> {
-        let length = io.buffer.len();
-        let is_right = match io.direction {
-            Direction::Read => length >= SIZE,
-            Direction::Write => length == SIZE,
-        };
-        if !is_right {
+    fn has_room(&self) -> bool {
+        *self.count.lock() < COUNT_MAX
+    }
+
+    /// Reads, if there is something.
+    fn try_read(&self, io: &mut Io) -> Result<Option<()>> {
+        if io.buffer.len() < SIZE {
             return Err(Errno::EINVAL);
         }
+        io.buffer.prepare_fill(0, SIZE)?;
+        let Some(value) = self.take() else {
+            return Ok(None);
+        };
+        match io.buffer.fill(0, &value.to_ne_bytes())? {
+            SIZE => Ok(Some(())),
+            _ => Err(Errno::EFAULT),
+        }
+    }
+
+    /// Writes the next piece, if there is room.
+    fn try_write(&self, io: &Io) -> Result<Option<()>> {
+        let mut value = [0; SIZE];
+        if io.buffer.left_of_piece(io.done) != SIZE {
+            return Err(Errno::EINVAL);
+        }
+        io.buffer.take_all(io.done, &mut value)?;
+        match u64::from_ne_bytes(value) {
+            u64::MAX => Err(Errno::EINVAL),
+            value => Ok(self.add(value)),
+        }
+    }
+
+    fn try_io(&self, io: &mut Io) -> Result<Option<()>> {
         match io.direction {
             Direction::Read => {
-                io.buffer.prepare_fill(0, SIZE)?;
-                let Some(value) = self.take() else {
-                    return Ok(None);
-                };
-                match io.buffer.fill(0, &value.to_ne_bytes())? {
-                    SIZE => {}
-                    _ => return Err(Errno::EFAULT),
-                }
+                let read = self.try_read(io)?;
+                io.done += read.map_or(0, |()| SIZE);
+                Ok(read)
             }
-            Direction::Write => {
-                let mut value = [0; SIZE];
-                io.buffer.take_all(0, &mut value)?;
-                let value = u64::from_ne_bytes(value);
-                if value == u64::MAX {
-                    return Err(Errno::EINVAL);
+            Direction::Write => loop {
+                match self.try_write(io) {
+                    Ok(Some(())) => {
+                        io.done += SIZE;
+                        self.changes.wake(Readiness::IN.bits());
+                    }
+                    Ok(None) if io.done > 0 && io.flags.contains(IoFlags::NOWAIT) => {
+                        return Ok(Some(()));
+                    }
+                    // It is ready for less, and has no room for this.
+                    Ok(None)
+                        if io.flags.contains(IoFlags::ONLY_FOR_READINESS) && self.has_room() =>
+                    {
+                        return Err(Errno::EAGAIN);
+                    }
+                    Ok(None) => return Ok(None),
+                    Err(error) => return io.cut_short(error).map(|_| Some(())),
                 }
-                if self.add(value).is_none() {
-                    return Ok(None);
+                if io.done == io.buffer.len() {
+                    return Ok(Some(()));
                 }
-            }
+            },
         }
-        Ok(Some(()))
     }
 }
 
 impl FileOps for EventFd {
     fn poll_io(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
-        let (waited, changed) = match io.direction {
-            Direction::Read => (Readiness::IN, Readiness::OUT),
-            Direction::Write => (Readiness::OUT, Readiness::IN),
+        let waited = match io.direction {
+            Direction::Read => Readiness::IN,
+            Direction::Write => Readiness::OUT,
         };
         let heard = Readiness::heard(waited);
         self.changes.register_for(context.waker(), heard);
         match self.try_io(io) {
             Ok(Some(())) => {
-                self.changes.wake(changed.bits());
-                Poll::Ready(Ok(SIZE))
+                if io.direction == Direction::Read {
+                    self.changes.wake(Readiness::OUT.bits());
+                }
+                Poll::Ready(Ok(io.done))
             }
             Ok(None) if io.flags.contains(IoFlags::NOWAIT) => Poll::Ready(Err(Errno::EAGAIN)),
             Ok(None) => Poll::Pending,
@@ -114,6 +145,10 @@ impl FileOps for EventFd {
     }
 
     fn stays_at_start(&self) -> bool {
+        true
+    }
+
+    fn writes_by_piece(&self) -> bool {
         true
     }
 

@@ -206,7 +206,10 @@ impl Pipe {
             let room = state.capacity - state.bytes.len();
             let needed = if total <= ATOMIC { total } else { 1 };
             if room < needed {
-                if !io.flags.contains(IoFlags::NOWAIT) {
+                // A ring waits for room for the first bytes only, and then writes what there is
+                // room for, as Linux does.
+                let is_enough = io.done > 0 && io.flags.contains(IoFlags::PATIENT);
+                if !io.flags.contains(IoFlags::NOWAIT) && !is_enough {
                     let heard = Readiness::heard(Readiness::WRITABLE);
                     self.changes.register_for(context.waker(), heard);
                     break Poll::Pending;

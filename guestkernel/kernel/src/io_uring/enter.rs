@@ -47,11 +47,13 @@ pub struct Enter {
     pub size: u64,
 }
 
-/// A call that has submitted and has not all the CQEs yet that it wants.
+/// A call that has not submitted all SQEs yet, or has not all the CQEs that it wants.
 pub struct Entered {
     file: Arc<OpenFile>,
     submitted: u32,
-    wait: Wait,
+    call: Enter,
+    /// What it waits for; `None` while it lets others have their turn before it submits more.
+    wait: Option<Wait>,
 }
 
 /// Submits to the ring `fd` and waits, for the task `task` of `process`; returns how many SQEs
@@ -85,15 +87,34 @@ pub fn enter_now(
 ) -> Result<core::result::Result<u32, Entered>> {
     let file = ring_file(actor.process, fd, call.flags)?;
     let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
-    let (submitted, wait) = begin(ring, actor, &call)?;
-    Ok(match wait {
-        None => Ok(submitted),
-        Some(wait) => Err(Entered {
+    if ring.is_disabled() {
+        return Err(Errno::EBADFD);
+    }
+    Ok(match advance(ring, actor, &call, 0)? {
+        Advance::Done(submitted) => Ok(submitted),
+        Advance::GivesWay(submitted) => Err(Entered {
             file,
             submitted,
-            wait,
+            call,
+            wait: None,
+        }),
+        Advance::Waits(submitted, wait) => Err(Entered {
+            file,
+            submitted,
+            call,
+            wait: Some(wait),
         }),
     })
+}
+
+/// How far a call has come.
+enum Advance {
+    /// It is over, and so many SQEs were taken.
+    Done(u32),
+    /// So many were taken, and others are to have their turn before the rest is.
+    GivesWay(u32),
+    /// So many were taken, and it waits.
+    Waits(u32, Wait),
 }
 
 impl Entered {
@@ -105,10 +126,25 @@ impl Entered {
     pub async fn wait(self, actor: Actor<'_>) -> Result<u32> {
         let Self {
             file,
-            submitted,
-            mut wait,
+            mut submitted,
+            call,
+            wait,
         } = self;
         let ring = ring_of(&file).ok_or(Errno::EOPNOTSUPP)?;
+        let mut wait = match wait {
+            Some(wait) => wait,
+            None => loop {
+                executor::yield_now().await;
+                match advance(ring, actor, &call, submitted)? {
+                    Advance::Done(submitted) => return Ok(submitted),
+                    Advance::GivesWay(more) => submitted = more,
+                    Advance::Waits(all, wait) => {
+                        submitted = all;
+                        break wait;
+                    }
+                }
+            },
+        };
         let mask = wait.mask;
         let waiting = async {
             let waiting = poll_fn(|context| wait.poll(ring, context));
@@ -144,26 +180,30 @@ fn ring_file(process: &Process, fd: i32, flags: u32) -> Result<Arc<OpenFile>> {
     process.files.get(fd)
 }
 
-/// All that is done without waiting, under one lock; gives what remains to be waited for.
+/// All that is done without waiting, under one lock, when `submitted` SQEs were taken before.
 #[inline(always)]
-fn begin(ring: &Ring, actor: Actor<'_>, call: &Enter) -> Result<(u32, Option<Wait>)> {
+fn advance(ring: &Ring, actor: Actor<'_>, call: &Enter, mut submitted: u32) -> Result<Advance> {
     let (process, task) = (actor.process, actor.tid);
-    if ring.is_disabled() {
-        return Err(Errno::EBADFD);
-    }
     let _attention = Attention::new(ring.ready());
-    let mut submitted = 0;
     let mut state = None;
-    if call.to_submit > 0 {
+    let left = call.to_submit - submitted;
+    if left > 0 {
         ring.check_issuer(task)?;
         // One request rings its own doorbell.
-        let batch = (call.to_submit > 1).then(Batch::new);
+        let batch = (left > 1).then(Batch::new);
         let state = state.insert(ring.lock());
-        submitted = state.submit(call.to_submit, Actor::submitter(process, task))?;
+        let (taken, gives_way) = match state.submit(left, Actor::submitter(process, task)) {
+            Err(_) if submitted > 0 => (0, false),
+            result => result?,
+        };
         drop(batch);
+        submitted += taken;
+        if gives_way {
+            return Ok(Advance::GivesWay(submitted));
+        }
     }
     if call.flags & raw::IORING_ENTER_GETEVENTS == 0 || submitted != call.to_submit {
-        return Ok((submitted, None));
+        return Ok(Advance::Done(submitted));
     }
     let wait = Extra::read(call, process).and_then(|extra| {
         if ring.setup().defers_work() {
@@ -181,8 +221,9 @@ fn begin(ring: &Ring, actor: Actor<'_>, call: &Enter) -> Result<(u32, Option<Wai
         Ok(Some(Wait::new(&state, wanted, &extra, mask)))
     });
     match wait {
-        Ok(wait) => Ok((submitted, wait)),
-        Err(error) => finish(submitted, Err(error)).map(|submitted| (submitted, None)),
+        Ok(Some(wait)) => Ok(Advance::Waits(submitted, wait)),
+        Ok(None) => Ok(Advance::Done(submitted)),
+        Err(error) => finish(submitted, Err(error)).map(Advance::Done),
     }
 }
 

@@ -6,6 +6,7 @@
 //! starts when everything accepted before it is complete, and everything after it waits for it.
 
 use super::opcode::{Cancelling, Completion, Issue, Operation, Submitter, TimeLimit, Work};
+use super::pace::Pace;
 use super::request::{Accepted, Request, RequestSlot};
 use super::ring::RingState;
 use super::sqe::RequestFlags;
@@ -147,11 +148,16 @@ impl RingState {
         }
     }
 
-    /// Starts all requests that have their turn, and those that get it by that.
-    pub(super) fn start_all(&mut self) {
+    /// Starts all requests that have their turn, and those that get it by that; false if others are
+    /// to have their turn before all are started.
+    pub(super) fn start_all(&mut self, pace: &mut Pace) -> bool {
         while let Some(slot) = self.turn.pop_front() {
             self.start_held(slot);
+            if pace.is_over() {
+                return false;
+            }
         }
+        true
     }
 
     fn start_held(&mut self, slot: u32) {

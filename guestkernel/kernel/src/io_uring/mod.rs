@@ -20,6 +20,7 @@ mod file;
 mod links;
 mod memory;
 mod opcode;
+mod pace;
 mod personality;
 mod ready;
 mod register;

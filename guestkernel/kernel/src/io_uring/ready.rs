@@ -23,6 +23,8 @@ pub(super) struct ReadyQueue {
     slots: Mutex<Vec<u32>>,
     /// Whether there are any, to be looked at without the lock.
     has_slots: AtomicBool,
+    /// Whoever saw to the ring has left something for later, so that others had their turn.
+    has_rest: AtomicBool,
     /// Requests have their turn that only the issuer may start, in a ring that defers work.
     has_turn: AtomicBool,
     /// Tasks inside `io_uring_enter` that will look at `slots` before they leave or wait.
@@ -44,6 +46,7 @@ impl ReadyQueue {
         Arc::new(Self {
             slots: Mutex::new(Vec::new()),
             has_slots: AtomicBool::new(false),
+            has_rest: AtomicBool::new(false),
             has_turn: AtomicBool::new(false),
             attendants: AtomicU32::new(0),
             home: AtomicU32::new(machine::current_cpu()),
@@ -56,10 +59,26 @@ impl ReadyQueue {
         })
     }
 
-    /// Whether anything was woken.
+    /// Whether nothing was woken, or left for later.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        !self.has_slots.load(Ordering::Acquire)
+        !self.has_slots.load(Ordering::Acquire) && !self.has_rest.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether something is left for later. Under the lock of the ring.
+    #[inline]
+    pub(super) fn leave_rest(&self, has_rest: bool) {
+        if self.has_rest.load(Ordering::Relaxed) != has_rest {
+            self.has_rest.store(has_rest, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes back slots that were taken and not looked at: they come first the next time.
+    #[cold]
+    pub(super) fn put_back(&self, rest: &[u32]) {
+        let mut slots = self.slots.lock();
+        slots.splice(0..0, rest.iter().copied());
+        self.has_slots.store(true, Ordering::Release);
     }
 
     /// Notes whether requests have their turn that only the issuer may start.
@@ -178,6 +197,11 @@ impl SlotWaker {
             slot,
             is_woken: AtomicBool::new(false),
         })
+    }
+
+    /// Whether it was woken since it was reset.
+    pub(super) fn is_woken(&self) -> bool {
+        self.is_woken.load(Ordering::Relaxed)
     }
 
     /// A wake from now on counts anew.

@@ -171,6 +171,13 @@ impl Slots {
         }
     }
 
+    /// Whether the request in a slot was woken since it was polled, as one wakes itself that has kept
+    /// its CPU for long enough.
+    pub(super) fn is_woken(&self, index: u32) -> bool {
+        let entry = self.entries.get(index as usize);
+        entry.is_some_and(|entry| entry.wake.is_woken())
+    }
+
     /// All requests that have started, with their slots.
     pub(super) fn all_running(&self) -> impl Iterator<Item = (u32, &Running)> {
         self.entries

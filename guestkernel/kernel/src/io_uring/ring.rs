@@ -6,6 +6,7 @@ use super::file::is_ring;
 use super::links::{Chain, Drain};
 use super::memory::{Cqe, RingMemory};
 use super::opcode::{Completion, Started, Work, opcode};
+use super::pace::Pace;
 use super::personality::Personalities;
 use super::ready::ReadyQueue;
 use super::request::{REQUEST_COST, Request, RequestSlot, Running, Slots};
@@ -177,6 +178,9 @@ impl Runnable for Ring {
     fn run(self: Arc<Self>) {
         self.ready.unschedule();
         self.lock().run();
+        if !self.ready.is_empty() {
+            self.ready.announce();
+        }
     }
 }
 
@@ -196,31 +200,47 @@ impl Listed for Ring {
 }
 
 impl RingState {
-    /// Polls what was woken and starts what has its turn, and shows the program the results.
+    /// Polls what was woken and starts what has its turn, and shows the program the results. After
+    /// about a millisecond the rest is left for later.
     pub(super) fn run(&mut self) {
         if self.setup.flags_work() {
             self.ready.show_work(false);
         }
+        let mut pace = Pace::default();
         let mut woken = core::mem::take(&mut self.woken);
         self.ready.take(&mut woken);
-        for slot in woken.drain(..) {
-            self.poll(slot);
+        let mut polled = 0;
+        for slot in &woken {
+            self.poll(*slot);
+            polled += 1;
+            if pace.is_over() || self.slots.is_woken(*slot) {
+                break;
+            }
         }
+        if polled < woken.len() {
+            self.ready.put_back(&woken[polled..]);
+        }
+        woken.clear();
         self.woken = woken;
-        self.settle();
+        self.settle_at(pace);
     }
 
     /// Starts what has its turn, and shows the program the results.
     #[inline]
     pub(super) fn settle(&mut self) {
+        self.settle_at(Pace::default());
+    }
+
+    #[inline]
+    fn settle_at(&mut self, mut pace: Pace) {
         // What was posted before a request has its turn is posted before it, for timeouts that count.
         loop {
             self.publish();
-            if self.turn.is_empty() {
+            if self.turn.is_empty() || !self.start_all(&mut pace) {
                 break;
             }
-            self.start_all();
         }
+        self.ready.leave_rest(!self.turn.is_empty());
         if self.setup.defers_work() {
             self.ready.defer_turn(false);
         }

@@ -1,6 +1,7 @@
 //! Taking SQEs out of the ring: one batch, under one lock.
 
 use super::opcode::{self, Completion, Issue, Opcode, Operation, Submitter};
+use super::pace::Pace;
 use super::request::{Accepted, Request, RequestSlot};
 use super::ring::RingState;
 use super::sqe::{RequestFlags, Sqe};
@@ -9,16 +10,19 @@ use crate::missing;
 use crate::operation::Actor;
 
 impl RingState {
-    /// Submits up to `count` SQEs; returns how many were taken. A bad one is the last, unless the
-    /// ring is set up otherwise; its CQE says what is wrong.
+    /// Submits up to `count` SQEs; returns how many were taken, and whether others are to have their
+    /// turn before it goes on with the rest. A bad one is the last, unless the ring is set up
+    /// otherwise; its CQE says what is wrong.
     ///
     /// # Errors
     ///
     /// `EAGAIN` if there are some and too much is under way to accept any.
-    pub(super) fn submit(&mut self, count: u32, actor: Actor<'_>) -> Result<u32> {
+    pub(super) fn submit(&mut self, count: u32, actor: Actor<'_>) -> Result<(u32, bool)> {
         let pending = self.memory.sq_pending(self.sq_head).min(count);
         let mut taken = 0;
         let mut is_full = false;
+        let mut gives_way = false;
+        let mut pace = Pace::default();
         while taken < pending {
             let in_use = self.slots.used() + self.completions.overflowed();
             if !self.allowance.covers_more_than(in_use) {
@@ -35,6 +39,11 @@ impl RingState {
             if self.submit_one(&sqe, actor).is_err() && !self.setup.submits_all() {
                 break;
             }
+            // What is in the middle of a chain has not started, and takes no time; nor does a NOP.
+            if !opcode::is_nop(sqe.opcode()) && pace.is_over() && self.chain.is_none() {
+                gives_way = taken < pending;
+                break;
+            }
         }
         self.end_chain();
         self.memory.publish_sq_head(self.sq_head);
@@ -49,7 +58,7 @@ impl RingState {
         }
         match taken {
             0 if is_full => Err(Errno::EAGAIN),
-            _ => Ok(taken),
+            _ => Ok((taken, gives_way)),
         }
     }
 

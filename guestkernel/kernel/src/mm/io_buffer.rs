@@ -81,6 +81,36 @@ impl IoBuffer {
         }
     }
 
+    /// Leaves only the first `length` bytes, if there are more.
+    pub fn cut(&mut self, length: usize) {
+        match self {
+            Self::User { ranges, .. } => {
+                let mut left = length;
+                for range in ranges {
+                    range.length = range.length.min(left);
+                    left -= range.length;
+                }
+            }
+            Self::Registered { length: own, .. } => *own = length.min(*own),
+            Self::Kernel(bytes) => bytes.truncate(length),
+        }
+    }
+
+    /// The bytes from `at` to the end of the piece that it is in.
+    pub fn left_of_piece(&self, at: usize) -> usize {
+        let Self::User { ranges, .. } = self else {
+            return self.len().saturating_sub(at);
+        };
+        let mut end = 0;
+        for range in ranges {
+            end += range.length;
+            if at < end {
+                return end - at;
+            }
+        }
+        0
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

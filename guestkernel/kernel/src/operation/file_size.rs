@@ -12,6 +12,12 @@ impl Actor<'_> {
         limit.map_or(u64::MAX, |limit| limit.soft)
     }
 
+    /// Whether files may get as large as they like.
+    #[inline]
+    pub(super) fn has_no_file_size_limit(&self) -> bool {
+        self.file_size_limit() == u64::MAX
+    }
+
     /// How many of the `count` bytes that are to be written at `position` the limit leaves.
     ///
     /// # Errors
@@ -46,7 +52,7 @@ impl Actor<'_> {
 
     #[cold]
     fn too_big(&self) -> Errno {
-        // A ring's requests that change sizes send no signal, as on Linux, where others do them.
+        // A ring's requests send no signal, as on Linux, where a thread of the kernel does them.
         if self.is_caller() {
             self.signal(Signal::SIGXFSZ);
         }

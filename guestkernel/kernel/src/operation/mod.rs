@@ -81,4 +81,4 @@ pub use timer::{
     DeleteTimer, GetIntervalTimer, GetTimer, GetTimerOverrun, MakeTimer, SetAlarm,
     SetIntervalTimer, SetTimer,
 };
-pub use transfer::{Memory, Position, ReadWrite, Transfer};
+pub use transfer::{LimitedWrite, Memory, Position, ReadWrite, Transfer};

@@ -90,11 +90,12 @@ impl ReadWrite {
             return Err(Errno::ESPIPE);
         }
         file.check_direction(self.direction)?;
-        let mut ranges = self.memory.ranges(actor.space())?;
+        let ranges = self.memory.ranges(actor.space())?;
+        let mut buffer = IoBuffer::vectored(actor.space().clone(), ranges);
         if self.direction == Direction::Write && file.is_regular() {
-            keep_within_limit(actor, &file, (self.position, self.flags), &mut ranges).await?;
+            let place = (self.position, self.flags);
+            keep_within_limit(actor, &file, place, &mut buffer).await?;
         }
-        let buffer = IoBuffer::vectored(actor.space().clone(), ranges);
         // Flags are looked at only if there is something to do, as on Linux.
         if self.flags != 0 && buffer.is_empty() {
             return Ok(0);
@@ -104,14 +105,17 @@ impl ReadWrite {
     }
 }
 
-/// Leaves of `ranges`, to be written at that position with these `RWF_*`, what the limit of a file's
+/// Leaves of `buffer`, to be written at that position with these `RWF_*`, what the limit of a file's
 /// size does.
 async fn keep_within_limit(
     actor: Actor<'_>,
     file: &OpenFile,
     (position, flags): (Position, u32),
-    ranges: &mut UserRanges,
+    buffer: &mut IoBuffer,
 ) -> Result<()> {
+    if actor.has_no_file_size_limit() {
+        return Ok(());
+    }
     let flags = IoFlags::from_rwf(flags, || file.ops.supports_nowait())?;
     let appends = file.flags().contains(OpenFlags::APPEND) && !flags.contains(IoFlags::NO_APPEND)
         || flags.contains(IoFlags::APPEND);
@@ -120,13 +124,54 @@ async fn keep_within_limit(
         Position::Own => file.position(),
         Position::At(at) | Position::Hint(at) => u64::try_from(at).map_err(|_| Errno::EINVAL)?,
     };
-    let total = ranges.iter().map(|range| range.length).sum();
-    let mut left = actor.within_limit(file, start, total)?;
-    for range in ranges {
-        range.length = range.length.min(left);
-        left -= range.length;
-    }
+    buffer.cut(actor.within_limit(file, start, buffer.len())?);
     Ok(())
+}
+
+/// A write of a buffer to a regular file, as a ring makes it when file sizes are limited: the file may
+/// have to be asked for its size.
+pub struct LimitedWrite {
+    /// The file.
+    pub file: Arc<OpenFile>,
+    /// What is written.
+    pub buffer: IoBuffer,
+    /// Its place in the file.
+    pub position: Position,
+    /// `RWF_*`.
+    pub flags: u32,
+}
+
+impl LimitedWrite {
+    /// Whether a write to `file` is to be one.
+    #[inline]
+    pub fn is_needed(file: &OpenFile, actor: Actor<'_>) -> bool {
+        file.is_regular() && !actor.has_no_file_size_limit()
+    }
+
+    /// Does it; gives the number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pwritev2(2)`.
+    pub async fn run(mut self, actor: Actor<'_>) -> Result<u64> {
+        self.file.check_direction(Direction::Write)?;
+        let wanted = self.buffer.len();
+        let place = (self.position, self.flags);
+        keep_within_limit(actor, &self.file, place, &mut self.buffer).await?;
+        if self.buffer.len() < wanted && self.position == Position::Own {
+            // One that is cut off leaves the file's position alone, as on Linux.
+            self.position = Position::Hint(self.file.position() as i64);
+        }
+        let mut transfer = Transfer::new(
+            &self.file,
+            Direction::Write,
+            self.buffer,
+            self.position,
+            self.flags,
+        )?;
+        transfer.be_patient();
+        transfer.run(&self.file, actor).await
+    }
 }
 
 /// A read or write that was checked, to be polled where it stands.
@@ -174,6 +219,11 @@ impl Transfer {
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether it is a write.
+    pub fn is_write(&self) -> bool {
+        self.0.direction == Direction::Write
     }
 
     /// What the file is ready for when this need not wait.

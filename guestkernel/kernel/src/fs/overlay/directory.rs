@@ -39,11 +39,13 @@ impl OverlayDirectory {
         ]);
         let changed: Vec<_> = {
             let names = self.inode.names.lock();
-            let is = |(name, changed): (&Box<[u8]>, &Changed)| match changed {
-                Changed::Is(inode) => Some((name.to_vec(), inode.clone())),
-                Changed::Gone => None,
-            };
-            names.iter().filter_map(is).collect()
+            let named = names.iter().map(|(name, changed)| (name.to_vec(), changed));
+            named
+                .filter_map(|(name, changed)| match changed {
+                    Changed::Is(inode) => Some((name, inode.clone())),
+                    Changed::Gone => None,
+                })
+                .collect()
         };
         listed.extend(self.inode.names_below().await?);
         for (name, inode) in changed {

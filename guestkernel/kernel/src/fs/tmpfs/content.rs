@@ -6,7 +6,7 @@
 use super::page_map::{PAGE_COST, PageMap};
 use super::space::{Space, SpaceCharge};
 use crate::error::{Errno, Result};
-use crate::executor::Stint;
+use crate::executor::{self, Stint};
 use crate::heap;
 use crate::io::{Io, IoFlags};
 use crate::mm::{Mappers, PAGE};
@@ -20,6 +20,9 @@ pub(super) const MAX_SIZE: u64 = i64::MAX as u64;
 
 /// Pages made by `fallocate(2)` without a look at the clock.
 const RESERVED_AT_ONCE: u64 = 64;
+
+/// Pages that are let go of without a look at the clock.
+const FREED_AT_ONCE: usize = 2048;
 
 /// Takes a page, and sees to it that the map of pages can hold it.
 fn charge_page(space: &Space) -> Result<SpaceCharge<'_>> {
@@ -37,6 +40,24 @@ pub(super) struct Content {
 struct Data {
     size: u64,
     pages: PageMap,
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        let pages = core::mem::take(&mut self.data.get_mut().pages);
+        if pages.count() > FREED_AT_ONCE as u64 {
+            executor::spawn("free a file", free(pages));
+        }
+    }
+}
+
+/// Lets go of pages that nobody sees any more.
+async fn free(mut pages: PageMap) {
+    let mut stint = Stint::default();
+    while let Some(first) = pages.nth_present_from_end(FREED_AT_ONCE) {
+        pages.remove(first, u64::MAX);
+        stint.give_way().await;
+    }
 }
 
 impl Content {
@@ -179,6 +200,17 @@ impl Content {
         Ok(page)
     }
 
+    /// Where to cut it off first if it is to have `size` bytes in the end and more pages would go than
+    /// may at a time.
+    pub(super) fn first_cut(&self, size: u64) -> Option<u64> {
+        let data = self.data.lock();
+        if data.pages.count() <= FREED_AT_ONCE as u64 || size >= data.size {
+            return None;
+        }
+        let cut = data.pages.nth_present_from_end(FREED_AT_ONCE)? * PAGE;
+        (cut > size).then_some(cut)
+    }
+
     pub(super) fn set_size(&self, size: u64, space: &Space) {
         let mut data = self.data.lock();
         if size < data.size {
@@ -213,7 +245,7 @@ impl Content {
                 Ok(())
             }
             mode if mode == raw::FALLOC_FL_PUNCH_HOLE | raw::FALLOC_FL_KEEP_SIZE => {
-                self.punch(offset, end, space);
+                self.punch(offset, end, space).await;
                 Ok(())
             }
             _ => Err(Errno::EOPNOTSUPP),
@@ -258,7 +290,24 @@ impl Content {
         Ok(true)
     }
 
-    fn punch(&self, start: u64, end: u64, space: &Space) {
+    /// Frees what is between, in pieces.
+    async fn punch(&self, mut start: u64, end: u64, space: &Space) {
+        let mut stint = Stint::default();
+        loop {
+            let first = start.div_ceil(PAGE);
+            let next = self.data.lock().pages.nth_present(first, FREED_AT_ONCE);
+            match next.map(|page| page * PAGE) {
+                Some(next) if next < end => {
+                    self.punch_now(start, next, space);
+                    start = next;
+                    stint.give_way().await;
+                }
+                _ => return self.punch_now(start, end, space),
+            }
+        }
+    }
+
+    fn punch_now(&self, start: u64, end: u64, space: &Space) {
         let mut data = self.data.lock();
         let first_whole = start.div_ceil(PAGE);
         let end_whole = end / PAGE;

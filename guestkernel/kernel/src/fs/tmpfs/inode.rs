@@ -5,6 +5,7 @@ use super::content::{Content, MAX_SIZE};
 use super::directory::Directory;
 use super::extended::ExtendedAttributes;
 use crate::error::{Errno, Result};
+use crate::executor::Stint;
 use crate::file::{DirectorySink, InodeState, Made};
 use crate::fs::{
     Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileType, Inode, NewNode, OpenFile,
@@ -288,6 +289,22 @@ impl TmpfsInode {
         Ok(())
     }
 
+    /// Cuts it off or lengthens it; what goes goes from its end on, in pieces.
+    fn set_size_in_pieces(&self, size: u64) -> Answer<'_, ()> {
+        let first_cut = self.content().ok().and_then(|it| it.first_cut(size));
+        if first_cut.is_none() {
+            return Answer::ready(self.set_size(size));
+        }
+        Answer::later(async move {
+            let mut stint = Stint::default();
+            while let Some(cut) = self.content()?.first_cut(size) {
+                self.set_size(cut)?;
+                stint.give_way().await;
+            }
+            self.set_size(size)
+        })
+    }
+
     /// Forgets all names below this directory, which nobody reaches any more. What is open stays.
     pub(super) fn forget_names(&self) {
         let mut left = Vec::new();
@@ -406,13 +423,14 @@ impl Inode for TmpfsInode {
     }
 
     fn set_attributes(&self, change: AttributeChange) -> Answer<'_, ()> {
-        if let Some(size) = change.size
-            && let Err(error) = self.set_size(size)
-        {
-            return error.into();
-        }
-        self.change(change);
-        Answer::ready(Ok(()))
+        let sized = match change.size {
+            Some(size) => self.set_size_in_pieces(size),
+            None => Answer::ready(Ok(())),
+        };
+        sized.and_then(move |()| {
+            self.change(change);
+            Ok(())
+        })
     }
 
     fn extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, Vec<u8>> {
@@ -577,7 +595,7 @@ impl FileOps for TmpfsInode {
     }
 
     fn truncate(&self, size: u64) -> Answer<'_, ()> {
-        Answer::ready(self.set_size(size))
+        self.set_size_in_pieces(size)
     }
 
     fn allocate(&self, mode: u32, offset: u64, length: u64) -> Answer<'_, ()> {

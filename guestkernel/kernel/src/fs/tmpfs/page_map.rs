@@ -124,6 +124,30 @@ impl PageMap {
         next_present(&self.root, self.height, 0, start)
     }
 
+    /// The last page before `end` that is there.
+    pub(super) fn previous_present(&self, end: u64) -> Option<u64> {
+        previous_present(&self.root, self.height, 0, end.checked_sub(1)?)
+    }
+
+    /// The number of the page that comes `count` pages after the first that is not before `start`, of
+    /// those that are there.
+    pub(super) fn nth_present(&self, start: u64, count: usize) -> Option<u64> {
+        let mut page = self.next_present(start)?;
+        for _ in 0..count {
+            page = self.next_present(page + 1)?;
+        }
+        Some(page)
+    }
+
+    /// The number of the page that has `count` pages behind it, of those that are there.
+    pub(super) fn nth_present_from_end(&self, count: usize) -> Option<u64> {
+        let mut page = self.previous_present(u64::MAX)?;
+        for _ in 0..count {
+            page = self.previous_present(page)?;
+        }
+        Some(page)
+    }
+
     /// The first page number not before `start` that is not there.
     pub(super) fn next_absent(&self, start: u64) -> u64 {
         let mut index = start;
@@ -195,6 +219,25 @@ fn next_present(slot: &PageSlot, height: u32, base: u64, start: u64) -> Option<u
     }
 }
 
+fn previous_present(slot: &PageSlot, height: u32, base: u64, last: u64) -> Option<u64> {
+    if last < base {
+        return None;
+    }
+    match slot {
+        PageSlot::Empty => None,
+        PageSlot::Page(_) => Some(base),
+        PageSlot::Node(node) => node
+            .slots
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(place, below)| {
+                let base = base | (place as u64) << ((height - 1) * BITS);
+                previous_present(below, height - 1, base, last)
+            }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +285,13 @@ mod tests {
         assert_eq!(map.next_present(70_001), None);
         assert_eq!(map.next_absent(0), 0);
         assert_eq!(map.next_absent(5), 8);
+        assert_eq!(map.previous_present(u64::MAX), Some(70_000));
+        assert_eq!(map.previous_present(70_000), Some(7));
+        assert_eq!(map.previous_present(5), None);
+        assert_eq!(map.nth_present(0, 2), Some(7));
+        assert_eq!(map.nth_present(0, 4), None);
+        assert_eq!(map.nth_present_from_end(1), Some(7));
+        assert_eq!(map.nth_present_from_end(3), Some(5));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::io_uring::budget::MemoryCharge;
 use crate::io_uring::ring::RingState;
 use crate::io_uring::sqe::{RequestFlags, Sqe};
 use crate::mm::{IoBuffer, UserRange, UserRanges};
-use crate::operation::{Actor, Memory, Position, Transfer};
+use crate::operation::{Actor, LimitedWrite, Memory, Position, Transfer};
 use linux_raw_sys::io_uring::io_uring_op as op;
 use machine::{PAGE_SIZE, Segment};
 
@@ -106,7 +106,7 @@ impl Prepared for ReadWrite {
     #[inline]
     fn start(self, state: &mut RingState, issue: Issue<'_>) -> Started {
         match self.work(state, issue) {
-            Ok(work) if work.is_empty_listing() => Completion::success(0).into(),
+            Ok(work) if work.is_nothing() => Completion::success(0).into(),
             work => work.into(),
         }
     }
@@ -131,6 +131,25 @@ impl ReadWrite {
             }
             Source::Selected => return Err(Errno::ENOBUFS),
         };
+        if self.direction == Direction::Write && LimitedWrite::is_needed(&file, issue.actor) {
+            let write = LimitedWrite {
+                file: file.clone(),
+                buffer,
+                position: self.position,
+                flags: self.flags,
+            };
+            let (process, tid) = issue.owned();
+            return Ok(Work::future(Some(file), async move {
+                let expected = write.buffer.len() as u64;
+                match write.run(Actor::submitter(&process, tid)).await {
+                    Ok(count) => Completion {
+                        is_failure: count != expected,
+                        ..Completion::success(count as i32)
+                    },
+                    Err(error) => Completion::failure(error),
+                }
+            }));
+        }
         let mut transfer = Transfer::new(&file, self.direction, buffer, self.position, self.flags)?;
         // Polling for completion needs a ring set up for it (IOPOLL).
         if transfer.is_polled() {

@@ -205,14 +205,18 @@ impl Work {
         }
     }
 
-    /// Whether it reads nothing of a directory, which succeeds here, as Linux has it; a system call
-    /// is told that it is one.
-    pub(super) fn is_empty_listing(&self) -> bool {
-        let is_empty = match &self.kind {
-            Kind::Transfer { transfer, .. } => transfer.is_empty(),
-            _ => false,
+    /// Whether it reads nothing of a directory, or writes nothing to what takes one piece after the
+    /// other: both succeed here, as Linux has it; a system call fails.
+    pub(super) fn is_nothing(&self) -> bool {
+        let (is_empty, is_write) = match &self.kind {
+            Kind::Transfer { transfer, .. } => (transfer.is_empty(), transfer.is_write()),
+            _ => (false, false),
         };
-        is_empty && self.file().is_some_and(|file| file.is_directory())
+        let succeeds = |file: &Arc<OpenFile>| match is_write {
+            true => file.ops.writes_by_piece(),
+            false => file.is_directory(),
+        };
+        is_empty && self.file().is_some_and(succeeds)
     }
 
     /// A wait for a time.

@@ -3,6 +3,7 @@
 
 mod clone;
 mod futex;
+mod memory_neighbours;
 mod neighbours;
 mod restart;
 mod ring;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             restart::CHECKS,
             schedule::CHECKS,
             neighbours::CHECKS,
+            memory_neighbours::CHECKS,
             ring::CHECKS,
         ],
     )

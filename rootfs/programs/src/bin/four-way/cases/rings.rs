@@ -229,7 +229,6 @@ fn fields() -> Vec<Case> {
             splice(FILE, NULL, FILE, NULL, 8, 0).flags(LINK),
             nop()
         ])),
-        case!(batch([close(BAD).flags(LINK), nop()])),
     ]
 }
 
