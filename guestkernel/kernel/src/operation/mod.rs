@@ -40,10 +40,6 @@ mod timer;
 mod transfer;
 
 pub use actor::{Actor, FileRef};
-pub use extended::{
-    Attributed, GetExtended, ListExtended, NAME_MAX as EXTENDED_NAME_MAX, RemoveExtended, SetExtended,
-    VALUE_MAX as EXTENDED_VALUE_MAX,
-};
 pub use attributes::{
     CheckAccess, GetAttributes, GetExtendedAttributes, GetFileSystem, GetOpenAttributes,
     GetOpenFileSystem, ReadLink, SetAttributes, SetOpenAttributes, Target, TruncatePath,
@@ -57,6 +53,10 @@ pub use descriptor::{CloseRange, Control, DeviceControl, Duplicate, DuplicateTo,
 pub use directory::{
     ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
     SetUmask,
+};
+pub use extended::{
+    Attributed, GetExtended, ListExtended, NAME_MAX as EXTENDED_NAME_MAX, RemoveExtended,
+    SetExtended, VALUE_MAX as EXTENDED_VALUE_MAX,
 };
 pub use futex::{FutexCall, FutexWait};
 pub use futex2::{FutexWaits, FutexWord, WaitBegun, read_futex_words};

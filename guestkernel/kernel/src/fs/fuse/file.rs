@@ -470,6 +470,46 @@ impl FuseFile {
     }
 }
 
+impl FuseFile {
+    /// Has the server copy `count` bytes, or as many of them as it likes.
+    async fn copy_range(
+        &self,
+        position: u64,
+        to: &Self,
+        to_position: u64,
+        count: usize,
+    ) -> Result<usize> {
+        self.write_back().await?;
+        to.write_back().await?;
+        let arguments = Arguments::new()
+            .u64(self.handle.fh)
+            .u64(position)
+            .u64(to.inode.node)
+            .u64(to.handle.fh)
+            .u64(to_position)
+            .u64(count as u64)
+            .u64(0);
+        let call = Call::new(opcode::COPY_FILE_RANGE, arguments, 8);
+        let reply = match self.handle.call(call).await {
+            // Two file systems of the host's, or one that cannot.
+            Err(Errno::ENOSYS | Errno::EXDEV | Errno::EOPNOTSUPP) => {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            reply => reply?,
+        };
+        let copied = Fields::new(&reply.fixed).u32()? as usize;
+        if copied > count {
+            return Err(Errno::EIO);
+        }
+        to.inode
+            .note_write(to_position.saturating_add(copied as u64));
+        if let Some(contents) = to.inode.contents_if_any() {
+            contents.changed(0, 0, true);
+        }
+        Ok(copied)
+    }
+}
+
 /// Copies `bytes` into memory of that size.
 fn fill(segments: &DmaSegments, bytes: &[u8]) {
     if let DmaSegments::Own(segments) = segments {
@@ -610,6 +650,19 @@ impl FileOps for FuseFile {
                 result => result.map(drop),
             }
         })
+    }
+
+    fn copy_to<'a>(
+        &'a self,
+        position: u64,
+        to: &'a dyn FileOps,
+        to_position: u64,
+        count: usize,
+    ) -> Option<Answer<'a, usize>> {
+        let to = (to as &dyn core::any::Any).downcast_ref::<Self>()?;
+        let is_one = Arc::ptr_eq(&self.inode.fs, &to.inode.fs);
+        (is_one && count > 0)
+            .then(|| Answer::later(self.copy_range(position, to, to_position, count)))
     }
 
     fn flush(&self) -> Answer<'_, ()> {

@@ -458,12 +458,7 @@ impl Inode for FuseInode {
         Answer::later(self.get_extended(opcode::GETXATTR, Some(name)))
     }
 
-    fn set_extended<'a>(
-        &'a self,
-        name: &'a [u8],
-        value: Vec<u8>,
-        mode: SetMode,
-    ) -> Answer<'a, ()> {
+    fn set_extended<'a>(&'a self, name: &'a [u8], value: Vec<u8>, mode: SetMode) -> Answer<'a, ()> {
         Answer::later(self.change_extended(name, Some((value, mode))))
     }
 

@@ -50,6 +50,7 @@ pub(super) mod opcode {
     pub(in crate::fs::fuse) const READDIRPLUS: u32 = 44;
     pub(in crate::fs::fuse) const RENAME2: u32 = 45;
     pub(in crate::fs::fuse) const LSEEK: u32 = 46;
+    pub(in crate::fs::fuse) const COPY_FILE_RANGE: u32 = 47;
     pub(in crate::fs::fuse) const SYNCFS: u32 = 50;
     pub(in crate::fs::fuse) const TMPFILE: u32 = 51;
 }

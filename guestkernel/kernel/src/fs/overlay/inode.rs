@@ -326,7 +326,10 @@ async fn copy_extended(lower: &dyn Inode, upper: &Arc<TmpfsInode>) -> Result<()>
         Err(Errno::EOPNOTSUPP) => return Ok(()),
         list => list?,
     };
-    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in list
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         let value = match lower.extended(name).await {
             // It is gone meanwhile, or nobody may know it.
             Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EPERM) => continue,
@@ -439,12 +442,7 @@ impl Inode for OverlayInode {
         }
     }
 
-    fn set_extended<'a>(
-        &'a self,
-        name: &'a [u8],
-        value: Vec<u8>,
-        mode: SetMode,
-    ) -> Answer<'a, ()> {
+    fn set_extended<'a>(&'a self, name: &'a [u8], value: Vec<u8>, mode: SetMode) -> Answer<'a, ()> {
         Answer::later(async move {
             let upper = self.copy_up(true).await?;
             upper.set_extended(name, value, mode).await

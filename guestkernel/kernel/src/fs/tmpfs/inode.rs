@@ -437,12 +437,7 @@ impl Inode for TmpfsInode {
         Answer::ready(self.extended.get(name))
     }
 
-    fn set_extended<'a>(
-        &'a self,
-        name: &'a [u8],
-        value: Vec<u8>,
-        mode: SetMode,
-    ) -> Answer<'a, ()> {
+    fn set_extended<'a>(&'a self, name: &'a [u8], value: Vec<u8>, mode: SetMode) -> Answer<'a, ()> {
         let set = self.extended.set(name, value, mode);
         Answer::ready(set.inspect(|()| self.change_links(0, Timestamp::now())))
     }
