@@ -10,7 +10,7 @@ use crate::executor::{Turn, sleep_until, spawn};
 use crate::file::{Answer, BoxFuture};
 use crate::mm::{Mappers, PAGE, PageSource};
 use alloc::boxed::Box;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use machine::lock::Mutex;
@@ -26,7 +26,6 @@ const WRITE_BACK_DELAY: u64 = 1_000_000_000;
 #[derive(Default)]
 pub(super) struct Contents {
     pub(super) pages: Arc<Pages>,
-    mapped: Mutex<Weak<Mapped>>,
     /// By what is written back, while there is anything.
     writer: Mutex<Option<Arc<Handle>>>,
     is_flushing: AtomicBool,
@@ -59,10 +58,7 @@ impl Contents {
 
     /// Takes the pages from number `first` to before `end` out of all mappings.
     pub(super) fn forget_mapped(&self, first: u64, end: u64, with_copies: bool) {
-        let mapped = self.mapped.lock().upgrade();
-        if let Some(mapped) = mapped {
-            mapped.mappers.forget(&*mapped, (first, end), with_copies);
-        }
+        self.pages.forget_mapped(first, end, with_copies);
     }
 
     /// The file has another size or other bytes than were known.
@@ -176,7 +172,7 @@ impl FuseInode {
     /// What shows the file in mappings, which are made by `handle`.
     pub(super) fn map(self: &Arc<Self>, handle: &Arc<Handle>) -> Arc<Mapped> {
         let contents = self.contents();
-        let mut known = contents.mapped.lock();
+        let mut known = contents.pages.mapped.lock();
         let mapped = known.upgrade().unwrap_or_else(|| {
             let new = Arc::new(Mapped {
                 inode: self.clone(),
@@ -206,6 +202,11 @@ pub(super) struct Mapped {
 }
 
 impl Mapped {
+    /// Takes the pages from number `first` to before `end` out of all mappings.
+    pub(super) fn forget(&self, first: u64, end: u64, with_copies: bool) {
+        self.mappers.forget(self, (first, end), with_copies);
+    }
+
     /// The page, if it can be told without waiting.
     fn find(&self, index: u64, for_write: bool) -> Option<Result<Frame>> {
         // Any error is a page that is not there.

@@ -5,6 +5,7 @@
 //! shared mappings make a page dirty: what `write(2)` writes goes to the server at once.
 
 use super::file::Handle;
+use super::mapping::Mapped;
 use super::protocol::opcode;
 use super::session::{Call, FuseFs};
 use crate::drivers::virtio_fs::FsTicket;
@@ -131,6 +132,8 @@ struct State {
 #[derive(Default)]
 pub(super) struct Pages {
     state: Mutex<State>,
+    /// What shows them in mappings, if anything does.
+    pub(super) mapped: Mutex<Weak<Mapped>>,
     /// Whether they were used since they were last looked at to be given up.
     is_used: AtomicBool,
     /// Whether `FILES` has it.
@@ -204,7 +207,7 @@ impl Pages {
         let memory = machine::memory_use();
         let is_scarce = memory.free < memory.total / SCARCE;
         if is_scarce || KEPT.load(Ordering::Relaxed) > memory.total / SHARE {
-            give_up(PAGES_AT_ONCE);
+            make_room();
         }
         let count = if is_scarce { count.min(8) } else { count };
         let count = count.min(end.saturating_sub(first)).max(1);
@@ -353,6 +356,14 @@ impl Pages {
         Some((start?, frames))
     }
 
+    /// Takes the pages from number `first` to before `end` out of all mappings.
+    pub(super) fn forget_mapped(&self, first: u64, end: u64, with_copies: bool) {
+        let mapped = self.mapped.lock().upgrade();
+        if let Some(mapped) = mapped {
+            mapped.forget(first, end, with_copies);
+        }
+    }
+
     /// Gives up clean pages that nobody has mapped, `most` at most; gives how many.
     fn give_up(&self, most: usize) -> usize {
         let mut state = self.state.lock();
@@ -396,6 +407,25 @@ impl Drop for Pages {
     fn drop(&mut self) {
         KEPT.fetch_sub(self.state.get_mut().pages.len(), Ordering::Relaxed);
     }
+}
+
+/// Gives up some pages, and those of shared mappings with them if there are no others: who uses such a
+/// page gets it again. Nobody may hold the lock of an address space.
+fn make_room() {
+    if give_up(PAGES_AT_ONCE) > 0 {
+        return;
+    }
+    for _ in 0..FILES_AT_ONCE {
+        let Some(first) = FILES.lock().pop_front() else {
+            break;
+        };
+        if let Some(pages) = first.upgrade() {
+            pages.forget_mapped(0, u64::MAX, false);
+            pages.is_used.store(false, Ordering::Relaxed);
+            FILES.lock().push_back(first);
+        }
+    }
+    give_up(PAGES_AT_ONCE);
 }
 
 /// Gives up about `wanted` pages that nobody uses, those of files that were not used lately first; gives
