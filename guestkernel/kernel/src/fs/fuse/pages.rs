@@ -30,8 +30,12 @@ const SHARE: usize = 3;
 /// Less is kept when less than one part in so many of RAM is free.
 const SCARCE: usize = 8;
 /// Files whose pages are looked at to give some up, and pages of each, at a time.
-const FILES_AT_ONCE: usize = 4;
+const FILES_AT_ONCE: usize = 64;
 const PAGES_AT_ONCE: usize = 256;
+/// Pages that are asked for at a time when memory is short, and that a file has whose mappings are
+/// worth looking at.
+const SCARCE_AT_ONCE: u64 = 8;
+const WORTHWHILE: usize = 32;
 
 global! {
     /// Pages of all shares.
@@ -209,7 +213,10 @@ impl Pages {
         if is_scarce || KEPT.load(Ordering::Relaxed) > memory.total / SHARE {
             make_room();
         }
-        let count = if is_scarce { count.min(8) } else { count };
+        let count = match is_scarce {
+            true => count.min(SCARCE_AT_ONCE),
+            false => count,
+        };
         let count = count.min(end.saturating_sub(first)).max(1);
         let fs: &FuseFs = handle.fs();
         let count = count.min((fs.transfer() / PAGE_SIZE) as u64);
@@ -412,7 +419,7 @@ impl Drop for Pages {
 /// Gives up some pages, and those of shared mappings with them if there are no others: who uses such a
 /// page gets it again. Nobody may hold the lock of an address space.
 fn make_room() {
-    if give_up(PAGES_AT_ONCE) > 0 {
+    if give_up(PAGES_AT_ONCE) >= WORTHWHILE {
         return;
     }
     for _ in 0..FILES_AT_ONCE {
@@ -420,8 +427,10 @@ fn make_room() {
             break;
         };
         if let Some(pages) = first.upgrade() {
-            pages.forget_mapped(0, u64::MAX, false);
-            pages.is_used.store(false, Ordering::Relaxed);
+            if pages.state.lock().pages.len() >= WORTHWHILE {
+                pages.forget_mapped(0, u64::MAX, false);
+                pages.is_used.store(false, Ordering::Relaxed);
+            }
             FILES.lock().push_back(first);
         }
     }
