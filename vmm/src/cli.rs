@@ -90,7 +90,7 @@ pub struct RunArgs {
 
     /// Mount a directory, file or EROFS image of the host; at its own path without GUEST. OPTIONS are rw
     /// (the default; ro for an image), ro or overlay (changes stay in guest memory), and cache=auto, none
-    /// or always (this version's kernel mounts neither overlays nor images: status 125). May be repeated
+    /// or always (this version's kernel mounts no images: status 125). May be repeated
     #[arg(short = 'v', long = "volume", value_name = "HOST[:GUEST][:OPTIONS]", value_parser = OsStringValueParser::new().try_map(|text| Volume::parse(&text)))]
     pub volumes: Vec<Volume>,
 
@@ -121,7 +121,7 @@ pub struct RunArgs {
 
     /// Root file system: a directory, an EROFS image or an uncompressed cpio archive (newc). Changes
     /// stay in guest memory, unless OPTIONS say rw (a directory is changed) or ro; cache=auto, none or
-    /// always for a directory. This version's kernel takes archives only: status 125 for others
+    /// always for a directory. This version's kernel takes no images: status 125
     #[arg(long, value_name = "DIR|IMAGE[:OPTIONS]")]
     pub rootfs: Option<OsString>,
 

@@ -11,6 +11,7 @@ use crate::executor;
 use crate::fs::fuse;
 use crate::fs::initramfs::{self, Problem};
 use crate::fs::procfs;
+use crate::fs::tmpfs;
 use crate::fs::{
     DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
 };
@@ -31,6 +32,7 @@ use core::ops::Range;
 use core::time::Duration;
 use linux_raw_sys::general::AT_FDCWD;
 use machine::{BootInfo, BootModule, Mode, PAGE_SIZE, power};
+use mounts::Root;
 use ringlet_abi::control::{Exit, Mark, ModeChoice};
 use ringlet_abi::{Footer, MODULE_INITRAMFS, MODULE_PROCESS, ProcessSpec, User};
 
@@ -98,9 +100,14 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     procfs::register_type();
     fuse::register_type();
     devices.shares.iter().for_each(fuse::add_device);
-    let (namespace, root) = Namespace::in_memory();
+    mounts::check_supported(&spec)?;
+    let (namespace, root) = mounts::make_root(&spec.mounts)?;
+    let unpacked = match &root {
+        Root::Memory(directory) => directory.clone(),
+        _ => tmpfs::in_memory(0o755),
+    };
     for archive in archives {
-        initramfs::unpack(&root, &archive.frames, archive.length).map_err(|error| {
+        initramfs::unpack(&unpacked, &archive.frames, archive.length).map_err(|error| {
             warn!("{error}");
             match error.problem {
                 Problem::NotMade(_, Errno::ENOMEM | Errno::ENOSPC) => Exit::OutOfMemory,
@@ -108,6 +115,7 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
             }
         })?;
     }
+    root.lay_over(&namespace, &unpacked)?;
     let streams = StandardStreams::new(console, spec.terminals, spec.size);
     add_devices(&namespace, &devices.blocks, &streams).map_err(|errno| {
         error!("/dev: {errno:?}");
@@ -121,10 +129,12 @@ fn run(boot: BootInfo) -> Result<Exit, Exit> {
     opened.map_err(|_| Exit::OutOfMemory)?;
     start_watchdog(&command_line);
     executor::spawn("free memory", mm::give_back());
+    let tree = namespace.clone();
     let process = start(files, FsContext::new(namespace), spec, &streams)?;
     let status = executor::block_on(process.ended());
     debug!("{status:?}");
     executor::block_on(console.flush());
+    executor::block_on(mounts::write_back(&tree));
     power::mark(Mark::ProgramExited);
     Ok(match status {
         ExitStatus::Exited(status) => Exit::Exited(status),
@@ -158,7 +168,6 @@ fn start(
         files: &files,
         context: &fs,
     };
-    mounts::check_supported(&spec)?;
     mounts::mount_all(view, &spec.mounts)?;
     enter_working_directory(view, &spec.working_directory)?;
     if spec.read_only_root {
@@ -527,19 +536,23 @@ mod tests {
             ..spec.clone()
         };
         assert_eq!(boot("", modules(&nowhere)), Exit::BadBoot);
-        for (target, access) in [
-            (&b"/x"[..], ringlet_abi::MountAccess::Overlay),
-            (b"/", ringlet_abi::MountAccess::ReadWrite),
+        let mounts = |source| ProcessSpec {
+            mounts: Vec::from([ringlet_abi::Mount {
+                target: b"/a/b/c".to_vec(),
+                source,
+                access: ringlet_abi::MountAccess::ReadWrite,
+            }]),
+            ..spec.clone()
+        };
+        for source in [
+            ringlet_abi::MountSource::Image {
+                name: b"image".to_vec(),
+            },
+            ringlet_abi::MountSource::Share {
+                tag: b"none".to_vec(),
+            },
         ] {
-            let mounts = ProcessSpec {
-                mounts: Vec::from([ringlet_abi::Mount {
-                    target: target.to_vec(),
-                    source: ringlet_abi::MountSource::Tmpfs { size: 0 },
-                    access,
-                }]),
-                ..spec.clone()
-            };
-            assert_eq!(boot("", modules(&mounts)), Exit::BadBoot);
+            assert_eq!(boot("", modules(&mounts(source))), Exit::BadBoot);
         }
     }
 

@@ -5,7 +5,9 @@ use crate::executor;
 use crate::file::{
     Mount, MountFlags, MountOption, MountSource, Place, SuperBlock, file_system_type,
 };
-use crate::fs::{FileType, View};
+use crate::fs::overlay::{self, Overlay, OverlayInode};
+use crate::fs::tmpfs::TmpfsInode;
+use crate::fs::{FileType, Namespace, View};
 use ::log::error;
 use alloc::format;
 use alloc::string::String;
@@ -23,21 +25,96 @@ const WRITABLE: [&[u8]; 3] = [b"/run", b"/tmp", b"/var/tmp"];
 pub(super) fn check_supported(spec: &ProcessSpec) -> Result<(), Exit> {
     for mount in &spec.mounts {
         let target = String::from_utf8_lossy(&mount.target);
-        let missing = match (&mount.source, mount.access) {
-            (ringlet_abi::MountSource::Image { .. }, _) => "images",
-            (_, MountAccess::Overlay) => "overlays",
-            _ if mount.target == b"/" => "shares as the root",
-            _ => continue,
-        };
-        error!("{target}: this kernel mounts no {missing}");
+        if matches!(mount.source, ringlet_abi::MountSource::Image { .. }) {
+            error!("{target}: this kernel mounts no images");
+            return Err(Exit::BadBoot);
+        }
+    }
+    Ok(())
+}
+
+/// What the tree of files begins with.
+pub(super) enum Root {
+    /// A file system in memory.
+    Memory(Arc<TmpfsInode>),
+    /// Something of the host, with changes in memory.
+    Overlay(Arc<OverlayInode>),
+    /// Something of the host as it is.
+    Host,
+}
+
+/// The tree of files, with nothing but what the description mounts at `/`.
+pub(super) fn make_root(mounts: &[ringlet_abi::Mount]) -> Result<(Arc<Namespace>, Root), Exit> {
+    let Some(wanted) = mounts.iter().find(|mount| mount.target == b"/") else {
+        let (namespace, root) = Namespace::in_memory();
+        return Ok((namespace, Root::Memory(root)));
+    };
+    let made = executor::block_on(make_wanted(wanted));
+    let (mount, overlay) = made.map_err(|errno| {
+        error!("the root cannot be mounted: {errno:?}");
+        Exit::BadBoot
+    })?;
+    if mount.root.file_type() != FileType::Directory {
+        error!("the root is no directory");
         return Err(Exit::BadBoot);
+    }
+    Ok((
+        Namespace::new(mount),
+        overlay.map_or(Root::Host, Root::Overlay),
+    ))
+}
+
+/// What covers directories of a root that is the host's, with its mode: it is the guest's own.
+const OWN: [(&str, &[u8]); 3] = [
+    ("run", b"mode=755"),
+    ("sys", b"mode=555,size=4096"),
+    ("tmp", b"mode=1777"),
+];
+
+impl Root {
+    /// Lays what was unpacked over the root, and covers what is not to be the host's.
+    pub(super) fn lay_over(
+        &self,
+        namespace: &Arc<Namespace>,
+        unpacked: &Arc<TmpfsInode>,
+    ) -> Result<(), Exit> {
+        let is_empty = unpacked.is_empty();
+        let laid = match self {
+            Self::Memory(_) => return Ok(()),
+            Self::Overlay(root) => executor::block_on(overlay::lay_over(root, unpacked)),
+            Self::Host if is_empty => Ok(()),
+            Self::Host => {
+                error!("a program of the host is laid over the root in memory: use an overlay");
+                return Err(Exit::BadBoot);
+            }
+        };
+        let covered = laid.and_then(|()| executor::block_on(cover(namespace)));
+        covered.map_err(|errno| {
+            error!("the root cannot be set up: {errno:?}");
+            match errno {
+                Errno::ENOMEM | Errno::ENOSPC => Exit::OutOfMemory,
+                _ => Exit::BadRootfs,
+            }
+        })
+    }
+}
+
+async fn cover(namespace: &Arc<Namespace>) -> Result<()> {
+    for (path, options) in OWN {
+        let options = MountOption::parse(options);
+        let mount = make(b"tmpfs", b"tmpfs", &options, false).await?;
+        match namespace.mount_at(&mount, path).await {
+            // It is not there, and cannot be made.
+            Ok(()) | Err(Errno::EROFS | Errno::EACCES) => {}
+            Err(errno) => return Err(errno),
+        }
     }
     Ok(())
 }
 
 /// Mounts all that the description says, in its order.
 pub(super) fn mount_all(view: View<'_>, mounts: &[ringlet_abi::Mount]) -> Result<(), Exit> {
-    for mount in mounts {
+    for mount in mounts.iter().filter(|mount| mount.target != b"/") {
         executor::block_on(mount_one(view, mount)).map_err(|errno| {
             let target = String::from_utf8_lossy(&mount.target);
             error!("{target}: cannot be mounted: {errno:?}");
@@ -48,6 +125,16 @@ pub(super) fn mount_all(view: View<'_>, mounts: &[ringlet_abi::Mount]) -> Result
 }
 
 async fn mount_one(view: View<'_>, wanted: &ringlet_abi::Mount) -> Result<()> {
+    let (mount, _) = make_wanted(wanted).await?;
+    let kind = mount.root.file_type();
+    let place = make_place(view, &wanted.target, kind).await?;
+    view.context.namespace.mount(&mount, place)
+}
+
+/// A mount, nowhere yet, as the description says; and what is over it, if there is anything.
+async fn make_wanted(
+    wanted: &ringlet_abi::Mount,
+) -> Result<(Arc<Mount>, Option<Arc<OverlayInode>>)> {
     let mut options = Vec::new();
     let (kind, source): (&[u8], &[u8]) = match &wanted.source {
         ringlet_abi::MountSource::Tmpfs { size } => {
@@ -61,9 +148,13 @@ async fn mount_one(view: View<'_>, wanted: &ringlet_abi::Mount) -> Result<()> {
     };
     let is_read_only = wanted.access == MountAccess::ReadOnly;
     let mount = make(kind, source, &options, is_read_only).await?;
-    let kind = mount.root.file_type();
-    let place = make_place(view, &wanted.target, kind).await?;
-    view.context.namespace.mount(&mount, place)
+    if wanted.access != MountAccess::Overlay {
+        return Ok((mount, None));
+    }
+    let (fs, root) = Overlay::over(mount.super_block.clone());
+    let super_block = SuperBlock::new(&overlay::TYPE, fs, root.clone(), false);
+    let mount = Mount::new(super_block, root.clone(), b"overlay", MountFlags::RELATIME);
+    Ok((mount, Some(root)))
 }
 
 /// A mount, nowhere yet, of a file system of that type.
@@ -122,4 +213,12 @@ pub(super) fn close_root(view: View<'_>) -> Result<(), Exit> {
         error!("read-only root: {errno:?}");
         Exit::BadBoot
     })
+}
+
+/// Gives the host what was written and is in memory alone, now that the program has ended.
+pub(super) async fn write_back(namespace: &Namespace) {
+    for mount in namespace.mounts() {
+        // Nobody is left who could hear of an error.
+        let _ = mount.super_block.fs.write_back().await;
+    }
 }

@@ -18,6 +18,7 @@ mod task;
 mod task_state;
 mod timer;
 mod timer_heap;
+mod turn;
 mod wait_queue;
 
 pub use answer::{Answer, BoxFuture};
@@ -29,6 +30,7 @@ pub use registry::{Listed, Listing, for_each_listed, list, report};
 pub use stint::Stint;
 pub use task::{Scheduled, block_on, spawn, spawn_thread, yield_now};
 pub use timer::{Sleep, sleep_until};
+pub use turn::{Taken, Turn};
 pub use wait_queue::WaitQueue;
 
 use crate::globals::global;

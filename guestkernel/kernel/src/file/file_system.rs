@@ -24,6 +24,11 @@ pub trait FileSystem: Any + Send + Sync {
         Answer::ready(Ok(()))
     }
 
+    /// Gives whoever stores it what was written and is in memory alone.
+    fn write_back(&self) -> Answer<'_, ()> {
+        Answer::ready(Ok(()))
+    }
+
     /// Its own options as `/proc/mounts` shows them, each after a comma.
     fn options(&self) -> String {
         String::new()

@@ -46,6 +46,17 @@ pub enum SetTime {
     To(Timestamp),
 }
 
+/// How `setxattr(2)` takes a name that exists already, or does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetMode {
+    /// Either is fine.
+    Any,
+    /// It must not exist (`XATTR_CREATE`): `EEXIST`.
+    Create,
+    /// It must exist (`XATTR_REPLACE`): `ENODATA`.
+    Replace,
+}
+
 /// Attributes to set; those that are `None` stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttributeChange {
@@ -107,6 +118,32 @@ pub trait Inode: Any + Send + Sync {
     /// Changes attributes.
     fn set_attributes(&self, _change: AttributeChange) -> Answer<'_, ()> {
         Errno::EPERM.into()
+    }
+
+    /// The value of the extended attribute `name` (`xattr(7)`). `ENODATA` if there is none, `EOPNOTSUPP`
+    /// if there can be none of that name.
+    fn extended<'a>(&'a self, _name: &'a [u8]) -> Answer<'a, Vec<u8>> {
+        Errno::EOPNOTSUPP.into()
+    }
+
+    /// Sets the extended attribute `name`. `ENOSPC`.
+    fn set_extended<'a>(
+        &'a self,
+        _name: &'a [u8],
+        _value: Vec<u8>,
+        _mode: SetMode,
+    ) -> Answer<'a, ()> {
+        Errno::EOPNOTSUPP.into()
+    }
+
+    /// Removes the extended attribute `name`. `ENODATA`.
+    fn remove_extended<'a>(&'a self, _name: &'a [u8]) -> Answer<'a, ()> {
+        Errno::EOPNOTSUPP.into()
+    }
+
+    /// The names of all extended attributes, each with a NUL behind it.
+    fn list_extended(&self) -> Answer<'_, Vec<u8>> {
+        Answer::ready(Ok(Vec::new()))
     }
 
     /// Opens a regular file or directory: what reads, writes and lists it. Devices, pipes and

@@ -6,7 +6,6 @@
 //! once return an [`Answer`].
 
 mod byte_stream;
-mod extended_attributes;
 mod file_system;
 mod inode;
 mod inode_state;
@@ -20,13 +19,12 @@ mod stat;
 
 pub use crate::executor::{Answer, BoxFuture};
 pub use byte_stream::{ByteStream, Refusal};
-pub use extended_attributes::{ExtendedAttributes, Presence};
 pub use file_system::{
     FileSystem, FileSystemType, Made, MountOption, MountSource, SuperBlock, file_system_type,
     file_system_types, next_device, register,
 };
 pub(crate) use inode::is_same;
-pub use inode::{AttributeChange, FileSystemInfo, Inode, NewNode, RenameMode, SetTime};
+pub use inode::{AttributeChange, FileSystemInfo, Inode, NewNode, RenameMode, SetMode, SetTime};
 pub use inode_state::{Executed, InodeState, WriteAccess};
 pub use locks::{LockMode, LockOwner, RangeLock, lock_file, lock_file_waiting};
 pub use mount::{Entry, Location, Mount, MountFlags, Place};

@@ -154,6 +154,18 @@ pub trait FileOps: Any + Send + Sync {
         Errno::ENODEV.into()
     }
 
+    /// Copies up to `count` bytes from `position` on to `to_position` of the file `to`, where whoever
+    /// stores both can do that by itself; `None` if not. `EOPNOTSUPP` if it turns out that he cannot.
+    fn copy_to<'a>(
+        &'a self,
+        _position: u64,
+        _to: &'a dyn FileOps,
+        _to_position: u64,
+        _count: usize,
+    ) -> Option<Answer<'a, usize>> {
+        None
+    }
+
     /// Lists the directory from `position` on (0, or a [`DirEntry::next`]), and gives the position
     /// after the last entry that `sink` took.
     fn read_dir<'a>(&'a self, _position: u64, _sink: &'a mut DirectorySink<'_>) -> Answer<'a, u64> {

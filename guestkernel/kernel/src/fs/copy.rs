@@ -139,5 +139,19 @@ pub async fn copy_range(from: Place<'_>, to: Place<'_>, count: usize) -> Result<
     {
         return Err(Errno::EINVAL);
     }
+    if let Some(answer) = from.0.ops.copy_to(from_start, &*to.0.ops, to_start, count) {
+        match answer.await {
+            Err(Errno::EOPNOTSUPP) => {}
+            copied => {
+                let copied = copied?;
+                for (file, start) in [from, to] {
+                    if start.is_none() {
+                        file.set_position(file.position() + copied as u64);
+                    }
+                }
+                return Ok(copied);
+            }
+        }
+    }
     copy(from, to, count).await
 }

@@ -15,6 +15,7 @@ pub mod initramfs;
 mod names;
 mod namespace;
 mod open;
+pub mod overlay;
 mod path;
 mod pipe;
 pub mod procfs;
@@ -28,7 +29,8 @@ use crate::file::register;
 pub use crate::file::{
     Answer, AttributeChange, BoxFuture, ByteStream, DeviceNumber, DirEntry, DirectorySink, FileOps,
     FileSystemInfo, FileType, Inode, LockMode, LockOwner, NewNode, OpenFile, OpenFlags, RangeLock,
-    Readiness, RenameMode, SetTime, Stat, Timestamp, lock_file, lock_file_waiting, read_all,
+    Readiness, RenameMode, SetMode, SetTime, Stat, Timestamp, lock_file, lock_file_waiting,
+    read_all,
 };
 pub use attributes::{At, decode_time};
 pub use context::{FsContext, View};
@@ -47,7 +49,7 @@ pub use tmpfs::is_tmpfs;
 /// Makes the types of file systems known that are here; those above, procfs and virtiofs, do so
 /// themselves.
 pub(crate) fn register_types() {
-    for kind in [&tmpfs::TYPE, &devices::TYPE] {
+    for kind in [&tmpfs::TYPE, &devices::TYPE, &overlay::TYPE] {
         register(kind);
     }
 }

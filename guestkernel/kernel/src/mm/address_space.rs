@@ -5,6 +5,7 @@
 //! [`fault`](super::fault) what fills pages in.
 
 use super::fault::Window;
+use super::page_source::PageSource;
 use super::vma::{Backing, MapRequest, PAGE, Placement, Vma};
 use crate::error::{Errno, Result};
 use crate::heap;
@@ -183,6 +184,11 @@ impl AddressSpace {
             }
             Ok(())
         })
+    }
+
+    /// The sources of what is mapped as shared in `range`, with the numbers of the pages.
+    pub fn shared_sources(&self, range: Range<u64>) -> Vec<(Arc<dyn PageSource>, Range<u64>)> {
+        self.mappings.lock().shared_sources(&range)
     }
 
     /// Unmaps all pages that `length` bytes from `address` on touch, as `munmap(2)` does.
@@ -404,6 +410,21 @@ impl Mappings {
             .rev()
             .map(|(start, area)| (*start, area))
             .take_while(move |(_, area)| area.end > start)
+    }
+
+    /// The sources of shared mappings in `range`, with the numbers of the pages that these show.
+    fn shared_sources(&self, range: &Range<u64>) -> Vec<(Arc<dyn PageSource>, Range<u64>)> {
+        let shown = |(start, area): (u64, &Vma)| {
+            let Backing::Source { source, first_page } = &area.backing else {
+                return None;
+            };
+            let from = start.max(range.start & !(PAGE - 1));
+            let to = area.end.min(range.end);
+            let page = |address: u64| first_page + (address - start) / PAGE;
+            let pages = page(from)..page(to.next_multiple_of(PAGE));
+            area.is_shared.then(|| (source.clone(), pages))
+        };
+        self.overlapping(range).filter_map(shown).collect()
     }
 
     /// The area that `address` is in, with its start.

@@ -9,11 +9,13 @@ use super::page_source::PageSource;
 use super::vma::{Backing, PAGE};
 use crate::error::Errno;
 use crate::executor::yield_now;
+use crate::globals::global;
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use machine::{Access, Flush, Frame, MapError, PAGE_SIZE, PageFault};
 use smallvec::SmallVec;
+use spin::Once;
 
 /// Pages of a source that one fault maps: that costs little, since they exist already.
 const AROUND: u64 = 16;
@@ -102,10 +104,32 @@ pub(super) fn take(
 ) -> Result<Frame, FaultError> {
     let memory = machine::memory_use();
     let reserve = (memory.total / 128).clamp(RESERVE_MIN, RESERVE_MAX);
-    if memory.free <= reserve {
+    if memory.free <= reserve && shrink() == 0 {
         return Err(FaultError::OutOfMemory);
     }
     Ok(frame()?)
+}
+
+/// Frames that are asked back at a time when there are no more.
+const SHRUNK: usize = 256;
+
+/// Gives up frames that are kept only since they may be of use again, as many as are wanted; gives
+/// how many.
+type Shrinker = fn(usize) -> usize;
+
+global! {
+    static SHRINKER: Once<Shrinker> = Once::new();
+}
+
+/// Has `shrinker` asked when there is no memory left for programs. It is called with the lock of an
+/// address space, and takes none.
+pub(crate) fn set_shrinker(shrinker: Shrinker) {
+    SHRINKER.call_once(|| shrinker);
+}
+
+#[cold]
+fn shrink() -> usize {
+    SHRINKER.get().map_or(0, |shrinker| shrinker(SHRUNK))
 }
 
 fn aligned_around(page: u64, pages: u64) -> Range<u64> {

@@ -18,6 +18,7 @@ mod vma;
 pub use address_space::{AddressSpace, MMAP_MIN, TASK_SIZE};
 pub use change::{Advice, Remap};
 pub use fault::FaultError;
+pub(crate) use fault::set_shrinker;
 pub use io_buffer::IoBuffer;
 pub use machine::{Access, Segment};
 pub use page_source::{Mappers, PageSource, SharedMemory};

@@ -3,8 +3,9 @@
 use super::address_space::AddressSpace;
 use super::fault::take;
 use crate::error::Result;
-use crate::executor::Answer;
+use crate::executor::{Answer, BoxFuture};
 use crate::heap;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Weak;
 use alloc::vec::Vec;
@@ -40,6 +41,16 @@ pub trait PageSource: Send + Sync {
     /// What `mmap(2)` then gives.
     fn check_start(&self, _first: u64) -> Result<()> {
         Ok(())
+    }
+
+    /// Makes durable what was written to the pages from number `first` to before `end`
+    /// (`msync(2)`).
+    ///
+    /// # Errors
+    ///
+    /// `EIO`, `ENOSPC` and their like.
+    fn sync(&self, _first: u64, _end: u64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(core::future::ready(Ok(())))
     }
 
     /// Who maps it, if pages can leave it.

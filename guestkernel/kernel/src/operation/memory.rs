@@ -296,7 +296,7 @@ impl SyncMemory {
     /// # Errors
     ///
     /// Those of `msync(2)`.
-    pub fn run(self, actor: Actor<'_>) -> Result<()> {
+    pub async fn run(self, actor: Actor<'_>) -> Result<()> {
         let known = raw::MS_ASYNC | raw::MS_INVALIDATE | raw::MS_SYNC;
         let both = raw::MS_ASYNC | raw::MS_SYNC;
         let is_valid = self.address.is_multiple_of(PAGE)
@@ -308,11 +308,18 @@ impl SyncMemory {
         // A length that is rounded up to nothing is none, as on Linux.
         let length = self.length.wrapping_add(PAGE - 1) & !(PAGE - 1);
         let space = actor.space();
-        let end = self.address.saturating_add(length);
-        if self.flags & raw::MS_INVALIDATE != 0 && space.has_locked(self.address..end) {
+        let range = self.address..self.address.saturating_add(length);
+        if self.flags & raw::MS_INVALIDATE != 0 && space.has_locked(range.clone()) {
             return Err(Errno::EBUSY);
         }
-        check_mapped(space, self.address, length)
+        let result = check_mapped(space, self.address, length);
+        if self.flags & raw::MS_SYNC != 0 {
+            // What there is becomes durable, also where not all is mapped.
+            for (source, pages) in space.shared_sources(range) {
+                source.sync(pages.start, pages.end).await?;
+            }
+        }
+        result
     }
 }
 

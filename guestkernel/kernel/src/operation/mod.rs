@@ -20,8 +20,8 @@ mod copy;
 mod descriptor;
 mod directory;
 mod execute;
-mod extended_attributes;
 mod epoll;
+mod extended;
 mod file_size;
 mod futex;
 mod futex2;
@@ -67,10 +67,11 @@ pub use directory::{
     SetUmask,
 };
 pub use execute::Execute;
-pub use extended_attributes::{
-    AttributedFile, GetExtended, ListExtended, RemoveExtended, SetExtended,
-};
 pub use epoll::{ControlEpoll, EpollTimeout, MakeEpoll, WaitEpoll, WantedEvent};
+pub use extended::{
+    Attributed, GetExtended, ListExtended, NAME_MAX as EXTENDED_NAME_MAX, RemoveExtended,
+    SetExtended, VALUE_MAX as EXTENDED_VALUE_MAX,
+};
 pub use futex::{FutexCall, FutexWait};
 pub use futex2::{FutexWaits, FutexWord, WaitBegun, read_futex_words};
 pub use kill::{Kill, Receiver};

@@ -169,9 +169,9 @@ pub(crate) async fn load(view: View<'_>, source: Source<'_>, given: Given<'_>) -
     )?;
     space.set_mmap_base(stack_top - STACK_GAP - random_pages(RANDOM_MAPPINGS));
     let base = PROGRAM_BASE + random_pages(RANDOM_PROGRAM);
-    let placed = program.map(&space, Some(base))?;
+    let placed = program.map(&space, Some(base)).await?;
     let loader = match &interpreter {
-        Some(interpreter) => Some(interpreter.map(&space, None)?),
+        Some(interpreter) => Some(interpreter.map(&space, None).await?),
         None => None,
     };
     space.set_heap(placed.end + random_pages(RANDOM_HEAP));
@@ -224,8 +224,8 @@ impl Elf {
         })
     }
 
-    fn map(&self, space: &AddressSpace, base: Option<u64>) -> Result<Placed> {
-        image::map(space, &self.source, &self.header, &self.segments, base)
+    async fn map(&self, space: &AddressSpace, base: Option<u64>) -> Result<Placed> {
+        image::map(space, &self.source, &self.header, &self.segments, base).await
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Placed {
 ///
 /// `EINVAL` for segments that make no sense, `ENOMEM`, `EFAULT` for a file that ends before its
 /// segments do.
-pub(super) fn map(
+pub(super) async fn map(
     space: &AddressSpace,
     source: &Arc<dyn PageSource>,
     header: &Header,
@@ -56,7 +56,7 @@ pub(super) fn map(
         0
     };
     for segment in &segments.load {
-        map_segment(space, source, segment, bias)?;
+        map_segment(space, source, segment, bias).await?;
     }
     let entry = header.entry.wrapping_add(bias);
     if entry >= TASK_SIZE {
@@ -107,7 +107,7 @@ fn find_room(space: &AddressSpace, length: u64, alignment: u64) -> Result<u64> {
     Ok(room.next_multiple_of(alignment))
 }
 
-fn map_segment(
+async fn map_segment(
     space: &AddressSpace,
     source: &Arc<dyn PageSource>,
     segment: &Segment,
@@ -146,7 +146,8 @@ fn map_segment(
         if is_data && segment.memory_size > segment.file_size && file_end < file_pages_end {
             // The rest of the page holds whatever follows in the file.
             let zeros = [0; PAGE as usize];
-            space.write(file_end, &zeros[..(file_pages_end - file_end) as usize])?;
+            let rest = &zeros[..(file_pages_end - file_end) as usize];
+            space.retry(|| space.write(file_end, rest)).await?;
         }
     }
     if end > file_pages_end {

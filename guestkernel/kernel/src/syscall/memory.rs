@@ -112,13 +112,13 @@ pub(super) async fn mincore(thread: &mut Thread, args: Args) -> Result<u64> {
     operation.run(actor(thread)).await.done()
 }
 
-pub(super) fn msync(thread: &mut Thread, args: Args) -> Result<u64> {
+pub(super) async fn msync(thread: &mut Thread, args: Args) -> Result<u64> {
     let operation = SyncMemory {
         address: args.get(0),
         length: args.get(1),
         flags: args.uint(2),
     };
-    operation.run(actor(thread)).done()
+    operation.run(actor(thread)).await.done()
 }
 
 async fn lock(thread: &Thread, args: Args, locks: bool, brings_in: bool) -> Result<u64> {

@@ -8,8 +8,8 @@
 mod arguments;
 mod attributes;
 mod descriptor;
-mod extended_attributes;
 mod epoll;
+mod extended;
 #[cfg(test)]
 mod file_tests;
 mod futex;
@@ -128,7 +128,6 @@ system_calls! {
         __NR_fchdir => path::fchdir,
         __NR_umask => path::umask,
         __NR_mremap => memory::mremap,
-        __NR_msync => memory::msync,
         __NR_mlockall => memory::mlockall,
         __NR_munlockall => memory::munlockall,
         __NR_membarrier => memory::membarrier,
@@ -229,6 +228,19 @@ system_calls! {
     // `async fn(&mut Thread, Args) -> Result<u64>`
     wait {
         __NR_getrandom => system::getrandom,
+        __NR_msync => memory::msync,
+        __NR_setxattr => extended::setxattr,
+        __NR_lsetxattr => extended::lsetxattr,
+        __NR_fsetxattr => extended::fsetxattr,
+        __NR_getxattr => extended::getxattr,
+        __NR_lgetxattr => extended::lgetxattr,
+        __NR_fgetxattr => extended::fgetxattr,
+        __NR_removexattr => extended::removexattr,
+        __NR_lremovexattr => extended::lremovexattr,
+        __NR_fremovexattr => extended::fremovexattr,
+        __NR_listxattr => extended::listxattr,
+        __NR_llistxattr => extended::llistxattr,
+        __NR_flistxattr => extended::flistxattr,
         __NR_read => read_write::read,
         __NR_write => read_write::write,
         __NR_pread64 => read_write::pread64,
@@ -324,18 +336,6 @@ system_calls! {
         __NR_epoll_pwait => epoll::epoll_pwait,
         __NR_epoll_pwait2 => epoll::epoll_pwait2,
         __NR_pselect6 => poll::pselect6,
-        __NR_setxattr => extended_attributes::setxattr,
-        __NR_lsetxattr => extended_attributes::lsetxattr,
-        __NR_fsetxattr => extended_attributes::fsetxattr,
-        __NR_getxattr => extended_attributes::getxattr,
-        __NR_lgetxattr => extended_attributes::lgetxattr,
-        __NR_fgetxattr => extended_attributes::fgetxattr,
-        __NR_listxattr => extended_attributes::listxattr,
-        __NR_llistxattr => extended_attributes::llistxattr,
-        __NR_flistxattr => extended_attributes::flistxattr,
-        __NR_removexattr => extended_attributes::removexattr,
-        __NR_lremovexattr => extended_attributes::lremovexattr,
-        __NR_fremovexattr => extended_attributes::fremovexattr,
         __NR_bind => socket::bind,
         __NR_accept => socket::accept,
         __NR_accept4 => socket::accept4,

@@ -2,14 +2,15 @@
 
 use super::directory::FuseDirectory;
 use super::file::FuseFile;
-use super::protocol::{self, ATTRIBUTES, OPEN, set};
+use super::mapping::Contents;
+use super::protocol::{self, ATTRIBUTES, OPEN, OPEN_KEEP, set};
 use super::protocol::{Arguments, Attributes, Entry, Opened, opcode};
 use super::session::{Call, FuseFs, contents, room};
 use crate::error::{Errno, Result};
 use crate::file::InodeState;
 use crate::fs::{
     Answer, AttributeChange, DeviceNumber, FileOps, FileType, Inode, NewNode, OpenFlags, Pipe,
-    RenameMode, SetTime, Stat,
+    RenameMode, SetMode, SetTime, Stat,
 };
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -19,6 +20,7 @@ use hashbrown::HashMap;
 use linux_raw_sys::general as raw;
 use machine::lock::Mutex;
 use machine::{PAGE_SIZE, clock};
+use spin::Once;
 
 /// A file of a [`FuseFs`].
 pub(super) struct FuseInode {
@@ -37,6 +39,10 @@ pub(super) struct FuseInode {
     /// It is a directory that was removed.
     pub(super) is_removed: AtomicBool,
     names: Mutex<HashMap<Box<[u8]>, Name>>,
+    /// What is kept of a regular file's bytes, once there is anything.
+    contents: Once<Box<Contents>>,
+    /// What is kept stays, though the attributes say that it was changed.
+    is_kept: AtomicBool,
     /// The pipe that a named pipe stands for, while it is open.
     pipe: Mutex<Weak<Pipe>>,
 }
@@ -106,6 +112,8 @@ impl FuseInode {
             place: Mutex::new(None),
             is_removed: AtomicBool::new(false),
             names: Mutex::default(),
+            contents: Once::new(),
+            is_kept: AtomicBool::new(false),
             pipe: Mutex::new(Weak::new()),
             fs,
         })
@@ -151,16 +159,50 @@ impl FuseInode {
 
     /// Takes attributes that the server was asked for when `version` was the last change.
     pub(super) fn update(&self, attributes: &Attributes, version: u64) {
-        let mut known = self.attributes.lock();
-        if version < known.version {
-            return;
-        }
-        known.version = version;
-        known.valid_until = attributes.valid_until;
-        known.stat = Stat {
+        let new = Stat {
             device: self.device,
             ..attributes.stat
         };
+        let old = {
+            let mut known = self.attributes.lock();
+            if version < known.version {
+                return;
+            }
+            known.version = version;
+            known.valid_until = attributes.valid_until;
+            core::mem::replace(&mut known.stat, new)
+        };
+        let is_other = (old.size, old.modified) != (new.size, new.modified);
+        if is_other && let Some(contents) = self.contents_if_any() {
+            let are_bytes_new = !self.is_kept.load(Ordering::Relaxed);
+            contents.changed(old.size, new.size, are_bytes_new);
+        }
+    }
+
+    /// What is kept of its bytes.
+    pub(super) fn contents(&self) -> &Contents {
+        self.contents.call_once(Box::default)
+    }
+
+    /// The same, if there may be anything.
+    pub(super) fn contents_if_any(&self) -> Option<&Contents> {
+        self.contents.get().map(|contents| &**contents)
+    }
+
+    /// Its size, as far as is known.
+    pub(super) fn known_size(&self) -> u64 {
+        self.attributes.lock().stat.size
+    }
+
+    /// It was opened, and the server gave `FOPEN_*`.
+    pub(super) fn note_open(&self, flags: u32) {
+        let is_kept = flags & OPEN_KEEP != 0;
+        self.is_kept.store(is_kept, Ordering::Relaxed);
+    }
+
+    /// Whether its attributes are valid now.
+    pub(super) fn has_valid_attributes(&self) -> bool {
+        self.valid_stat().is_some()
     }
 
     /// As [`update`](Self::update), with what the server gave when it had changed them.
@@ -410,6 +452,22 @@ impl Inode for FuseInode {
 
     fn set_attributes(&self, change: AttributeChange) -> Answer<'_, ()> {
         Answer::later(self.change(change, None))
+    }
+
+    fn extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, Vec<u8>> {
+        Answer::later(self.get_extended(opcode::GETXATTR, Some(name)))
+    }
+
+    fn set_extended<'a>(&'a self, name: &'a [u8], value: Vec<u8>, mode: SetMode) -> Answer<'a, ()> {
+        Answer::later(self.change_extended(name, Some((value, mode))))
+    }
+
+    fn remove_extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, ()> {
+        Answer::later(self.change_extended(name, None))
+    }
+
+    fn list_extended(&self) -> Answer<'_, Vec<u8>> {
+        Answer::later(self.get_extended(opcode::LISTXATTR, None))
     }
 
     fn open(self: Arc<Self>, flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>> {

@@ -6,9 +6,12 @@
 //! nonsense is `EIO`.
 
 mod directory;
+mod extended;
 mod file;
 mod inode;
+mod mapping;
 mod names;
+mod pages;
 mod protocol;
 mod session;
 #[cfg(test)]
@@ -53,6 +56,7 @@ global! {
 /// Makes the type known.
 pub fn register_type() {
     register(&TYPE);
+    crate::mm::set_shrinker(pages::give_up);
 }
 
 /// Makes `device` one that can be mounted, by its tag.

@@ -35,6 +35,10 @@ pub(super) mod opcode {
     pub(in crate::fs::fuse) const STATFS: u32 = 17;
     pub(in crate::fs::fuse) const RELEASE: u32 = 18;
     pub(in crate::fs::fuse) const FSYNC: u32 = 20;
+    pub(in crate::fs::fuse) const SETXATTR: u32 = 21;
+    pub(in crate::fs::fuse) const GETXATTR: u32 = 22;
+    pub(in crate::fs::fuse) const LISTXATTR: u32 = 23;
+    pub(in crate::fs::fuse) const REMOVEXATTR: u32 = 24;
     pub(in crate::fs::fuse) const FLUSH: u32 = 25;
     pub(in crate::fs::fuse) const INIT: u32 = 26;
     pub(in crate::fs::fuse) const OPENDIR: u32 = 27;
@@ -46,6 +50,7 @@ pub(super) mod opcode {
     pub(in crate::fs::fuse) const READDIRPLUS: u32 = 44;
     pub(in crate::fs::fuse) const RENAME2: u32 = 45;
     pub(in crate::fs::fuse) const LSEEK: u32 = 46;
+    pub(in crate::fs::fuse) const COPY_FILE_RANGE: u32 = 47;
     pub(in crate::fs::fuse) const SYNCFS: u32 = 50;
     pub(in crate::fs::fuse) const TMPFILE: u32 = 51;
 }
@@ -81,6 +86,10 @@ const ATTR_SUBMOUNT: u32 = 1;
 pub(super) const FSYNC_DATA: u32 = 1;
 /// What OPEN gives: nothing is cached (`FOPEN_DIRECT_IO`).
 pub(super) const OPEN_DIRECT: u32 = 1;
+/// What is kept stays when it is opened (`FOPEN_KEEP_CACHE`).
+pub(super) const OPEN_KEEP: u32 = 2;
+/// A WRITE comes from pages that are kept (`FUSE_WRITE_CACHE`).
+pub(super) const WRITE_CACHED: u32 = 1;
 
 /// Bytes of replies.
 pub(super) const ENTRY: usize = 128;
@@ -107,6 +116,12 @@ impl Arguments {
     /// Adds a number.
     pub(super) fn u64(mut self, value: u64) -> Self {
         self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// Adds bytes.
+    pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
         self
     }
 

@@ -303,6 +303,23 @@ impl FuseFs {
         }
     }
 
+    /// Writes back what programs have changed in mappings.
+    async fn write_back_all(&self) {
+        let changed = |inode: &Arc<FuseInode>| {
+            let contents = inode.contents_if_any();
+            contents.is_some_and(|contents| contents.pages.dirty() > 0)
+        };
+        let all: Vec<_> = {
+            let nodes = self.nodes.lock();
+            nodes.values().filter_map(Weak::upgrade).collect()
+        };
+        for inode in all {
+            if changed(&inode) {
+                inode.write_back(0, u64::MAX).await;
+            }
+        }
+    }
+
     /// Gives up all names that are kept.
     fn give_up_all(&self) {
         let all = core::mem::take(&mut *self.kept.lock());
@@ -446,11 +463,19 @@ impl FileSystem for FuseFs {
 
     fn sync(&self) -> Answer<'_, ()> {
         Answer::later(async {
+            self.write_back_all().await;
             let call = Call::new(opcode::SYNCFS, Arguments::new().u64(0), 0);
             match self.call(protocol::ROOT, call).await {
                 Ok(_) | Err(Errno::ENOSYS) => Ok(()),
                 Err(error) => Err(error),
             }
+        })
+    }
+
+    fn write_back(&self) -> Answer<'_, ()> {
+        Answer::later(async {
+            self.write_back_all().await;
+            Ok(())
         })
     }
 

@@ -369,3 +369,160 @@ fn a_device_that_dies_gives_errors() {
     assert!(errors.contains(&Errno::EIO));
     assert!(lookup(&root, "file").is_ok(), "it is known still");
 }
+
+fn opened_file(root: &Arc<FuseInode>) -> Arc<OpenFile> {
+    let file = lookup(root, "file").unwrap();
+    let ops = block_on(file.open(OpenFlags::READ_WRITE)).unwrap();
+    OpenFile::new(ops, OpenFlags::READ_WRITE)
+}
+
+fn pause(seconds: u64) {
+    let end = machine::clock::monotonic() + seconds * 1_000_000_000;
+    block_on(crate::executor::sleep_until(end));
+}
+
+#[test]
+fn pages_are_kept_until_the_file_is_another() {
+    let (simulated, root) = good();
+    let open = opened_file(&root);
+    for _ in 0..3 {
+        assert_eq!(block_on(read_all(&open)).unwrap(), b"hello");
+        pause(11);
+    }
+    assert_eq!(count(&simulated, opcode::READ), 1);
+    assert!(count(&simulated, opcode::GETATTR) >= 3);
+    // Another time of modification.
+    simulated.with_model(|model| {
+        model.answer = Box::new(|asked| {
+            let mut bytes = answer(asked);
+            if asked.opcode == opcode::GETATTR {
+                bytes[32 + 32] = 9;
+            }
+            bytes
+        });
+    });
+    for _ in 0..2 {
+        assert_eq!(block_on(read_all(&open)).unwrap(), b"hello");
+    }
+    assert_eq!(count(&simulated, opcode::READ), 2);
+    let direct = IoFlags::DIRECT;
+    let frame = machine::Frame::zeroed().unwrap();
+    let segment = machine::Segment::new(frame, 0, 5).unwrap();
+    let buffer = IoBuffer::registered([segment].into(), 0, 5);
+    let mut io = Io::new(Direction::Read, Some(0), buffer, direct);
+    assert_eq!(block_on(open.complete(&mut io)), Ok(5));
+    assert_eq!(count(&simulated, opcode::READ), 3, "nothing in between");
+}
+
+#[test]
+fn what_is_stored_in_a_mapping_is_written_back() {
+    let (simulated, root) = good();
+    let open = opened_file(&root);
+    let source = open.ops.clone().page_source().unwrap();
+    let same = open.ops.clone().page_source().unwrap();
+    assert!(core::ptr::addr_eq(Arc::as_ptr(&source), Arc::as_ptr(&same)));
+    assert!(source.page_now(0, false).is_none(), "it is not there yet");
+    let frame = block_on(source.page(0, false)).unwrap();
+    assert_eq!(frame.read_array::<8>(0), *b"hello\0\0\0");
+    assert_eq!(source.page_now(1, false), Some(Err(Errno::EFAULT)));
+    assert_eq!(count(&simulated, opcode::WRITE), 0);
+    let stored = block_on(source.page(0, true)).unwrap();
+    assert_eq!(stored, frame);
+    stored.write(0, b"J");
+    pause(2);
+    let written = |simulated: &Simulated| {
+        simulated.with_model(|model| {
+            let writes = model.asked.iter();
+            let writes = writes.filter(|asked| asked.opcode == opcode::WRITE);
+            writes
+                .map(|asked| asked.arguments[40..].to_vec())
+                .collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(written(&simulated), [b"Jello".to_vec()]);
+    pause(5);
+    assert_eq!(written(&simulated).len(), 1, "it is clean now");
+    let stored = block_on(source.page(0, true)).unwrap();
+    stored.write(0, b"C");
+    block_on(open.sync(true)).unwrap();
+    assert_eq!(written(&simulated)[1], b"Cello");
+    assert_eq!(count(&simulated, opcode::FSYNC), 1);
+    // What is cut off is not written.
+    block_on(source.page(0, true)).unwrap();
+    let before = written(&simulated).len();
+    simulated.with_model(|model| {
+        model.answer = Box::new(|asked| {
+            let mut bytes = answer(asked);
+            if asked.opcode == opcode::SETATTR {
+                bytes[32 + 8] = 0;
+            }
+            bytes
+        });
+    });
+    block_on(open.ops.truncate(0)).unwrap();
+    assert_eq!(source.page_now(0, false), Some(Err(Errno::EFAULT)));
+    pause(2);
+    assert_eq!(written(&simulated).len(), before);
+}
+
+#[test]
+fn an_error_of_writing_back_is_told_once_to_each() {
+    let (simulated, root) = good();
+    let (one, other) = (opened_file(&root), opened_file(&root));
+    let source = one.ops.clone().page_source().unwrap();
+    simulated.with_model(|model| {
+        model.answer = Box::new(|asked| match asked.opcode {
+            opcode::WRITE => error(asked.unique, 28),
+            _ => answer(asked),
+        });
+    });
+    block_on(source.page(0, true)).unwrap();
+    pause(2);
+    for file in [&one, &other] {
+        assert_eq!(block_on(file.sync(false)), Err(Errno::ENOSPC));
+        assert_eq!(block_on(file.sync(false)), Ok(()));
+    }
+    let late = opened_file(&root);
+    assert_eq!(block_on(late.sync(false)), Ok(()));
+}
+
+#[test]
+fn pages_that_nobody_uses_are_given_up() {
+    let (simulated, root) = good();
+    let open = opened_file(&root);
+    assert_eq!(block_on(read_all(&open)).unwrap(), b"hello");
+    let source = open.ops.clone().page_source().unwrap();
+    let mapped = block_on(source.page(0, false)).unwrap();
+    assert_eq!(pages::give_up(10) + pages::give_up(10), 0, "it is in use");
+    drop(mapped);
+    assert_eq!(pages::give_up(10) + pages::give_up(10), 1);
+    assert_eq!(block_on(read_all(&open)).unwrap(), b"hello");
+    assert_eq!(count(&simulated, opcode::READ), 2);
+    // One that programs have changed is written back first.
+    drop(block_on(source.page(0, true)).unwrap());
+    assert_eq!(pages::give_up(10) + pages::give_up(10), 0);
+    pause(2);
+    assert_eq!(pages::give_up(10) + pages::give_up(10), 1);
+}
+
+#[test]
+fn the_server_copies_between_its_files() {
+    let (simulated, root) = good();
+    let (from, to) = (opened_file(&root), opened_file(&root));
+    simulated.with_model(|model| {
+        model.answer = Box::new(|asked| match asked.opcode {
+            opcode::COPY_FILE_RANGE => reply(asked.unique, &[3, 0, 0, 0, 0, 0, 0, 0]),
+            _ => answer(asked),
+        });
+    });
+    let copied = from.ops.copy_to(1, &*to.ops, 9, 4).unwrap();
+    assert_eq!(block_on(copied), Ok(3));
+    simulated.with_model(|model| {
+        model.answer = Box::new(|asked| match asked.opcode {
+            opcode::COPY_FILE_RANGE => error(asked.unique, 18),
+            _ => answer(asked),
+        });
+    });
+    let copied = from.ops.copy_to(1, &*to.ops, 9, 4).unwrap();
+    assert_eq!(block_on(copied), Err(Errno::EOPNOTSUPP));
+}

@@ -108,6 +108,15 @@ impl Directory {
         names.entries.remove(&place).map(|entry| entry.inode)
     }
 
+    /// All entries.
+    pub(super) fn all(&self) -> Vec<(Vec<u8>, Arc<TmpfsInode>)> {
+        let names = self.names.lock();
+        let entries = names.entries.values();
+        entries
+            .map(|entry| (entry.name.to_vec(), entry.inode.clone()))
+            .collect()
+    }
+
     /// Takes all entries out.
     pub(super) fn take_all(&self) -> Vec<Arc<TmpfsInode>> {
         let mut names = self.names.lock();

@@ -3,13 +3,14 @@
 use super::Tmpfs;
 use super::content::{Content, MAX_SIZE};
 use super::directory::Directory;
+use super::extended::ExtendedAttributes;
 use crate::error::{Errno, Result};
 use crate::executor::Stint;
 use crate::file::ExtendedAttributes;
 use crate::file::{DirectorySink, InodeState, Made};
 use crate::fs::{
     Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileType, Inode, NewNode, OpenFile,
-    OpenFlags, Pipe, RenameMode, SetTime, Stat, Timestamp,
+    OpenFlags, Pipe, RenameMode, SetMode, SetTime, Stat, Timestamp,
 };
 use crate::heap;
 use crate::io::{Direction, Io};
@@ -124,6 +125,7 @@ impl TmpfsInode {
             }),
             extended: ExtendedAttributes::default(),
             state: InodeState::default(),
+            extended: ExtendedAttributes::default(),
             body,
             fs,
         })
@@ -196,14 +198,14 @@ impl TmpfsInode {
     }
 
     /// Adds `by` to the number of links.
-    pub(super) fn change_links(&self, by: i32, now: Timestamp) {
+    pub(in crate::fs) fn change_links(&self, by: i32, now: Timestamp) {
         let mut attributes = self.attributes.lock();
         attributes.links = attributes.links.saturating_add_signed(by);
         attributes.changed = now;
     }
 
     /// Contents or names were changed.
-    pub(super) fn touch(&self, now: Timestamp) {
+    pub(in crate::fs) fn touch(&self, now: Timestamp) {
         let mut attributes = self.attributes.lock();
         attributes.modified = now;
         attributes.changed = now;
@@ -220,6 +222,17 @@ impl TmpfsInode {
         {
             attributes.accessed = now;
         }
+    }
+
+    /// The files in this directory, with their names; none if it is no directory.
+    pub(in crate::fs) fn children(&self) -> Vec<(Vec<u8>, Arc<Self>)> {
+        self.directory().map_or_else(|_| Vec::new(), Directory::all)
+    }
+
+    /// Whether it has no names in it.
+    pub fn is_empty(&self) -> bool {
+        self.directory()
+            .map_or(true, |directory| directory.len() == 0)
     }
 
     /// Whether it is a directory.
@@ -400,10 +413,6 @@ impl Inode for TmpfsInode {
         &self.state
     }
 
-    fn extended_attributes(&self) -> Option<&ExtendedAttributes> {
-        Some(&self.extended)
-    }
-
     fn special(&self) -> DeviceNumber {
         match self.body {
             Body::Special(_, number) => number,
@@ -424,6 +433,24 @@ impl Inode for TmpfsInode {
             self.change(change);
             Ok(())
         })
+    }
+
+    fn extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, Vec<u8>> {
+        Answer::ready(self.extended.get(name))
+    }
+
+    fn set_extended<'a>(&'a self, name: &'a [u8], value: Vec<u8>, mode: SetMode) -> Answer<'a, ()> {
+        let set = self.extended.set(name, value, mode);
+        Answer::ready(set.inspect(|()| self.change_links(0, Timestamp::now())))
+    }
+
+    fn remove_extended<'a>(&'a self, name: &'a [u8]) -> Answer<'a, ()> {
+        let removed = self.extended.remove(name);
+        Answer::ready(removed.inspect(|()| self.change_links(0, Timestamp::now())))
+    }
+
+    fn list_extended(&self) -> Answer<'_, Vec<u8>> {
+        Answer::ready(Ok(self.extended.list()))
     }
 
     fn open(self: Arc<Self>, _flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>> {

@@ -3,6 +3,7 @@
 
 mod content;
 mod directory;
+mod extended;
 mod inode;
 mod names;
 mod options;

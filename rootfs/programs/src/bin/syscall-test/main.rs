@@ -7,6 +7,7 @@ mod descriptors;
 mod devices;
 mod directories;
 mod disk;
+mod extended;
 mod memory;
 mod names;
 mod open;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             names::CHECKS,
             directories::CHECKS,
             attributes::CHECKS,
+            extended::CHECKS,
             descriptors::CHECKS,
             devices::CHECKS,
             memory::CHECKS,
