@@ -74,3 +74,25 @@ fn threads_of_a_vm_are_confined() {
     drop(stdin);
     running.wait().expect_code(1);
 }
+
+#[test]
+fn a_vm_runs_in_the_control_group_that_was_named() {
+    // What looks like one: hosts of tests have none that may be changed.
+    let group = tempfile::tempdir().unwrap();
+    for file in ["cgroup.procs", "memory.max", "pids.max"] {
+        fs::write(group.path().join(file), "").unwrap();
+    }
+    let mut option = group.path().as_os_str().to_owned();
+    option.push(",memory=2G,pids=99");
+    let mut running = Ringlet::new(["run", "--cgroup"])
+        .args([option])
+        .args(["--", "/bin/cat"])
+        .start();
+    let pid = running.pid().to_string();
+    drop(running.stdin.take());
+    running.wait().expect_code(0);
+    let read = |file: &str| fs::read_to_string(group.path().join(file)).unwrap();
+    assert_eq!(read("cgroup.procs"), pid);
+    assert_eq!(read("memory.max"), (2_u64 << 30).to_string());
+    assert_eq!(read("pids.max"), "99");
+}

@@ -13,6 +13,7 @@ use clap_complete::Shell;
 use ringlet_abi::User;
 use ringlet_devices::block::{Access, Limits};
 
+use crate::cgroup::{Cgroup, PERIOD};
 use crate::config::DiskConfig;
 use crate::debug::Address;
 use crate::doctor::DoctorArgs;
@@ -171,6 +172,11 @@ pub struct RunArgs {
     /// Do not confine ringlet: a guest that takes it over can do what you can
     #[arg(long, conflicts_with = "jail")]
     pub no_jail: bool,
+
+    /// Run in this control group (version 2), which is there already, after setting limits of it: memory,
+    /// processors (such as 1.5) and threads
+    #[arg(long, value_name = "DIR[,memory=SIZE][,cpus=N][,pids=N]", value_parser = OsStringValueParser::new().try_map(parse_cgroup))]
+    pub cgroup: Option<Cgroup>,
 
     /// End the VM after so long, with status 124: seconds, or with a suffix ms, s, m, h or d; 0 is
     /// never
@@ -347,6 +353,42 @@ fn parse_directory(text: OsString) -> Result<PathBuf, &'static str> {
     }
 }
 
+/// A directory, and behind it limits in any order. A comma that starts none is the directory's.
+fn parse_cgroup(text: OsString) -> Result<Cgroup, String> {
+    let mut path = text.as_bytes();
+    let [mut memory, mut quota, mut pids] = [None; 3];
+    while let Some((rest, option)) = last_option(path) {
+        let Some((name, value)) = option.split_once('=') else {
+            break;
+        };
+        match name {
+            "memory" => memory = Some(at_least_one(name, parse_size(value).ok())?.get()),
+            "pids" => pids = Some(at_least_one(name, value.parse().ok())?.get()),
+            "cpus" => quota = Some(quota_of(value)?),
+            _ => break,
+        }
+        path = rest;
+    }
+    match path {
+        [] => Err("name a directory".to_owned()),
+        path => Ok(Cgroup {
+            directory: PathBuf::from(OsStr::from_bytes(path)),
+            memory,
+            quota,
+            pids,
+        }),
+    }
+}
+
+/// Microseconds of a period for so many processors: at least the one hundredth that the host takes.
+fn quota_of(cpus: &str) -> Result<u64, String> {
+    let cpus = cpus.parse::<f64>().ok();
+    match cpus.filter(|cpus| (0.01..=4096.0).contains(cpus)) {
+        Some(cpus) => Ok((cpus * PERIOD as f64) as u64),
+        None => Err("cpus= takes a number from 0.01 on".to_owned()),
+    }
+}
+
 /// What is before the last comma of `text` and what behind it, if that is text.
 fn last_option(text: &[u8]) -> Option<(&[u8], &str)> {
     let comma = text.iter().rposition(|byte| *byte == b',')?;
@@ -486,6 +528,26 @@ mod tests {
         assert_eq!(disk(b"\xff,ro").path.as_os_str().as_bytes(), b"\xff");
         assert_eq!(disk(b"a,ro,b").path.as_os_str(), "a,ro,b");
         assert_eq!(disk(b"a,ro=1").path.as_os_str(), "a,ro=1");
+    }
+
+    #[test]
+    fn control_groups_have_limits() {
+        let group = |text: &str| parse_cgroup(text.into());
+        let all = group("/sys/fs/cgroup/a,b,cpus=1.5,pids=7,memory=2M").unwrap();
+        assert_eq!(all.directory.as_os_str(), "/sys/fs/cgroup/a,b");
+        let limits = (all.memory, all.quota, all.pids);
+        assert_eq!(limits, (Some(2 << 20), Some(150_000), Some(7)));
+        assert_eq!(group("a").unwrap().quota, None);
+        for text in [
+            "a,cpus=0",
+            "a,cpus=x",
+            "a,pids=0",
+            "a,memory=1Q",
+            "",
+            ",pids=1",
+        ] {
+            assert!(group(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod accel;
 pub mod boot;
 pub mod builder;
 pub mod bus;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod control_page;

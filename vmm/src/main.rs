@@ -12,6 +12,7 @@ use std::time::Instant;
 use clap::{CommandFactory, Parser};
 use ringlet_abi::{MountAccess, ProcessSpec};
 use ringlet_vmm::accel::{Accelerator, NoAccelerator};
+use ringlet_vmm::cgroup::{Cgroup, CgroupError};
 use ringlet_vmm::cli::{self, Cli, Command, RunArgs};
 use ringlet_vmm::doctor::{Diagnosis, DoctorArgs, JailPart};
 use ringlet_vmm::environment::{self, EnvFileError};
@@ -48,6 +49,8 @@ enum Error {
     Run(#[from] RunError),
     #[error(transparent)]
     File(#[from] CannotWrite),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     #[error("cannot set up signals or the terminal: {0}")]
     Host(#[from] std::io::Error),
 }
@@ -76,6 +79,10 @@ fn run(args: &RunArgs, start: Instant) -> u8 {
     messages::set_format(args.log_format);
     let policy = policy(args);
     if let Err(error) = policy.begin() {
+        return fail(&error.into());
+    }
+    // Before anything that counts in it.
+    if let Some(Err(error)) = args.cgroup.as_ref().map(Cgroup::enter) {
         return fail(&error.into());
     }
     let timeline = Arc::new(Timeline::new(start));

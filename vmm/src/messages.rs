@@ -5,11 +5,11 @@
 //! finds the queue full is dropped and counted.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use ringlet_devices::{ThreadKind, Threads};
+use ringlet_devices::{Bucket, ThreadKind, Threads};
 use serde_json::json;
 
 use crate::outcome::{Ending, Outcome};
@@ -50,6 +50,12 @@ impl Source {
         }
     }
 }
+
+/// Errors and warnings a second, and at once: a guest may provoke them.
+const RECORDS_PER_SECOND: u64 = 20;
+const RECORDS_AT_ONCE: u64 = 200;
+/// Bytes of the guest kernel's log in all: a hostile one would fill the host's file system.
+const KERNEL_LOG_MAX: u64 = 256 << 20;
 
 static FORMAT: AtomicU8 = AtomicU8::new(Format::Text as u8);
 static QUEUED: AtomicBool = AtomicBool::new(false);
@@ -236,8 +242,49 @@ pub fn note(message: &str) {
     }
 }
 
-/// A record of Ringlet's own log.
+/// What is left out of the log, so that a guest cannot fill it.
+struct Limiter {
+    records: Option<Bucket>,
+    left_out: u64,
+}
+
+static LIMITER: Mutex<Limiter> = Mutex::new(Limiter {
+    records: None,
+    left_out: 0,
+});
+
+impl Limiter {
+    /// Whether another record may be written now; with how many were left out before it.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        let records = self
+            .records
+            .get_or_insert_with(|| Bucket::new(RECORDS_PER_SECOND, RECORDS_AT_ONCE));
+        match records.try_take(1, now) {
+            true => Some(std::mem::take(&mut self.left_out)),
+            false => {
+                self.left_out += 1;
+                None
+            }
+        }
+    }
+}
+
+/// A record of Ringlet's own log. Of errors and warnings there are so many a second at most; what is
+/// finer was asked for.
 pub fn log(level: &str, target: &str, message: &str) {
+    if matches!(level, "error" | "warning") {
+        let mut limiter = LIMITER.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = limiter.admit(Instant::now());
+        drop(limiter);
+        match admitted {
+            None => return,
+            Some(0) => (),
+            Some(count) => {
+                let text = format!("{count} errors and warnings were left out: too many at a time");
+                write(&line(Source::Ringlet, "warning", None, &text));
+            }
+        }
+    }
     write(&line(Source::Ringlet, level, Some(target), message));
 }
 
@@ -266,7 +313,20 @@ fn lines(text: &str) -> Vec<u8> {
 }
 
 /// A line of the guest kernel's log, or a part of one. Waits for a slow reader until `give_up`.
+/// What is more than the longest log is left out.
 pub fn write_kernel_log(bytes: &[u8], give_up: impl Fn() -> bool) {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let count = bytes.len() as u64;
+    let before = WRITTEN.fetch_add(count, Ordering::Relaxed);
+    if before + count > KERNEL_LOG_MAX {
+        if before <= KERNEL_LOG_MAX {
+            say(&format!(
+                "the guest kernel's log ends here: it is longer than {} MiB",
+                KERNEL_LOG_MAX >> 20
+            ));
+        }
+        return;
+    }
     match is_json() {
         true => {
             let text = String::from_utf8_lossy(bytes);
@@ -308,6 +368,20 @@ mod tests {
         state.bytes.resize(QUEUE_MAX - 1, 0);
         assert!(state.has_room_for(1));
         assert!(!state.has_room_for(2));
+    }
+
+    #[test]
+    fn of_many_records_some_are_left_out_and_counted() {
+        let mut limiter = Limiter {
+            records: None,
+            left_out: 0,
+        };
+        let start = Instant::now();
+        let admitted = (0..1000).filter(|_| limiter.admit(start).is_some()).count();
+        assert_eq!(admitted as u64, RECORDS_AT_ONCE);
+        let later = start + Duration::from_secs(1);
+        assert_eq!(limiter.admit(later), Some(1000 - RECORDS_AT_ONCE));
+        assert_eq!(limiter.admit(later), Some(0));
     }
 
     #[test]

@@ -100,16 +100,16 @@ impl Pool {
         PoolHandle(shared)
     }
 
-    /// Answers all jobs that `handle` was given, who waits for a lock by EINTR, and lets the threads
-    /// sleep. Nobody may give it more.
+    /// Answers all jobs that `handle` was given, by EINTR if they wait for a lock or nobody has begun to
+    /// work, and lets the threads sleep. Nobody may give it more.
     pub(super) fn stop(&self, handle: &PoolHandle) {
         handle.0.lock().is_stopping = true;
         handle.0.ready.notify_all();
         for thread in &self.threads {
             thread.recall();
         }
-        // Nobody may have begun to work yet.
-        handle.0.work();
+        // Nobody may have begun to work yet, and this thread cannot in their place.
+        handle.0.give_up();
     }
 }
 
@@ -181,6 +181,18 @@ impl Shared {
         }
     }
 
+    /// Ends all jobs by EINTR.
+    fn give_up(&self) {
+        let mut state = self.lock();
+        let jobs = std::mem::take(&mut state.jobs);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        let jobs = jobs.into_iter().map(|(job, _)| job);
+        for job in jobs.chain(waiting.into_iter().map(|waiting| waiting.job)) {
+            self.answer(&job, Outcome::Failed(Errno::INTR), &mut Reply::new());
+        }
+    }
+
     /// The next job; waits for one. `None` when the pool stops and nothing is left to do.
     fn next(&self) -> Option<(Job, Duration)> {
         let mut state = self.lock();
@@ -189,15 +201,8 @@ impl Shared {
                 return Some(job);
             }
             if state.is_stopping {
-                let waiting = std::mem::take(&mut state.waiting);
                 drop(state);
-                for waiting in waiting {
-                    self.answer(
-                        &waiting.job,
-                        Outcome::Failed(Errno::INTR),
-                        &mut Reply::new(),
-                    );
-                }
+                self.give_up();
                 return None;
             }
             let now = Instant::now();

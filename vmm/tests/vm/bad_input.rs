@@ -60,6 +60,12 @@ fn options() {
             &["--gdb", "/proc/version"],
             &["--gdb", "/proc/version", "in use"],
         ),
+        (
+            &["--cgroup", "/proc"],
+            &["--cgroup /proc", "no control group", "/sys/fs/cgroup"],
+        ),
+        (&["--cgroup", "/proc,cpus=0"], &["--cgroup", "cpus="]),
+        (&["--jail", "strict", "--no-jail"], &["--jail", "--no-jail"]),
         (&["--no-such-option"], &["--no-such-option"]),
     ] {
         refused(dir.ringlet(&exiting()).args(args), says);
