@@ -1,8 +1,7 @@
 //! A file in a file system: its attributes, and, for a directory, its names.
 
 use super::{
-    Answer, DeviceNumber, ExtendedAttributes, FileOps, FileType, InodeState, Location, OpenFlags,
-    Stat, Timestamp,
+    Answer, DeviceNumber, FileOps, FileType, InodeState, Location, OpenFlags, Stat, Timestamp,
 };
 use crate::error::{Errno, Result};
 use alloc::sync::Arc;
@@ -150,10 +149,6 @@ pub trait Inode: Any + Send + Sync {
     /// sockets are not opened through their file system.
     fn open(self: Arc<Self>, flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>>;
 
-    /// Its extended attributes, if its file system has any.
-    fn extended_attributes(&self) -> Option<&ExtendedAttributes> {
-        None
-    }
 
     /// Where a symbolic link points. `EINVAL` for any other file.
     fn read_link(&self) -> Answer<'_, Vec<u8>> {

@@ -219,7 +219,7 @@ impl FdTable {
     ///
     /// `EMFILE`.
     pub fn check_free(&self) -> Result<()> {
-        let table = self.0.lock();
+        let table = self.slots.lock();
         let is_full = table.slots.len() >= table.limit
             && table.slots[table.lowest.min(table.limit)..table.limit]
                 .iter()

@@ -19,8 +19,8 @@ mod close;
 mod copy;
 mod descriptor;
 mod directory;
-mod execute;
 mod epoll;
+mod execute;
 mod extended;
 mod file_size;
 mod futex;
@@ -66,8 +66,8 @@ pub use directory::{
     ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
     SetUmask,
 };
-pub use execute::Execute;
 pub use epoll::{ControlEpoll, EpollTimeout, MakeEpoll, WaitEpoll, WantedEvent};
+pub use execute::Execute;
 pub use extended::{
     Attributed, GetExtended, ListExtended, NAME_MAX as EXTENDED_NAME_MAX, RemoveExtended,
     SetExtended, VALUE_MAX as EXTENDED_VALUE_MAX,

@@ -6,7 +6,6 @@ use super::directory::Directory;
 use super::extended::ExtendedAttributes;
 use crate::error::{Errno, Result};
 use crate::executor::Stint;
-use crate::file::ExtendedAttributes;
 use crate::file::{DirectorySink, InodeState, Made};
 use crate::fs::{
     Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileType, Inode, NewNode, OpenFile,
@@ -125,7 +124,6 @@ impl TmpfsInode {
             }),
             extended: ExtendedAttributes::default(),
             state: InodeState::default(),
-            extended: ExtendedAttributes::default(),
             body,
             fs,
         })
