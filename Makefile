@@ -21,7 +21,7 @@ OUT := target/release
 TRIPLE := x86_64-unknown-linux-gnu
 KERNEL_ELF := target/kernel/$(TRIPLE)/kernel/ringlet-kernel
 PROGRAMS_DIR := target/programs/$(TRIPLE)/program
-PROGRAMS := uring-sha256 uring-bench syscall-test uring-test thread-test signal-test stress crash four-way file-ops
+PROGRAMS := uring-sha256 uring-bench syscall-test uring-test thread-test signal-test process-test stress crash four-way file-ops
 BUSYBOX := /bin/busybox
 # 256 MiB of real data; the demonstration and the benchmarks read it.
 IMAGE := target/share.img

@@ -1,5 +1,5 @@
-//! `syscall-test`, `uring-test`, `thread-test`, `signal-test` and `stress` in the guest, and on the host
-//! where that is a Linux 6.18: each of their named checks is a test.
+//! `syscall-test`, `uring-test`, `thread-test`, `signal-test`, `process-test` and `stress` in the guest, and on
+//! the host where that is a Linux 6.18: each of their named checks is a test.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -11,11 +11,12 @@ use ringlet_tests::{
 };
 
 /// The programs, and options of their own.
-const PROGRAMS: [(&str, &[&str]); 5] = [
+const PROGRAMS: [(&str, &[&str]); 6] = [
     ("syscall-test", &[]),
     ("uring-test", &[]),
     ("thread-test", &[]),
     ("signal-test", &[]),
+    ("process-test", &[]),
     ("stress", &["--seconds", "0.25"]),
 ];
 const DISK_SIZE: usize = 32 << 20;

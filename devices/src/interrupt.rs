@@ -4,13 +4,19 @@ use std::fmt::Display;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::{Stop, poll};
 
 /// Bit of `InterruptStatus`: the device used a buffer (VIRTIO 1.2, 4.2.2).
 pub(crate) const USED_BUFFER: u32 = 1;
 /// Bit of `InterruptStatus`: the configuration or the device status changed.
 pub(crate) const CONFIG_CHANGE: u32 = 2;
+
+/// How long after a failure the driver is told again; the first and the longest of the times between.
+const REMINDERS: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(256)];
 
 /// The interrupt of one device, shared by its transport and its workers.
 pub struct Interrupt {
@@ -79,6 +85,22 @@ impl Interrupt {
             self.name
         );
         self.raise(CONFIG_CHANGE);
+    }
+
+    /// As [`fail`](Self::fail), and tells the driver again and again, until `stop` is requested. Interrupts
+    /// that come together are one to the driver: it may have taken this one for that of a request that
+    /// was done before, and whatever it asks for next would not be answered.
+    pub(crate) fn fail_until(&self, stop: &Stop, why: &dyn Display) {
+        self.fail(why);
+        let [mut interval, longest] = REMINDERS;
+        while !stop.requested() {
+            // An error comes only from a descriptor that is none.
+            if poll::readable_within([poll::borrow(stop.event())], interval).is_err() {
+                return;
+            }
+            interval = longest.min(2 * interval);
+            self.raise(CONFIG_CHANGE);
+        }
     }
 
     /// Whether the device was marked failed since the last reset.

@@ -44,9 +44,49 @@ pub enum ThreadKind {
     Qemu,
 }
 
+impl ThreadKind {
+    /// All there are.
+    pub const ALL: [Self; 14] = [
+        Self::Main,
+        Self::Messages,
+        Self::Metrics,
+        Self::Vcpu,
+        Self::Debugger,
+        Self::Disk,
+        Self::DiskPool,
+        Self::Share,
+        Self::ShareThreads,
+        Self::SharePool,
+        Self::Input,
+        Self::Output,
+        Self::VhostUser,
+        Self::Qemu,
+    ];
+
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Messages => "messages",
+            Self::Metrics => "metrics",
+            Self::Vcpu => "vcpu",
+            Self::Debugger => "debugger",
+            Self::Disk => "disk",
+            Self::DiskPool => "disk-pool",
+            Self::Share => "share",
+            Self::ShareThreads => "share-threads",
+            Self::SharePool => "share-pool",
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::VhostUser => "vhost-user",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
 impl fmt::Display for ThreadKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.write_str(self.name())
     }
 }
 

@@ -35,7 +35,10 @@ const NEVER_FAILS: &[&str] = &[
 ];
 /// What has no case of a success, and why.
 const NEVER_SUCCEEDS: &[(&str, &str)] = &[
-    ("clone", "a child needs code of its own: thread-test has it"),
+    (
+        "clone",
+        "a child needs code of its own: process-test has it",
+    ),
     ("clone3", "as clone"),
     ("wait4", "as clone"),
     ("waitid", "as clone"),
@@ -76,6 +79,7 @@ const CHECKED_ELSEWHERE: &[(&str, &[&str])] = &[
             "IORING_OP_MSG_RING",
         ],
     ),
+    ("process-test", &["fork", "vfork", "execve", "execveat"]),
     ("the kernel's unit tests", &["mount", "umount2"]),
 ];
 

@@ -215,7 +215,11 @@ impl Tracer {
             }
             let signal = libc::WSTOPSIG(status);
             let pass_on = if signal == libc::SIGTRAP | 0x80 {
-                self.on_system_call(thread)?;
+                match self.on_system_call(thread) {
+                    // It was killed meanwhile, as all threads are when one ends the process.
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => (),
+                    result => result?,
+                }
                 0
             } else if status >> 16 != 0 || (signal == libc::SIGSTOP && self.is_new(thread)) {
                 // A new thread, as its parent and as it says itself.

@@ -172,7 +172,7 @@ pub fn build(config: &Config, kvm: &Kvm, timeline: &Arc<Timeline>) -> Result<Vm,
     let metrics = Arc::<Metrics>::default();
     metrics.set_guest_memory(config.memory);
     let mut events = EventManager::new()?;
-    let threads = Threads::unconfined();
+    let threads = config.jail.close(&config.needs(), &ending)?;
     let console = add_console(&mut board, config, &mut events, &threads)?;
     for (name, statistics) in console.statistics() {
         metrics.add_device(name, &statistics);

@@ -163,6 +163,15 @@ pub struct RunArgs {
     #[arg(long, requires = "gdb")]
     pub gdb_insecure: bool,
 
+    /// Confine ringlet itself to what the VM needs: as far as the host allows it, or entirely or not at
+    /// all
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = JailMode::Auto)]
+    pub jail: JailMode,
+
+    /// Do not confine ringlet: a guest that takes it over can do what you can
+    #[arg(long, conflicts_with = "jail")]
+    pub no_jail: bool,
+
     /// End the VM after so long, with status 124: seconds, or with a suffix ms, s, m, h or d; 0 is
     /// never
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -220,6 +229,15 @@ pub enum Mode {
     Ring0,
     /// Both at CPL 3 in one protection domain
     Shared,
+}
+
+/// `--jail`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum JailMode {
+    /// What the host allows ('ringlet doctor' says what that is)
+    Auto,
+    /// Everything, or an error
+    Strict,
 }
 
 /// `--kernel-log`.

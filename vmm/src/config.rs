@@ -7,6 +7,7 @@ use ringlet_devices::block::{Access, Limits};
 use ringlet_devices::fs::Cache;
 
 use crate::debug::Address;
+use crate::jail::{Needs, Policy, Share};
 
 /// A disk image and how the guest may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,28 @@ pub struct Config {
     pub gdb: Option<Address>,
     /// It may be an address that other machines reach.
     pub gdb_insecure: bool,
+    /// How far Ringlet itself is confined.
+    pub jail: Policy,
+    /// Sockets beside the debugger's that are removed at the end.
+    pub sockets: Vec<PathBuf>,
     /// The program to start.
     pub process: ProcessSpec,
+}
+
+impl Config {
+    /// What the VM needs of the host's files once it runs.
+    pub fn needs(&self) -> Needs {
+        let share = |share: &ShareConfig| Share {
+            path: share.path.clone(),
+            is_writable: share.is_writable,
+        };
+        let debugger = match &self.gdb {
+            Some(Address::Unix(path)) => Some(path),
+            _ => None,
+        };
+        Needs {
+            shares: self.shares.iter().map(share).collect(),
+            sockets: self.sockets.iter().chain(debugger).cloned().collect(),
+        }
+    }
 }

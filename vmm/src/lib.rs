@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod environment;
 pub mod host_program;
 pub mod images;
+pub mod jail;
 pub mod kernel_image;
 pub mod lifecycle;
 pub mod logger;

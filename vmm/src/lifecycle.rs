@@ -16,6 +16,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
+use crate::jail::violation;
 use crate::messages;
 use crate::metrics::server::Place;
 use crate::missing::Missing;
@@ -100,6 +101,7 @@ struct Flags {
     drained: Cell<bool>,
     signal: Cell<Option<u8>>,
     is_late: Cell<bool>,
+    is_violated: Cell<bool>,
 }
 
 /// The life of a guest, in an event loop.
@@ -178,9 +180,12 @@ impl<'a> Lifecycle<'a> {
         Ok(())
     }
 
-    /// Whether a signal has come that ends Ringlet, or the time is over.
+    /// Whether a signal has come that ends Ringlet, the time is over, or a thread has violated its
+    /// limits: nobody waits for it then.
     pub fn is_interrupted(&self) -> bool {
-        self.flags.signal.get().is_some() || self.flags.is_late.get()
+        self.flags.signal.get().is_some()
+            || self.flags.is_late.get()
+            || self.flags.is_violated.get()
     }
 
     /// Waits for events, for so many milliseconds at most, and serves them.
@@ -279,6 +284,10 @@ impl<G: Guest> MutEventSubscriber for Subscriber<G> {
     fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
         // EAGAIN says that an event has not come.
         let _ = self.ending.event().read();
+        if let Some(violation) = violation::seen() {
+            self.flags.is_violated.set(true);
+            self.ending.end(Outcome::Crash(violation.to_string()));
+        }
         if self.guest.drained().read().is_ok() {
             self.flags.drained.set(true);
         }

@@ -1,6 +1,5 @@
 //! The `ringlet` command.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
@@ -14,10 +13,11 @@ use clap::{CommandFactory, Parser};
 use ringlet_abi::{MountAccess, ProcessSpec};
 use ringlet_vmm::accel::{Accelerator, NoAccelerator};
 use ringlet_vmm::cli::{self, Cli, Command, RunArgs};
-use ringlet_vmm::doctor::{Diagnosis, DoctorArgs};
+use ringlet_vmm::doctor::{Diagnosis, DoctorArgs, JailPart};
 use ringlet_vmm::environment::{self, EnvFileError};
 use ringlet_vmm::host_program::{self, ProgramError};
 use ringlet_vmm::images::{self, NoImage};
+use ringlet_vmm::jail::{self, Policy};
 use ringlet_vmm::lifecycle::{GRACE, Outside, RunError, VirtualMachine};
 use ringlet_vmm::metrics::server::Place;
 use ringlet_vmm::missing::{self, Missing};
@@ -74,10 +74,16 @@ fn main() {
 /// Runs a VM, and says and writes down how it ended; gives the exit status.
 fn run(args: &RunArgs, start: Instant) -> u8 {
     messages::set_format(args.log_format);
+    let policy = policy(args);
+    if let Err(error) = policy.begin() {
+        return fail(&error.into());
+    }
     let timeline = Arc::new(Timeline::new(start));
     let mut accel = None;
     let result = Files::create(args).map_err(Error::from).and_then(|files| {
-        let config = config(args)?;
+        let mut config = config(args)?;
+        config.jail = policy;
+        config.sockets = files.metrics.iter().filter_map(Place::socket).collect();
         Ok((files, config))
     });
     let (mut files, config) = match result {
@@ -124,6 +130,21 @@ fn run(args: &RunArgs, start: Instant) -> u8 {
     let is_forced = outcome.as_ref().is_some_and(Outcome::is_forced);
     messages::flush(is_forced.then_some(GRACE));
     status
+}
+
+/// How far this process is confined; says so if it is not.
+fn policy(args: &RunArgs) -> Policy {
+    match (args.no_jail, args.jail) {
+        (false, cli::JailMode::Auto) => Policy::Auto,
+        (false, cli::JailMode::Strict) => Policy::Strict,
+        (true, _) => {
+            messages::note(
+                "--no-jail: a guest that takes ringlet over can do what you can: read and write your \
+                 files, use the network, and start programs",
+            );
+            Policy::Off
+        }
+    }
 }
 
 /// How a VM ended.
@@ -236,7 +257,11 @@ fn build(
 
 /// Says whether `ringlet run` works here; gives the exit status.
 fn doctor(args: DoctorArgs) -> u8 {
-    let diagnosis = Diagnosis::make(BTreeMap::new());
+    let parts = jail::survey().into_iter().map(|finding| {
+        let (works, reason) = (finding.works, finding.reason);
+        (finding.part.name(), JailPart { works, reason })
+    });
+    let diagnosis = Diagnosis::make(parts.collect());
     let text = match args.json {
         true => serde_json::to_string(&diagnosis).map(|line| line + "\n"),
         false => Ok(diagnosis.to_string()),
@@ -301,6 +326,8 @@ fn config(args: &RunArgs) -> Result<Config, Error> {
         append: args.append.clone(),
         gdb: args.gdb.clone(),
         gdb_insecure: args.gdb_insecure,
+        jail: Policy::Auto,
+        sockets: Vec::new(),
         process: ProcessSpec {
             args: command.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
             env: environment::environment(&env, on_terminal, &variables),

@@ -140,6 +140,7 @@ fn map_regions(size: u64, file: Option<&File>) -> Result<GuestMemoryMmap, Memory
             let error = io::Error::last_os_error();
             log::debug!("no huge pages for guest memory: {error}");
         }
+        hide_from_cores(mapping.as_ptr(), len as usize);
         regions.push(
             GuestRegionMmap::new(mapping, GuestAddress(base))
                 .ok_or_else(|| failed(&"the address range is too large"))?,
@@ -203,9 +204,18 @@ pub fn map_file(
             0,
         )
     };
-    match mapped {
-        libc::MAP_FAILED => Err(io::Error::last_os_error()),
-        _ => Ok(()),
+    if mapped == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    hide_from_cores(start, pages);
+    Ok(())
+}
+
+/// Leaves memory out of cores: it is the guest's. What is mapped over it later is to be left out, too.
+fn hide_from_cores(address: *mut u8, len: usize) {
+    // SAFETY: the range is a mapping of guest RAM; the advice changes no content.
+    if unsafe { libc::madvise(address.cast(), len, libc::MADV_DONTDUMP) } != 0 {
+        log::debug!("guest memory in cores: {}", io::Error::last_os_error());
     }
 }
 
@@ -277,10 +287,11 @@ fn map_zeros(address: *mut u8, len: usize) -> io::Result<()> {
             0,
         )
     };
-    match mapped {
-        libc::MAP_FAILED => Err(io::Error::last_os_error()),
-        _ => Ok(()),
+    if mapped == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
     }
+    hide_from_cores(address, len);
+    Ok(())
 }
 
 fn check(size: u64, host: u64) -> Result<(), MemoryError> {

@@ -6,7 +6,6 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
@@ -19,9 +18,6 @@ use crate::chain::{advance, to_iovecs, total};
 use crate::engine::{Completion, Engine, Operation, Pool, Uring};
 use crate::poll::Spin;
 use crate::{Buffers, QueueError, Statistics, Stop, ThreadKind, Virtqueue};
-
-/// How long after a failure the driver is interrupted once more.
-const AFTERTHOUGHT: Duration = Duration::from_millis(2);
 
 /// How long to look for work before sleeping.
 const SPIN: Duration = Duration::from_micros(100);
@@ -124,10 +120,7 @@ fn serve_by(
         let disk = (&*disk.0, &*disk.1, &*serial);
         // A guest that resets the device has no more of it than before.
         if let Err(error) = serve(job, disk, &mut engine, &mut throttle, stop) {
-            interrupt.fail(&error);
-            // The driver may have taken that for the interrupt of a request that was done just before.
-            thread::sleep(AFTERTHOUGHT);
-            interrupt.config_changed();
+            interrupt.fail_until(stop, &error);
         }
     })
 }

@@ -82,7 +82,7 @@ fn serve_by(mut engine: impl Engine + 'static) -> Serve {
         };
         let interrupt = Arc::clone(first.lock().interrupt());
         if let Err(error) = serve(work, &mut engine, stop) {
-            interrupt.fail(&error);
+            interrupt.fail_until(stop, &error);
         }
     })
 }

@@ -10,14 +10,16 @@ use crate::error::Errno;
 use crate::executor;
 use crate::fs::fuse;
 use crate::fs::initramfs::{self, Problem};
-use crate::fs::procfs::{self, ProcessFacts};
+use crate::fs::procfs;
 use crate::fs::{
     DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
 };
 use crate::log;
 use crate::mm;
 use crate::operation;
-use crate::process::{self, ExitStatus, Ids, Process, Thread};
+use crate::process::{
+    self, ControlBlock, ExitStatus, Given, Ids, Process, STACK_LIMIT, Source, Thread,
+};
 use crate::standard_streams::StandardStreams;
 use crate::thread_loop;
 use ::log::{debug, error, info, warn};
@@ -151,7 +153,7 @@ fn start(
     fs: Arc<FsContext>,
     spec: ProcessSpec,
     streams: &StandardStreams,
-) -> Result<Arc<Process>, Exit> {
+) -> Result<Arc<ControlBlock>, Exit> {
     let view = View {
         files: &files,
         context: &fs,
@@ -175,25 +177,24 @@ fn start(
             errno => Exit::NotExecutable(errno.number()),
         }
     })?;
-    let arguments = spec.args.clone();
-    let program =
-        executor::block_on(process::load(view, &path, spec.args, &spec.env)).map_err(|errno| {
-            warn!("{shown}: cannot be executed: {errno:?}");
-            match errno {
-                Errno::ENOMEM => Exit::OutOfMemory,
-                errno => Exit::NotExecutable(errno.number()),
-            }
-        })?;
-    let found = executor::block_on(view.lookup(AT_FDCWD, &path, true));
-    let executable = found.map_err(|errno| Exit::NotExecutable(errno.number()))?;
-    let process = Process::new(program.space, files, fs);
-    set_user(&process, spec.user);
-    let facts = ProcessFacts {
-        process: Arc::downgrade(&process),
-        arguments,
-        program: (path, executable),
+    let User { uid, gid } = spec.user;
+    let given = Given {
+        arguments: spec.args,
+        environment: &spec.env,
+        ids: [uid, uid, gid, gid],
+        stack: STACK_LIMIT,
     };
-    let mounting = procfs::mount(&process.fs.namespace, facts);
+    let loading = process::load(view, Source::path(&path), given);
+    let program = executor::block_on(loading).map_err(|errno| {
+        warn!("{shown}: cannot be executed: {errno:?}");
+        match errno {
+            Errno::ENOMEM => Exit::OutOfMemory,
+            errno => Exit::NotExecutable(errno.number()),
+        }
+    })?;
+    let process = Process::first(program.space, files, fs, program.executable);
+    set_user(&process, spec.user);
+    let mounting = procfs::mount(&process.fs.namespace);
     executor::block_on(mounting).map_err(|errno| {
         error!("/proc: {errno:?}");
         Exit::BadRootfs
@@ -204,11 +205,11 @@ fn start(
         program.context,
         program.name,
         thread_loop::run,
-    )
-    .map_err(|_| Exit::OutOfMemory)?;
+    );
     power::mark(Mark::ProgramEntered);
     thread.start();
-    Ok(process)
+    // Not what it reaches: that goes when it executes another program.
+    Ok(process.block().clone())
 }
 
 /// Makes `path` the working directory, and first each directory on its way that is missing.

@@ -8,6 +8,7 @@ use crate::executor::{self, Stint};
 use crate::process::{Interrupted, Process, Thread, ThreadState};
 use crate::syscall::{self, Args, Dispatched};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use machine::Trap;
@@ -27,14 +28,20 @@ pub(crate) fn run(thread: Thread) -> Pin<Box<dyn Future<Output = ()> + Send>> {
 }
 
 async fn run_program(mut thread: Thread) {
+    while run_until_replaced(&mut thread).await {}
+    thread.leave().await;
+}
+
+/// Runs the program of `thread` until that is to end (false), or to go on with another program.
+async fn run_until_replaced(thread: &mut Thread) -> bool {
     let process = thread.process.clone();
     let state = thread.state.clone();
     loop {
-        give_way(&mut thread).await;
+        give_way(thread).await;
         if !state.attention().is_empty() || thread.interrupted.is_some() {
             match thread.attend().await {
                 true => continue,
-                false => break,
+                false => return false,
             }
         }
         match thread
@@ -67,16 +74,22 @@ async fn run_program(mut thread: Thread) {
                         state: &state,
                         number,
                     };
-                    let result = match syscall::dispatch_now(&mut thread, number, args) {
+                    let result = match syscall::dispatch_now(thread, number, args) {
                         Dispatched::Done(result) => Some(result),
                         Dispatched::Waits => {
                             let is_urgent = syscall::waits_for_others(number, args);
-                            // Pinned here, so that the future is not moved on its way.
-                            let call = pin!(syscall::dispatch(&mut thread, number, args));
-                            wait.until_done(is_urgent, call).await
+                            let result = {
+                                // Pinned here, so that the future is not moved on its way.
+                                let call = pin!(syscall::dispatch(thread, number, args));
+                                wait.until_done(is_urgent, call).await
+                            };
+                            if !Arc::ptr_eq(&process, &thread.process) {
+                                return true;
+                            }
+                            result
                         }
                         Dispatched::Entered(entered) => {
-                            let call = pin!(syscall::finish_enter(&mut thread, entered));
+                            let call = pin!(syscall::finish_enter(thread, entered));
                             wait.until_done(true, call).await
                         }
                     };
@@ -112,7 +125,6 @@ async fn run_program(mut thread: Thread) {
             }
         }
     }
-    thread.leave().await;
 }
 
 /// A system call that waits.

@@ -58,6 +58,14 @@ impl Place {
         listener.set_nonblocking(true)?;
         Ok(Self::Socket(listener, path.to_owned()))
     }
+
+    /// The socket, if it is one.
+    pub fn socket(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(_) => None,
+            Self::Socket(_, path) => Some(path.clone()),
+        }
+    }
 }
 
 /// Serves metrics while a VM runs.

@@ -14,6 +14,7 @@ use ringlet_devices::block;
 
 use super::process::Process;
 use crate::config::Config;
+use crate::jail::ProgramJail;
 
 /// With the second I/O APIC, which there is with ACPI only, there are more places for devices. Then
 /// QEMU does not announce them on the kernel's command line, which is all that it knows.
@@ -27,6 +28,9 @@ const VIRTIO_IRQ: u32 = 24;
 const FIRST_PLACE: u32 = 1;
 /// QEMU reserves port 0 for a console of the kind that serves all streams.
 const FIRST: u32 = 1;
+
+/// System calls that QEMU has no use for here: its own filter.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
 /// QEMU as it will be started.
 pub(super) struct Launch {
@@ -72,6 +76,7 @@ impl Launch {
             ("-action", "reboot=shutdown,shutdown=pause".to_owned()),
             ("-global", "virtio-mmio.force-legacy=false".to_owned()),
             ("-initrd", initrd),
+            ("-sandbox", SANDBOX.to_owned()),
         ] {
             launch.option(option, value);
         }
@@ -197,19 +202,19 @@ impl Launch {
         Ok(())
     }
 
-    /// Starts QEMU, once.
+    /// Starts QEMU, once, within `jail`.
     ///
     /// # Errors
     ///
     /// Those of [`Process::start`].
-    pub(super) fn start(&mut self, qemu: &Path) -> io::Result<Process> {
+    pub(super) fn start(&mut self, qemu: &Path, jail: &ProgramJail) -> io::Result<Process> {
         let mut command = Command::new(qemu);
         command.args(self.arguments.drain(..));
         command.args(["-append", &self.command_line]);
         log::debug!("{command:?}");
         // The copies here close with that: who reads the other ends sees the end of QEMU.
         let passed: Vec<_> = self.passed.drain(..).collect();
-        Process::start(&mut command, &passed)
+        Process::start(&mut command, &passed, jail)
     }
 
     /// Adds a virtio device in the next place.

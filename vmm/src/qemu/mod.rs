@@ -29,12 +29,14 @@ use ringlet_abi::console::{INPUT_FAILED, SIZE_MESSAGE};
 use ringlet_devices::block::{Block, EngineKind};
 use ringlet_devices::fs::{DescriptorLimits, Fs};
 use ringlet_devices::{Memory, Stop, ThreadKind, Threads, VhostUser, Worker};
+use rustix::process::Signal;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot;
 use crate::builder::{self, BuildError};
 use crate::config::Config;
 use crate::debug::{Image, Server};
+use crate::jail::ProgramJail;
 use crate::kernel_image::LoadedKernel;
 use crate::lifecycle::{Guest, Lifecycle, Outside, RunError, VirtualMachine};
 use crate::memory;
@@ -54,6 +56,8 @@ use pump::Drained;
 pub struct QemuVm {
     qemu: PathBuf,
     launch: Launch,
+    jail: ProgramJail,
+    ending: Arc<Ending>,
     /// Our ends of the standard streams' ports: input, output, error.
     ports: [UnixStream; 3],
     /// Where the terminal's size is told.
@@ -99,7 +103,8 @@ pub fn build(
     // What the guest does not take is not waited for.
     sizes.set_nonblocking(true)?;
     launch.add_entropy();
-    let threads = Threads::unconfined();
+    let ending = Arc::new(Ending::new()?);
+    let threads = config.jail.close(&config.needs(), &ending)?;
     let metrics = Arc::<Metrics>::default();
     metrics.set_guest_memory(config.memory);
     let mut workers = Vec::new();
@@ -130,9 +135,16 @@ pub fn build(
     let events = Monitor::new(launch.add_monitor("events")?);
     let commands = Monitor::new(launch.add_monitor("commands")?);
     let inspector = Inspector::new(commands, Memory::new(memory), Image::new(kernel));
+    // A link to it may be where the jail has nothing.
+    let qemu = qemu.canonicalize()?;
+    let jail = config
+        .jail
+        .for_program(&qemu, std::slice::from_ref(&config.kernel))?;
     Ok(QemuVm {
         qemu,
         launch,
+        jail,
+        ending,
         ports: [input, output, error],
         sizes,
         serial: Some(serial),
@@ -182,9 +194,9 @@ impl VirtualMachine for QemuVm {
 
     fn run(&mut self, mut outside: Outside) -> Result<Outcome, RunError> {
         let place = outside.metrics.take();
-        let ending = Arc::new(Ending::new()?);
+        let ending = Arc::clone(&self.ending);
         let mut events = EventManager::new()?;
-        let process = Arc::new(self.launch.start(&self.qemu)?);
+        let process = Arc::new(self.launch.start(&self.qemu, &self.jail)?);
         self.timeline.reach(Stage::VmCreated);
 
         let drained = Arc::new(Drained::new()?);
@@ -307,7 +319,7 @@ fn watch(mut events: Monitor, process: &Process, inspector: &Inspector, crash: &
         let report = inspector.triple_fault();
         // It is set once.
         let _ = crash.set(report.unwrap_or_else(|error| error.to_string()));
-        process.signal(libc::SIGKILL);
+        process.signal(Signal::KILL);
     }
 }
 
@@ -340,10 +352,10 @@ impl Guest for Running {
     }
 
     fn pause(&self) {
-        self.process.signal(libc::SIGSTOP);
+        self.process.signal(Signal::STOP);
     }
 
     fn resume(&self) {
-        self.process.signal(libc::SIGCONT);
+        self.process.signal(Signal::CONT);
     }
 }

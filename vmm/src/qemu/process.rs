@@ -2,36 +2,50 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+
+use crate::jail::ProgramJail;
 use crate::memory::memory_file;
 
 /// A process of QEMU. Dropping it kills it and waits for its end.
 pub(super) struct Process {
-    pid: libc::pid_t,
-    /// Its end (`si_code` and `si_status` of waitid(2)) once it was waited for and the number is
-    /// nobody's any more.
+    /// A confined thread may signal nothing but what it has a descriptor of.
+    process: OwnedFd,
+    /// Its end (`si_code` and `si_status` of waitid(2)) once it was waited for.
     end: Mutex<Option<(libc::c_int, libc::c_int)>>,
     /// What it has written to its standard output and error.
     messages: File,
 }
 
 impl Process {
-    /// Starts `command`, which inherits the descriptors `passed` under their numbers. It is killed
-    /// when the calling thread ends, and signals of the terminal do not reach it.
+    /// Starts `command` within `jail`; it inherits the descriptors `passed` under their numbers, and no
+    /// others. It is killed when the calling thread ends, and signals of the terminal do not reach it.
     ///
     /// # Errors
     ///
-    /// Those of memfd_create(2), fork(2) and execve(2).
-    pub(super) fn start(command: &mut Command, passed: &[OwnedFd]) -> io::Result<Self> {
+    /// Those of memfd_create(2), fork(2), execve(2) and pidfd_open(2), and of the jail.
+    pub(super) fn start(
+        command: &mut Command,
+        passed: &[OwnedFd],
+        jail: &ProgramJail,
+    ) -> io::Result<Self> {
         let messages = memory_file(c"qemu-messages")?;
         let numbers: Vec<RawFd> = passed.iter().map(AsRawFd::as_raw_fd).collect();
         // SAFETY: getpid has no arguments.
         let parent = unsafe { libc::getpid() };
+        let jail = jail.try_clone()?;
         let prepare = move || {
+            let cloexec = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
+            // SAFETY: close_range has no memory arguments.
+            check(unsafe { libc::close_range(3, libc::c_uint::MAX, cloexec) })?;
             for number in &numbers {
                 // SAFETY: fcntl has no memory arguments with this command.
                 check(unsafe { libc::fcntl(*number, libc::F_SETFD, 0) })?;
@@ -40,7 +54,7 @@ impl Process {
             check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
             // SAFETY: getppid has no arguments. A parent that died before the prctl sends nothing.
             match unsafe { libc::getppid() } == parent {
-                true => Ok(()),
+                true => jail.enter(),
                 false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
             }
         };
@@ -51,19 +65,18 @@ impl Process {
             .process_group(0);
         // SAFETY: the closure makes system calls only, and allocates nothing.
         let child = unsafe { command.pre_exec(prepare) }.spawn()?;
+        let pid = Pid::from_raw(child.id() as libc::pid_t).ok_or(io::ErrorKind::NotFound)?;
         Ok(Self {
-            pid: child.id() as libc::pid_t,
+            process: pidfd_open(pid, PidfdFlags::empty())?,
             end: Mutex::default(),
             messages,
         })
     }
 
     /// Sends a signal, if the process still runs.
-    pub(super) fn signal(&self, signal: libc::c_int) {
-        if self.lock_end().is_none() {
-            // SAFETY: kill has no memory arguments; the process has not been waited for.
-            unsafe { libc::kill(self.pid, signal) };
-        }
+    pub(super) fn signal(&self, signal: Signal) {
+        // It fails when the process has ended.
+        let _ = pidfd_send_signal(&self.process, signal);
     }
 
     fn lock_end(&self) -> MutexGuard<'_, Option<(libc::c_int, libc::c_int)>> {
@@ -72,7 +85,7 @@ impl Process {
 
     /// Ends the process at once, and waits until it has ended.
     pub(super) fn kill(&self) {
-        self.signal(libc::SIGKILL);
+        self.signal(Signal::KILL);
         self.await_end();
     }
 
@@ -103,26 +116,26 @@ impl Process {
     /// Waits for the end: `si_code` and `si_status` of waitid(2).
     fn await_end(&self) -> (libc::c_int, libc::c_int) {
         // Several threads may wait. The lock is held only when the wait is over.
-        let end = self.wait_id(libc::WNOWAIT);
+        let end = self.wait_id(WaitIdOptions::NOWAIT);
         let mut known = self.lock_end();
         *known.get_or_insert_with(|| {
-            self.wait_id(0);
+            self.wait_id(WaitIdOptions::empty());
             end
         })
     }
 
-    fn wait_id(&self, flags: libc::c_int) -> (libc::c_int, libc::c_int) {
-        // SAFETY: all-zero bytes are a valid siginfo_t: it is integers and pointers only.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        let flags = libc::WEXITED | flags;
+    fn wait_id(&self, options: WaitIdOptions) -> (libc::c_int, libc::c_int) {
+        let id = WaitId::PidFd(self.process.as_fd());
         loop {
-            // SAFETY: waitid writes the siginfo_t.
-            let result =
-                unsafe { libc::waitid(libc::P_PID, self.pid as u32, &raw mut info, flags) };
-            let error = io::Error::last_os_error();
-            if result == 0 || error.kind() != io::ErrorKind::Interrupted {
-                // SAFETY: waitid has filled in the fields of a child's signal, or they are zero.
-                return (info.si_code, unsafe { info.si_status() });
+            match waitid(id.clone(), WaitIdOptions::EXITED | options) {
+                Err(Errno::INTR) => (),
+                Ok(Some(status)) => {
+                    return match status.exit_status() {
+                        Some(code) => (libc::CLD_EXITED, code),
+                        None => (libc::CLD_KILLED, status.terminating_signal().unwrap_or(0)),
+                    };
+                }
+                Ok(None) | Err(_) => return (0, 0),
             }
         }
     }
@@ -144,17 +157,23 @@ fn check(result: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jail::Policy;
+
+    fn free() -> ProgramJail {
+        let nothing = std::path::Path::new("/");
+        Policy::Off.for_program(nothing, &[]).unwrap()
+    }
 
     #[test]
     fn the_end_is_told() {
         let mut command = Command::new("/bin/sh");
         let script = "echo one >&2; echo 'qemu-system-x86_64: no such device' >&2; exit 1";
-        let process = Process::start(command.args(["-c", script]), &[]).unwrap();
+        let process = Process::start(command.args(["-c", script]), &[], &free()).unwrap();
         let told = process.describe_end();
         assert!(told.contains(": no such device (status 1)"), "{told}");
-        let process = Process::start(&mut Command::new("/bin/true"), &[]).unwrap();
+        let process = Process::start(&mut Command::new("/bin/true"), &[], &free()).unwrap();
         assert!(process.describe_end().contains("QEMU ended"));
-        let process = Process::start(Command::new("/bin/sleep").arg("100"), &[]).unwrap();
+        let process = Process::start(Command::new("/bin/sleep").arg("100"), &[], &free()).unwrap();
         process.kill();
         assert!(process.describe_end().contains("signal 9"));
     }
@@ -168,7 +187,8 @@ mod tests {
             kept.as_raw_fd()
         );
         let mut command = Command::new("/bin/sh");
-        let process = Process::start(command.args(["-c", &script]), &[passed.into()]).unwrap();
+        let process =
+            Process::start(command.args(["-c", &script]), &[passed.into()], &free()).unwrap();
         assert!(process.describe_end().contains("QEMU ended"));
     }
 }

@@ -123,6 +123,11 @@ pub trait Inode: Any + Send + Sync {
         None
     }
 
+    /// The target of a symbolic link that may depend on the process that looks, by its number.
+    fn link_for(&self, _process: u32) -> Answer<'_, Vec<u8>> {
+        self.read_link()
+    }
+
     /// The file that a link of procfs leads to, whatever its text says; `None` for all other
     /// files.
     fn magic_link(&self) -> Option<Result<Location>> {

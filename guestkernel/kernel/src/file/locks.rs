@@ -149,8 +149,8 @@ pub(super) fn release_description(file: &OpenFile) {
     CHANGES.wake_all();
 }
 
-/// Gives up the process's locks on ranges of the file, of which it closes a descriptor.
-pub(crate) fn release_process(file: &OpenFile) {
+/// Gives up the locks of the process `owner` on ranges of the file, of which it closes a descriptor.
+pub(crate) fn release_process(file: &OpenFile, owner: u32) {
     let mut locks = LOCKS.lock();
     if locks.ranges.is_empty() {
         return;
@@ -158,7 +158,7 @@ pub(crate) fn release_process(file: &OpenFile) {
     let any = held(file, LockOwner::Description, LockMode::Shared, 0, u64::MAX);
     locks
         .ranges
-        .retain(|lock| lock.file != any.file || lock.owner == LockOwner::Description);
+        .retain(|lock| lock.file != any.file || lock.owner != LockOwner::Process(owner));
     drop(locks);
     CHANGES.wake_all();
 }
@@ -459,7 +459,7 @@ mod tests {
             range(Some(LockMode::Shared), 5, 5).set(&one, LockOwner::Description),
             Err(Errno::EAGAIN)
         );
-        release_process(&other);
+        release_process(&other, 1);
         range(Some(LockMode::Shared), 5, 5)
             .set(&one, LockOwner::Description)
             .unwrap();

@@ -171,11 +171,11 @@ impl View<'_> {
     pub async fn read_link(&self, fd: i32, path: &[u8]) -> Result<Vec<u8>> {
         if !path.is_empty() {
             let location = self.lookup(fd, path, false).await?;
-            return location.inode.read_link().await;
+            return location.inode.link_for(self.context.owner()).await;
         }
         let inode = self.location_of(fd)?.inode;
         match inode.file_type() {
-            FileType::Symlink => inode.read_link().await,
+            FileType::Symlink => inode.link_for(self.context.owner()).await,
             _ => Err(Errno::ENOENT),
         }
     }

@@ -16,7 +16,12 @@ pub struct FsContext {
     root: Mutex<Location>,
     working_directory: Mutex<Location>,
     umask: AtomicU32,
+    /// The process whose place it is: what `/proc/self` means.
+    owner: AtomicU32,
 }
+
+/// The number of the first process.
+const FIRST_OWNER: u32 = 1;
 
 impl FsContext {
     /// At the root of `namespace`, with umask 022.
@@ -26,8 +31,30 @@ impl FsContext {
             root: Mutex::new(root.clone()),
             working_directory: Mutex::new(root),
             umask: AtomicU32::new(0o022),
+            owner: AtomicU32::new(FIRST_OWNER),
             namespace,
         })
+    }
+
+    /// The same, for whoever changes its own.
+    pub fn copy(&self) -> Arc<Self> {
+        Arc::new(Self {
+            namespace: self.namespace.clone(),
+            root: Mutex::new(self.root()),
+            working_directory: Mutex::new(self.working_directory()),
+            umask: AtomicU32::new(self.umask()),
+            owner: AtomicU32::new(self.owner()),
+        })
+    }
+
+    /// The process whose place it is, the one that was first if several share it.
+    pub fn owner(&self) -> u32 {
+        self.owner.load(Ordering::Relaxed)
+    }
+
+    /// Says that.
+    pub fn set_owner(&self, pid: u32) {
+        self.owner.store(pid, Ordering::Relaxed);
     }
 
     /// Where absolute paths start.

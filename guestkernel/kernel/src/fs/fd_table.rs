@@ -2,17 +2,23 @@
 
 use super::OpenFile;
 use crate::error::{Errno, Result};
+use crate::executor::Stint;
+use crate::file::locks;
 use crate::heap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
+use core::sync::atomic::{AtomicU32, Ordering};
 use machine::lock::Mutex;
 
 /// `RLIMIT_NOFILE` at the start: one more than the largest file descriptor.
 pub const FD_LIMIT: u32 = 1024;
 /// What the limit can be raised to.
 pub const FD_LIMIT_MAX: u32 = 1 << 20;
+/// The number of the first process.
+const FIRST_OWNER: u32 = 1;
 
+#[derive(Clone)]
 struct DescriptorSlot {
     file: Arc<OpenFile>,
     close_on_exec: bool,
@@ -27,7 +33,13 @@ struct Slots {
 }
 
 /// The file descriptors of a process.
-pub struct FdTable(Mutex<Slots>);
+pub struct FdTable {
+    slots: Mutex<Slots>,
+    /// Threads that use it.
+    users: AtomicU32,
+    /// The process that owns its locks on ranges of files.
+    owner: AtomicU32,
+}
 
 impl Default for FdTable {
     fn default() -> Self {
@@ -38,21 +50,111 @@ impl Default for FdTable {
 impl FdTable {
     /// No file is open.
     pub fn new() -> Self {
-        Self(Mutex::new(Slots {
+        Self::with(Slots {
             slots: Vec::new(),
             lowest: 0,
             limit: FD_LIMIT as usize,
-        }))
+        })
+    }
+
+    fn with(slots: Slots) -> Self {
+        Self {
+            slots: Mutex::new(slots),
+            users: AtomicU32::new(1),
+            owner: AtomicU32::new(FIRST_OWNER),
+        }
+    }
+
+    /// The process that owns its locks on ranges of files.
+    pub fn owner(&self) -> u32 {
+        self.owner.load(Ordering::Relaxed)
+    }
+
+    /// Says that.
+    pub fn set_owner(&self, pid: u32) {
+        self.owner.store(pid, Ordering::Relaxed);
+    }
+
+    /// The same files by the same descriptors, for one thread of the process `owner`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn copy(&self, owner: u32) -> Result<Self> {
+        let table = self.slots.lock();
+        // The last that is open: what was closed behind it takes no room.
+        let length = table.slots.iter().rposition(Option::is_some);
+        let length = length.map_or(0, |last| last + 1);
+        heap::check(length * size_of::<Option<DescriptorSlot>>())?;
+        let copy = Self::with(Slots {
+            slots: table.slots[..length].to_vec(),
+            lowest: table.lowest,
+            limit: table.limit,
+        });
+        copy.set_owner(owner);
+        Ok(copy)
+    }
+
+    /// One more thread uses it.
+    pub(crate) fn enter(&self) {
+        self.users.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A thread that was to use it was not made.
+    pub(crate) fn leave_unused(&self) {
+        self.users.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether other threads than one use it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.users.load(Ordering::Relaxed) > 1
+    }
+
+    /// A thread uses it no longer. The last one closes all files; nobody hears of errors.
+    pub(crate) async fn leave(&self) {
+        if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.close_where(|_| true).await;
+        }
+    }
+
+    /// Closes what `execve(2)` closes.
+    pub(crate) async fn close_for_exec(&self) {
+        self.close_where(|slot| slot.close_on_exec).await;
+    }
+
+    async fn close_where(&self, is_closed: impl Fn(&DescriptorSlot) -> bool) {
+        let mut stint = Stint::default();
+        let mut fd = 0;
+        loop {
+            let closed = {
+                let mut table = self.slots.lock();
+                let rest = table.slots.iter_mut().enumerate().skip(fd);
+                let mut wanted = rest.filter(|(_, slot)| slot.as_ref().is_some_and(&is_closed));
+                let Some((found, slot)) = wanted.next() else {
+                    return;
+                };
+                fd = found;
+                let closed = slot.take();
+                table.lowest = table.lowest.min(fd);
+                closed
+            };
+            if let Some(DescriptorSlot { file, .. }) = closed {
+                locks::release_process(&file, self.owner());
+                // Whoever has put off a write is not there any more to hear that it has failed.
+                let _ = file.ops.flush().await;
+            }
+            stint.give_way().await;
+        }
     }
 
     /// Sets `RLIMIT_NOFILE`.
     pub fn set_limit(&self, limit: u32) {
-        self.0.lock().limit = limit.min(FD_LIMIT_MAX) as usize;
+        self.slots.lock().limit = limit.min(FD_LIMIT_MAX) as usize;
     }
 
     /// `RLIMIT_NOFILE`.
     pub fn limit(&self) -> u32 {
-        self.0.lock().limit as u32
+        self.slots.lock().limit as u32
     }
 
     /// The open file, unless it was opened with `O_PATH`.
@@ -76,7 +178,7 @@ impl FdTable {
     /// `EBADF`.
     #[inline]
     pub fn get_any(&self, fd: i32) -> Result<Arc<OpenFile>> {
-        let table = self.0.lock();
+        let table = self.slots.lock();
         let slot = table.slots.get(index(fd)?).and_then(Option::as_ref);
         slot.map(|slot| slot.file.clone()).ok_or(Errno::EBADF)
     }
@@ -87,7 +189,7 @@ impl FdTable {
     ///
     /// `EMFILE`; `EINVAL` if `lowest` is not below the limit; `ENOMEM`.
     pub fn insert(&self, file: Arc<OpenFile>, close_on_exec: bool, lowest: u32) -> Result<i32> {
-        let mut table = self.0.lock();
+        let mut table = self.slots.lock();
         let lowest = lowest as usize;
         if lowest > 0 && lowest >= table.limit {
             return Err(Errno::EINVAL);
@@ -122,7 +224,7 @@ impl FdTable {
         close_on_exec: bool,
         fd: i32,
     ) -> Result<Option<Arc<OpenFile>>> {
-        let mut table = self.0.lock();
+        let mut table = self.slots.lock();
         let fd = index(fd)?;
         if fd >= table.limit {
             return Err(Errno::EBADF);
@@ -156,7 +258,7 @@ impl FdTable {
         fd: i32,
         condition: impl FnOnce(&OpenFile) -> bool,
     ) -> Result<Option<Arc<OpenFile>>> {
-        let mut table = self.0.lock();
+        let mut table = self.slots.lock();
         let fd = index(fd)?;
         let slot = table.slots.get_mut(fd).ok_or(Errno::EBADF)?;
         let file = &slot.as_ref().ok_or(Errno::EBADF)?.file;
@@ -174,7 +276,7 @@ impl FdTable {
     ///
     /// `EBADF`.
     pub fn close_on_exec(&self, fd: i32) -> Result<bool> {
-        let table = self.0.lock();
+        let table = self.slots.lock();
         let slot = table.slots.get(index(fd)?).and_then(Option::as_ref);
         slot.map(|slot| slot.close_on_exec).ok_or(Errno::EBADF)
     }
@@ -185,7 +287,7 @@ impl FdTable {
     ///
     /// `EBADF`.
     pub fn set_close_on_exec(&self, fd: i32, value: bool) -> Result<()> {
-        let mut table = self.0.lock();
+        let mut table = self.slots.lock();
         let slot = table.slots.get_mut(index(fd)?).and_then(Option::as_mut);
         slot.ok_or(Errno::EBADF)?.close_on_exec = value;
         Ok(())
@@ -193,7 +295,7 @@ impl FdTable {
 
     /// The descriptors of `range` that are open now, in order.
     pub fn open_in(&self, range: RangeInclusive<u32>) -> Vec<i32> {
-        let table = self.0.lock();
+        let table = self.slots.lock();
         let end = (*range.end() as usize)
             .saturating_add(1)
             .min(table.slots.len());

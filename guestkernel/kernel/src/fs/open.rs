@@ -238,7 +238,7 @@ impl View<'_> {
     #[inline]
     pub fn close_now(&self, fd: i32) -> Result<Option<()>> {
         let closed = self.files.close_if(fd, |file| !file.ops.flushes())?;
-        Ok(closed.map(|file| locks::release_process(&file)))
+        Ok(closed.map(|file| locks::release_process(&file, self.files.owner())))
     }
 
     /// What follows when a descriptor of `file` was taken out of the table.
@@ -247,7 +247,7 @@ impl View<'_> {
     ///
     /// Those of writes that were put off.
     pub async fn finish_close(&self, file: &OpenFile) -> Result<()> {
-        locks::release_process(file);
+        locks::release_process(file, self.files.owner());
         file.ops.flush().await
     }
 

@@ -328,7 +328,7 @@ impl<'p> Walk<'p> {
             self.at = target;
             return Ok(true);
         }
-        let text = link.read_link();
+        let text = link.link_for(self.context.owner());
         let mut path = match self.restrictions.contains(Restrictions::CACHED) {
             true => text.now().unwrap_or(Err(Errno::EAGAIN))?,
             false => text.await?,

@@ -16,7 +16,6 @@ use core::ops::Range;
 use core::sync::atomic::AtomicU64;
 use machine::lock::Mutex;
 use machine::{Access, Flush, PageTable, Space};
-use spin::Once;
 
 /// Where `MAP_32BIT` has mappings.
 const LOW: Range<u64> = 0x4000_0000..0x8000_0000;
@@ -46,15 +45,19 @@ fn pages_worth_a_fault() -> u64 {
 
 /// The memory of a program.
 pub struct AddressSpace {
+    // Dropped before the page table, which then knows whether a CPU has it loaded.
+    root: Space,
     me: Weak<Self>,
     pub(super) mappings: Mutex<Mappings>,
     /// The page that an access missed last because it takes time, and the access, or 0: see
     /// [`bring_in_absent`](Self::bring_in_absent).
     pub(super) absent: AtomicU64,
-    /// Ends the program that the memory belongs to.
-    pub(super) on_exhaustion: Once<Box<dyn Fn() + Send + Sync>>,
-    root: Space,
+    /// Each ends a process that the memory belongs to, and says false if there is none any more.
+    pub(super) on_exhaustion: Mutex<Vec<OnExhaustion>>,
 }
+
+/// What is called when there is no memory for a page.
+pub(super) type OnExhaustion = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// What the lock protects.
 pub(super) struct Mappings {
@@ -86,7 +89,7 @@ impl AddressSpace {
             me: me.clone(),
             root: table.space(),
             absent: AtomicU64::new(0),
-            on_exhaustion: Once::new(),
+            on_exhaustion: Mutex::default(),
             mappings: Mutex::new(Mappings {
                 table,
                 areas: BTreeMap::new(),
@@ -111,9 +114,10 @@ impl AddressSpace {
         &self.me
     }
 
-    /// Has `end` called when there is no memory for a page that the program needs.
-    pub(crate) fn set_on_exhaustion(&self, end: impl Fn() + Send + Sync + 'static) {
-        self.on_exhaustion.call_once(|| Box::new(end));
+    /// Has `end` called, too, when there is no memory for a page that a program needs; it says whether
+    /// there is anything that it can end.
+    pub(crate) fn add_on_exhaustion(&self, end: impl Fn() -> bool + Send + Sync + 'static) {
+        self.on_exhaustion.lock().push(Box::new(end));
     }
 
     /// Sets `RLIMIT_AS`, in bytes.

@@ -257,10 +257,8 @@ impl AddressSpace {
     }
 
     fn end_exhausted(&self, page: u64) {
-        if let Some(end) = self.on_exhaustion.get() {
-            log::error!("no memory for the page at {page:#x}");
-            end();
-        }
+        log::error!("no memory for the page at {page:#x}");
+        self.on_exhaustion.lock().retain(|end| end());
     }
 
     /// Gets the page that an access of the kernel's missed last, when that has failed with

@@ -93,7 +93,7 @@ impl Clock {
     pub(super) fn for_timer(&self, actor: Actor<'_>) -> Result<TimerClock> {
         Ok(match self {
             Self::Realtime | Self::Monotonic => TimerClock::Monotonic,
-            Self::Process => TimerClock::Process(Arc::downgrade(actor.process)),
+            Self::Process => TimerClock::Process(actor.process.weak().clone()),
             Self::Thread(target) => TimerClock::Thread(Arc::downgrade(target)),
             Self::OwnCpu => TimerClock::Thread(Arc::downgrade(&actor.thread_numbered(0)?)),
             Self::Variant { .. } | Self::Alarm | Self::Descriptor => {
@@ -287,7 +287,8 @@ impl GetTimes {
         let tick = SECOND / CLOCK_TICKS;
         if self.times_at != 0 {
             let user = actor.process.cpu_time() / tick;
-            for (index, value) in [user, 0, 0, 0].iter().enumerate() {
+            let of_children = actor.process.children_cpu_time() / tick;
+            for (index, value) in [user, 0, of_children, 0].iter().enumerate() {
                 let at = self.times_at.wrapping_add(index as u64 * 8);
                 actor.space().write_value(at, value)?;
             }
@@ -314,8 +315,8 @@ impl GetUsage {
         let used = match self.who {
             0 => actor.process.cpu_time(),
             RUSAGE_THREAD => actor.thread_numbered(0)?.cpu_time(),
-            // Of children: there were none.
-            -1 => 0,
+            // Of children that were waited for.
+            -1 => actor.process.children_cpu_time(),
             _ => return Err(Errno::EINVAL),
         };
         let mut usage = raw::rusage::zeroed();

@@ -191,7 +191,7 @@ async fn lock_range(actor: Actor<'_>, file: &Arc<OpenFile>, command: u32, at: u6
     }
     let owner = match is_ofd {
         true => fs::LockOwner::Description,
-        false => fs::LockOwner::Process(actor.process.pid),
+        false => fs::LockOwner::Process(actor.process.files.owner()),
     };
     match command {
         raw::F_GETLK | raw::F_OFD_GETLK => {

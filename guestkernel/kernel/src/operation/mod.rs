@@ -14,13 +14,16 @@
 mod actor;
 mod attributes;
 mod clock;
+mod clone;
 mod close;
 mod copy;
 mod descriptor;
 mod directory;
+mod execute;
 mod file_size;
 mod futex;
 mod futex2;
+mod kill;
 mod map;
 mod memory;
 mod mount;
@@ -37,6 +40,7 @@ mod system;
 mod time_value;
 mod timer;
 mod transfer;
+mod wait;
 
 pub use actor::{Actor, FileRef};
 pub use attributes::{
@@ -46,6 +50,7 @@ pub use attributes::{
 pub use clock::{
     GetResolution, GetSeconds, GetTime, GetTimeOfDay, GetTimes, GetUsage, SetTime, SetTimeOfDay,
 };
+pub use clone::Clone;
 pub use close::Close;
 pub use copy::{CopyFileRange, End, EndPosition, SendFile, Splice, Tee};
 pub use descriptor::{CloseRange, Control, DeviceControl, Duplicate, DuplicateTo, LockFile};
@@ -53,8 +58,10 @@ pub use directory::{
     ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
     SetUmask,
 };
+pub use execute::Execute;
 pub use futex::{FutexCall, FutexWait};
 pub use futex2::{FutexWaits, FutexWord, WaitBegun, read_futex_words};
+pub use kill::{Kill, Receiver};
 pub use map::Map;
 pub use memory::{
     AdviseMemory, Barrier, GetResidency, LockAllMemory, LockMemory, Move, Protect, SetBreak,
@@ -77,3 +84,4 @@ pub use timer::{
     SetIntervalTimer, SetTimer,
 };
 pub use transfer::{LimitedWrite, Memory, Position, ReadWrite, Transfer};
+pub use wait::Wait;

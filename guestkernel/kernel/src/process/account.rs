@@ -16,11 +16,17 @@ pub(super) struct Account {
     /// Signals that wait with what is known of them, and timers that send some
     /// (`RLIMIT_SIGPENDING`).
     signals: AtomicU64,
+    /// Threads, those of all processes (`RLIMIT_NPROC`).
+    threads: AtomicU64,
 }
 
 /// One more signal, as long as it exists.
 #[derive(Debug)]
 pub(super) struct SignalCharge(Arc<Account>);
+
+/// One more thread, as long as it exists.
+#[derive(Debug)]
+pub(super) struct ThreadCharge(Arc<Account>);
 
 impl Account {
     /// That of the user with this number.
@@ -37,17 +43,33 @@ impl Account {
 
     /// Takes one more signal, unless there are `limit` then and one too many.
     pub(super) fn charge_signal(self: &Arc<Self>, limit: u64) -> Option<SignalCharge> {
-        if self.signals.fetch_add(1, Ordering::Relaxed) >= limit {
-            self.signals.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(SignalCharge(self.clone()))
+        take(&self.signals, limit).then(|| SignalCharge(self.clone()))
     }
+
+    /// Takes one more thread, unless there are `limit` then and one too many.
+    pub(super) fn charge_thread(self: &Arc<Self>, limit: u64) -> Option<ThreadCharge> {
+        take(&self.threads, limit).then(|| ThreadCharge(self.clone()))
+    }
+}
+
+/// Counts one more, unless there are `limit` already.
+fn take(count: &AtomicU64, limit: u64) -> bool {
+    let has_room = count.fetch_add(1, Ordering::Relaxed) < limit;
+    if !has_room {
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+    has_room
 }
 
 impl Drop for SignalCharge {
     fn drop(&mut self) {
         self.0.signals.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ThreadCharge {
+    fn drop(&mut self) {
+        self.0.threads.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -55,6 +55,18 @@ impl CallSites {
         }
     }
 
+    /// What is known of the same places in a copy of the memory.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            counts: self
+                .counts
+                .each_ref()
+                .map(|count| AtomicU64::new(count.load(Ordering::Relaxed))),
+            pages: Mutex::new(self.pages.lock().clone()),
+            gate: self.gate,
+        }
+    }
+
     /// Notes that system call `number` was made from before `address`, and patches the site when
     /// it is worth while. A count that another thread changes at the same time may be lost.
     #[inline]

@@ -23,10 +23,6 @@ pub struct Credentials {
     pub group: Ids,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// The process group and the session.
-    pub process_group: u32,
-    /// The session.
-    pub session: u32,
 }
 
 impl Ids {

@@ -2,10 +2,12 @@
 //! the stack (`execve(2)`).
 
 use super::elf::{self, HEADER_SIZE, Header, Segments};
+use super::executable::Executable;
 use super::image::{self, Placed};
 use super::limits::STACK;
 use super::stack::{self, Start};
 use crate::error::{Errno, Result};
+use crate::file::{Executed, MountFlags};
 use crate::fs::{FileType, OpenFile, OpenHow, View};
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::{AddressSpace, IoBuffer, PAGE, PageSource, TASK_SIZE};
@@ -41,6 +43,64 @@ pub(crate) struct Program {
     pub(crate) context: UserContext,
     /// The last component of its path, at most 15 bytes (`PR_GET_NAME`).
     pub(crate) name: [u8; 16],
+    pub(crate) executable: Executable,
+}
+
+/// Which file is to be executed.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    /// Where its path starts, or the file itself if `is_open_file`.
+    pub(crate) directory: i32,
+    /// Its path.
+    pub(crate) path: &'a [u8],
+    /// Whether the descriptor is the file.
+    pub(crate) is_open_file: bool,
+    /// Whether it may be a symbolic link.
+    pub(crate) is_followed: bool,
+}
+
+impl<'a> Source<'a> {
+    /// The file at `path`.
+    pub(crate) fn path(path: &'a [u8]) -> Self {
+        Self {
+            directory: raw::AT_FDCWD,
+            path,
+            is_open_file: false,
+            is_followed: true,
+        }
+    }
+
+    /// A path that leads to it as long as its descriptor is open, and whether it is one that goes by a
+    /// descriptor.
+    fn shown(&self) -> (Vec<u8>, bool) {
+        if self.directory == raw::AT_FDCWD || self.path.first() == Some(&b'/') {
+            return (self.path.to_vec(), false);
+        }
+        let mut shown = alloc::format!("/dev/fd/{}", self.directory).into_bytes();
+        if !self.is_open_file {
+            shown.push(b'/');
+            shown.extend_from_slice(self.path);
+        }
+        (shown, true)
+    }
+}
+
+/// What a program is given.
+pub(crate) struct Given<'a> {
+    /// Its arguments.
+    pub(crate) arguments: Vec<Vec<u8>>,
+    /// Its environment.
+    pub(crate) environment: &'a [Vec<u8>],
+    /// Who it is: real and effective user, real and effective group.
+    pub(crate) ids: [u32; 4],
+    /// Bytes that its stack may grow to.
+    pub(crate) stack: u64,
+}
+
+/// A file that is executed: nobody writes it meanwhile.
+struct Opened {
+    file: Arc<OpenFile>,
+    executed: Executed,
 }
 
 /// An ELF file whose headers have been read.
@@ -51,22 +111,27 @@ struct Elf {
     segments: Segments,
 }
 
-/// Loads the program at `path` into a new address space.
+/// Loads a program into a new address space.
 ///
 /// # Errors
 ///
 /// Those of `execve(2)`.
-pub(crate) async fn load(
-    view: View<'_>,
-    path: &[u8],
-    mut arguments: Vec<Vec<u8>>,
-    environment: &[Vec<u8>],
-) -> Result<Program> {
-    let mut file = open_executable(view, path).await?;
-    let mut interpreted = path.to_vec();
+pub(crate) async fn load(view: View<'_>, source: Source<'_>, given: Given<'_>) -> Result<Program> {
+    let mut arguments = given.arguments;
+    let mut opened = open_source(view, source).await?;
+    let (path, is_by_descriptor) = source.shown();
+    let name = match (source.is_open_file, opened.file.place()) {
+        (true, Some(place)) => {
+            let entry = place.entry.as_ref();
+            command_name(entry.map_or(&path[..], |entry| &entry.name))
+        }
+        _ => command_name(&path),
+    };
+    stack::check_size(&arguments, given.environment, &path, given.stack)?;
+    let mut interpreted = path.clone();
     let mut depth = 0;
     let head = loop {
-        let head = read(&file, 0, HEAD).await?;
+        let head = read(&opened.file, 0, HEAD).await?;
         let Some(script) = head.strip_prefix(b"#!") else {
             break head;
         };
@@ -75,14 +140,20 @@ pub(crate) async fn load(
             return Err(Errno::ELOOP);
         }
         let (interpreter, argument) = parse_script(script, head.len() < HEAD)?;
+        if depth == 1 && is_by_descriptor && view.files.close_on_exec(source.directory)? {
+            // The interpreter could not open it.
+            return Err(Errno::ENOENT);
+        }
         let mut rewritten = Vec::from([interpreter.to_vec()]);
         rewritten.extend(argument.map(<[u8]>::to_vec));
         rewritten.push(interpreted);
         rewritten.extend(arguments.into_iter().skip(1));
         arguments = rewritten;
         interpreted = interpreter.to_vec();
-        file = open_executable(view, &interpreted).await?;
+        opened = open_executable(view, &interpreted).await?;
     };
+    let Opened { file, executed } = opened;
+    let place = file.place().cloned();
     let program = Elf::read(file, head).await?;
     let interpreter = match program.segments.interpreter {
         Some(name) => Some(open_interpreter(view, &program, name).await?),
@@ -107,26 +178,33 @@ pub(crate) async fn load(
 
     let mut random = [0; 16];
     fill_random(&mut random);
-    let stack_pointer = stack::build(
+    let built = stack::build(
         &space,
         stack_top,
         &Start {
             arguments: &arguments,
-            environment,
-            file_name: path,
+            environment: given.environment,
+            file_name: &path,
             headers: (
                 placed.headers,
                 (program.header.table_length / elf::PROGRAM_HEADER_SIZE) as u64,
             ),
             base: loader.map_or(0, |loader| loader.bias),
             entry: placed.entry,
+            ids: given.ids,
             random,
         },
     )?;
     Ok(Program {
         space,
-        context: UserContext::new(loader.unwrap_or(placed).entry, stack_pointer),
-        name: command_name(path),
+        context: UserContext::new(loader.unwrap_or(placed).entry, built.pointer),
+        name,
+        executable: Executable {
+            place,
+            arguments: built.arguments,
+            environment: built.environment,
+            executed: Some(executed),
+        },
     })
 }
 
@@ -151,15 +229,46 @@ impl Elf {
     }
 }
 
+/// Whether a file may be executed, as far as it does not matter what is in it.
+///
+/// # Errors
+///
+/// Those of `execve(2)`.
+pub(crate) async fn check_executable(view: View<'_>, source: Source<'_>) -> Result<()> {
+    open_source(view, source).await.map(|_| ())
+}
+
 /// Opens a file to execute it.
-async fn open_executable(view: View<'_>, path: &[u8]) -> Result<Arc<OpenFile>> {
-    let how = OpenHow::new(raw::O_RDONLY, 0)?;
-    let file = view.open(raw::AT_FDCWD, path, how).await?;
-    let stat = file.stat().await?;
-    if FileType::of_mode(stat.mode) != Some(FileType::Regular) || stat.mode & ANY_EXECUTE == 0 {
+async fn open_executable(view: View<'_>, path: &[u8]) -> Result<Opened> {
+    open_source(view, Source::path(path)).await
+}
+
+async fn open_source(view: View<'_>, source: Source<'_>) -> Result<Opened> {
+    let flags = match source.is_followed {
+        true => raw::O_RDONLY,
+        false => raw::O_RDONLY | raw::O_NOFOLLOW,
+    };
+    // A device or FIFO is not to be waited for, or to be told of it.
+    let how = OpenHow::new(flags | raw::O_PATH, 0)?;
+    let named = match source.is_open_file {
+        true => view.files.get_any(source.directory)?,
+        false => view.open(source.directory, source.path, how).await?,
+    };
+    let place = named.place().cloned().ok_or(Errno::EACCES)?;
+    let stat = place.location.inode.stat().await?;
+    match FileType::of_mode(stat.mode) {
+        Some(FileType::Regular) => {}
+        Some(FileType::Symlink) => return Err(Errno::ELOOP),
+        _ => return Err(Errno::EACCES),
+    }
+    let is_denied = place.location.mount.flags().contains(MountFlags::NO_EXEC);
+    if is_denied || stat.mode & ANY_EXECUTE == 0 {
         return Err(Errno::EACCES);
     }
-    Ok(file)
+    let executed = Executed::new(place.location.inode.clone())?;
+    let how = OpenHow::new(raw::O_RDONLY, 0)?;
+    let file = view.open_place(place, how).await?;
+    Ok(Opened { file, executed })
 }
 
 /// Opens the interpreter (dynamic loader) whose name is at `(offset, length)` of `program`.
@@ -180,7 +289,7 @@ async fn open_interpreter(
     }
     let end = path.iter().position(|byte| *byte == 0);
     path.truncate(end.unwrap_or(path.len()));
-    let file = open_executable(view, &path).await?;
+    let Opened { file, .. } = open_executable(view, &path).await?;
     let head = read(&file, 0, HEADER_SIZE).await?;
     if head.len() < HEADER_SIZE {
         return Err(Errno::EIO);

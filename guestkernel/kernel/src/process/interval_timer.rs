@@ -1,7 +1,7 @@
 //! The three timers that each process has (`setitimer(2)`): one by the clock, which `alarm(2)` sets
 //! too, and two by the CPU time of the process.
 
-use super::process::Process;
+use super::control_block::ControlBlock;
 use super::signal::Signal;
 use super::timer::{self, Schedule, Timer, TimerClock, TimerSetting, next_after};
 use alloc::sync::{Arc, Weak};
@@ -11,7 +11,7 @@ use linux_raw_sys::general as raw;
 /// An interval timer.
 pub struct IntervalTimer {
     schedule: Schedule,
-    process: Weak<Process>,
+    process: Weak<ControlBlock>,
     signal: Signal,
     /// Nanoseconds between times; 0 for once.
     interval: AtomicU64,
@@ -24,7 +24,7 @@ pub struct IntervalTimers([Arc<IntervalTimer>; 3]);
 
 impl IntervalTimers {
     /// Those of a new process: none is set.
-    pub(super) fn new(process: &Weak<Process>) -> Self {
+    pub(super) fn new(process: &Weak<ControlBlock>) -> Self {
         let cpu = || TimerClock::Process(process.clone());
         Self(
             [

@@ -9,7 +9,7 @@ const COUNT: usize = raw::RLIM_NLIMITS as usize;
 /// No limit.
 const INFINITY: u64 = u64::MAX;
 /// What the stack may grow to.
-pub(super) const STACK: u64 = 8 << 20;
+pub(crate) const STACK: u64 = 8 << 20;
 
 /// The limit of one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! busy.
 
 use super::account::SignalCharge;
-use super::process::Process;
+use super::control_block::ControlBlock;
 use super::signal::{Queued, Signal, SignalInfo};
 use super::thread_group::Target;
 use super::timer::{self, Schedule, Timer, TimerClock, TimerSetting, next_after};
@@ -34,7 +34,7 @@ pub struct Notice {
 /// A timer.
 pub struct PosixTimer {
     schedule: Schedule,
-    process: Weak<Process>,
+    process: Weak<ControlBlock>,
     id: i32,
     /// Absolute times for it are those of the realtime clock.
     is_realtime: bool,
@@ -75,7 +75,7 @@ impl PosixTimers {
     /// `EAGAIN` if there is no memory or the user has too many.
     pub(super) fn create(
         &mut self,
-        process: &Arc<Process>,
+        process: &ControlBlock,
         (clock, is_realtime): (TimerClock, bool),
         notice: Option<Notice>,
     ) -> Result<i32> {
@@ -90,7 +90,7 @@ impl PosixTimers {
         };
         let timer = PosixTimer {
             schedule: Schedule::new(clock),
-            process: Arc::downgrade(process),
+            process: process.weak().clone(),
             id,
             is_realtime,
             notice,
@@ -203,7 +203,7 @@ impl PosixTimer {
     }
 }
 
-impl Process {
+impl ControlBlock {
     /// Makes a timer, which is not set, and gives its number. `is_realtime` says that absolute times
     /// for it are those of the realtime clock.
     ///
@@ -211,7 +211,7 @@ impl Process {
     ///
     /// `EAGAIN` if there is no memory or the user has too many.
     pub fn create_timer(
-        self: &Arc<Self>,
+        &self,
         clock: TimerClock,
         is_realtime: bool,
         notice: Option<Notice>,

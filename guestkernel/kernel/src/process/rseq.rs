@@ -99,6 +99,15 @@ impl RestartableSequences {
         Ok(())
     }
 
+    /// Those of a thread in a copy of the memory, which begins where this one is.
+    pub(super) fn inherited(&self) -> Self {
+        Self {
+            area: self.area,
+            shown_cpu: None,
+            was_disturbed: true,
+        }
+    }
+
     /// The thread has got a CPU, having been off it.
     pub(crate) fn disturb(&mut self) {
         self.was_disturbed = true;

@@ -1,7 +1,8 @@
 //! Sending signals to a process and its threads, and what they do about them.
 
-use super::process::{ExitStatus, Process};
+use super::control_block::{ControlBlock, ExitStatus};
 use super::signal::{Action, Queued, SI_USER, Sender, Signal, SignalInfo, SignalSet};
+use super::table::{self, Sent};
 use super::thread_group::{Change, Consequence, Target};
 use super::thread_state::ThreadState;
 use crate::error::{Errno, Result};
@@ -37,7 +38,7 @@ impl ThreadState {
     }
 }
 
-impl Process {
+impl ControlBlock {
     /// Who it is as the sender of a signal.
     pub fn sender(&self) -> Sender {
         Sender {
@@ -75,7 +76,21 @@ impl Process {
     /// `ESRCH` if there is no such thread, `EAGAIN` if a real-time signal would have to wait and too
     /// many do.
     pub fn send(&self, target: Target, info: SignalInfo) -> Result<()> {
+        let consequence = self.post(target, info)?;
+        self.follow(consequence);
+        Ok(())
+    }
+
+    /// Has it have a signal that always can be sent; the consequence is still to follow.
+    pub(super) fn post_to_process(&self, info: SignalInfo) -> Consequence {
+        self.post(Target::Process, info).unwrap_or_default()
+    }
+
+    fn post(&self, target: Target, info: SignalInfo) -> Result<Consequence> {
         let signal = info.signal;
+        if self.is_ending() {
+            return Ok(Consequence::default());
+        }
         let keep = || {
             // What the kernel sends is not lost, and what `kill(2)` sends arrives without its sender.
             let is_forced = !signal.is_real_time() && info.code >= 0;
@@ -94,12 +109,7 @@ impl Process {
                 expiry: None,
             }))
         };
-        if self.is_ending() {
-            return Ok(());
-        }
-        let consequence = self.group.lock().post(signal, target, keep)?;
-        self.follow(consequence);
-        Ok(())
+        self.group.lock().post(signal, target, keep)
     }
 
     /// Sends a signal of a timer; false if it is ignored.
@@ -131,7 +141,7 @@ impl Process {
         is_handled
     }
 
-    fn follow(&self, consequence: Consequence) {
+    pub(super) fn follow(&self, consequence: Consequence) {
         let Consequence { fatal, change } = consequence;
         if let Some(change) = change {
             self.tell_parent(change);
@@ -141,9 +151,11 @@ impl Process {
         }
     }
 
-    /// The process has stopped or goes on. The first has no parent.
-    fn tell_parent(&self, change: Change) {
-        log::debug!("process {}: {change:?}", self.pid);
+    /// The process has stopped or goes on.
+    pub(super) fn tell_parent(&self, change: Change) {
+        let mut sent = Sent::default();
+        table::lock().tell_of_change(self.pid, change, &mut sent);
+        sent.follow();
     }
 
     /// Has all threads stop.
@@ -161,6 +173,11 @@ impl Process {
             self.tell_parent(change);
         }
         is_stopped
+    }
+
+    /// Whether all its threads have stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.group.lock().has_stopped()
     }
 
     /// Whether a thread has stopped.
@@ -273,7 +290,7 @@ impl Process {
         other: impl Future<Output = Errno>,
     ) -> Result<SignalInfo> {
         /// The thread takes what it blocks as long as this exists.
-        struct Awaiting<'a>(&'a Process, u32);
+        struct Awaiting<'a>(&'a ControlBlock, u32);
         impl Drop for Awaiting<'_> {
             fn drop(&mut self) {
                 self.0.group.lock().end_wait(self.1);

@@ -7,12 +7,14 @@ use super::signal::minimum_stack;
 use crate::error::{Errno, Result};
 use crate::mm::{Access, AddressSpace};
 use alloc::vec::Vec;
+use core::ops::Range;
 use linux_raw_sys::auxvec as raw;
 
 /// Bytes that one argument or environment string may have, its NUL included (`MAX_ARG_STRLEN`).
 const STRING_MAX: usize = 128 << 10;
-/// Bytes that all strings and pointers to them may have.
-const STRINGS_MAX: usize = (STACK / 4) as usize;
+/// Bytes that all strings and pointers to them may have: at least (`ARG_MAX`), and at most.
+const STRINGS_LEAST: u64 = 128 << 10;
+const STRINGS_MOST: u64 = STACK / 4 * 3;
 /// Pages filled in below the first stack pointer, so that start-up code does not fault on them.
 const FILL: u64 = 64 << 10;
 
@@ -28,7 +30,43 @@ pub(super) struct Start<'a> {
     pub(super) base: u64,
     /// The program's own entry.
     pub(super) entry: u64,
+    /// Real and effective user, real and effective group.
+    pub(super) ids: [u32; 4],
     pub(super) random: [u8; 16],
+}
+
+/// What was written.
+pub(super) struct Built {
+    /// The stack pointer.
+    pub(super) pointer: u64,
+    /// Where the arguments are, and the environment.
+    pub(super) arguments: Range<u64>,
+    pub(super) environment: Range<u64>,
+}
+
+/// Checks that what a program is given is not more than Linux takes where stacks may grow to `limit`
+/// bytes.
+///
+/// # Errors
+///
+/// `E2BIG`.
+pub(super) fn check_size(
+    arguments: &[Vec<u8>],
+    environment: &[Vec<u8>],
+    file_name: &[u8],
+    limit: u64,
+) -> Result<()> {
+    let all = arguments.iter().chain(environment);
+    let is_long = all.clone().any(|string| string.len() >= STRING_MAX);
+    let pointers = arguments.len().max(1) + environment.len();
+    let size = all.fold(file_name.len() + 1 + 8 * pointers, |size, string| {
+        size + string.len() + 1
+    });
+    let most = (limit / 4).clamp(STRINGS_LEAST, STRINGS_MOST);
+    match is_long || size as u64 > most {
+        true => Err(Errno::E2BIG),
+        false => Ok(()),
+    }
 }
 
 /// The strings of the stack, to be put at an address.
@@ -46,26 +84,17 @@ impl Strings {
     }
 }
 
-/// Writes the start of the stack below `top`, which is a multiple of 16, and returns the stack
-/// pointer.
+/// Writes the start of the stack below `top`, which is a multiple of 16. What there is to write has
+/// been [checked](check_size).
 ///
 /// # Errors
 ///
-/// `E2BIG` for more arguments than Linux takes, `ENOMEM`.
-pub(super) fn build(space: &AddressSpace, top: u64, start: &Start<'_>) -> Result<u64> {
+/// `ENOMEM`.
+pub(super) fn build(space: &AddressSpace, top: u64, start: &Start<'_>) -> Result<Built> {
     let strings = start.arguments.iter().chain(start.environment);
-    let mut size = start.file_name.len() + 1;
-    for string in strings {
-        if string.len() >= STRING_MAX {
-            return Err(Errno::E2BIG);
-        }
-        size += string.len() + 1;
-    }
-    let pointers = start.arguments.len() + start.environment.len();
-    if size + pointers * 8 > STRINGS_MAX {
-        return Err(Errno::E2BIG);
-    }
-
+    let size = strings.fold(start.file_name.len() + 1, |size, string| {
+        size + string.len() + 1
+    });
     // The strings, with a word of zeros above them, as on Linux.
     let mut strings = Strings {
         bytes: Vec::with_capacity(size),
@@ -82,7 +111,9 @@ pub(super) fn build(space: &AddressSpace, top: u64, start: &Start<'_>) -> Result
         .map(|var| strings.push(var))
         .collect();
     let file_name = strings.push(start.file_name);
-    space.write(strings.base, &strings.bytes)?;
+    let base = strings.base;
+    space.write(base, &strings.bytes)?;
+    let environment_at = environment.first().copied().unwrap_or(file_name);
 
     let platform = b"x86_64\0";
     let platform_at = (strings.base - platform.len() as u64) & !15;
@@ -90,6 +121,7 @@ pub(super) fn build(space: &AddressSpace, top: u64, start: &Start<'_>) -> Result
     let random_at = platform_at - start.random.len() as u64;
     space.write(random_at, &start.random)?;
 
+    let [user, effective_user, group, effective_group] = start.ids;
     let auxiliary = [
         (raw::AT_MINSIGSTKSZ, minimum_stack()),
         (raw::AT_HWCAP, hardware_capabilities()),
@@ -101,10 +133,10 @@ pub(super) fn build(space: &AddressSpace, top: u64, start: &Start<'_>) -> Result
         (raw::AT_BASE, start.base),
         (raw::AT_FLAGS, 0),
         (raw::AT_ENTRY, start.entry),
-        (raw::AT_UID, 0),
-        (raw::AT_EUID, 0),
-        (raw::AT_GID, 0),
-        (raw::AT_EGID, 0),
+        (raw::AT_UID, user.into()),
+        (raw::AT_EUID, effective_user.into()),
+        (raw::AT_GID, group.into()),
+        (raw::AT_EGID, effective_group.into()),
         (raw::AT_SECURE, 0),
         (raw::AT_RANDOM, random_at),
         (raw::AT_HWCAP2, 0),
@@ -129,7 +161,11 @@ pub(super) fn build(space: &AddressSpace, top: u64, start: &Start<'_>) -> Result
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     space.write(pointer, &bytes)?;
     space.populate(pointer.saturating_sub(FILL)..pointer);
-    Ok(pointer)
+    Ok(Built {
+        pointer,
+        arguments: base..environment_at,
+        environment: environment_at..file_name,
+    })
 }
 
 /// `AT_HWCAP`: the EDX of CPUID leaf 1.

@@ -3,11 +3,12 @@
 
 use super::call_sites::CallSites;
 use super::exceptions::LastException;
+use super::fork::Guest;
 use super::futex::{ALL_BITS, Futex};
 use super::process::Process;
 use super::robust_list;
 use super::rseq::RestartableSequences;
-use super::signal::{AlternateStack, Interrupted};
+use super::signal::{AlternateStack, Interrupted, SignalSet};
 use super::thread_state::{Attention, ThreadState};
 use crate::error::Result;
 use crate::executor;
@@ -54,8 +55,12 @@ pub struct Thread {
     pub(crate) entered_in: u64,
     /// The rings that it names by an index.
     pub registered_rings: RegisteredFiles,
+    /// Held until it leaves the memory that it has from its parent, which waits for that.
+    pub(super) guest: Option<Guest>,
+    /// Another one goes on in its place.
+    pub(crate) is_replaced: bool,
     /// What runs it, and the threads that it starts.
-    main: ThreadMain,
+    pub(super) main: ThreadMain,
 }
 
 /// How a new thread begins.
@@ -73,23 +78,19 @@ pub struct NewThread {
 
 impl Thread {
     /// The first thread of `process`, run by `main`; `name` is padded with NULs.
-    ///
-    /// # Errors
-    ///
-    /// `EAGAIN` if there is no room for it.
     pub fn new(
         process: Arc<Process>,
         context: UserContext,
         name: [u8; 16],
         main: ThreadMain,
-    ) -> Result<Self> {
-        let state = process.add_thread(None)?;
+    ) -> Self {
+        let state = process.add_first_thread(None, SignalSet::EMPTY, process.charge_thread().ok());
         *state.name.lock() = name;
         let call_sites = Arc::new(CallSites::new());
-        Ok(Self::with_state(process, state, context, call_sites, main))
+        Self::with_state(process, state, context, call_sites, main)
     }
 
-    fn with_state(
+    pub(super) fn with_state(
         process: Arc<Process>,
         state: Arc<ThreadState>,
         context: UserContext,
@@ -110,48 +111,10 @@ impl Thread {
             call_sites,
             entered_in: 0,
             registered_rings: RegisteredFiles::new(),
+            guest: None,
+            is_replaced: false,
             main,
         }
-    }
-
-    /// Starts another thread of the process, which begins where this one is, and returns its
-    /// number. It sees 0 as the result of the system call.
-    ///
-    /// # Errors
-    ///
-    /// `EAGAIN` if there are too many threads.
-    pub fn start_another(&self, new: NewThread) -> Result<u32> {
-        for address in new.number_at.into_iter().filter(|address| *address != 0) {
-            self.process
-                .space
-                .prepare_write(address, size_of::<u32>())?;
-        }
-        let state = self.process.add_thread(Some(&self.state))?;
-        let mut context = self.context.clone();
-        context.set_syscall_result(0);
-        if let Some(stack) = new.stack {
-            context.registers.rsp = stack;
-        }
-        if let Some(base) = new.thread_pointer {
-            context.fs_base = base;
-        }
-        let tid = state.tid;
-        for address in new.number_at.into_iter().filter(|address| *address != 0) {
-            // As on Linux, a bad address is not told of.
-            let _ = self.process.space.write_value(address, &tid);
-        }
-        let thread = Self {
-            clear_at_end: new.clear_at_end,
-            ..Self::with_state(
-                self.process.clone(),
-                state,
-                context,
-                self.call_sites.clone(),
-                self.main,
-            )
-        };
-        thread.start();
-        Ok(tid)
     }
 
     /// Has the executor run it.
@@ -161,7 +124,7 @@ impl Thread {
     }
 
     /// Ends this thread, when it returns to its program. The status is the process's if the thread
-    /// is the first and nobody says otherwise.
+    /// is the last and nobody says otherwise.
     pub fn end(&mut self, status: u8) {
         self.exit = Some(status);
         self.state.set_attention(Attention::END, true);
@@ -184,12 +147,12 @@ impl Thread {
         self.process.until_ending(&self.state, true, bringing).await
     }
 
-    /// Tells those who want to know that the thread has ended.
-    pub(crate) async fn leave(self) {
+    /// Lets go of memory that the thread has used: tells those who want to know.
+    pub(super) async fn leave_memory(&mut self) {
         let space = &self.process.space;
-        let list = self.state.robust_list.load(Ordering::Relaxed);
+        let list = self.state.robust_list.swap(0, Ordering::Relaxed);
         robust_list::release(space, list, self.tid).await;
-        let address = self.clear_at_end;
+        let address = core::mem::take(&mut self.clear_at_end);
         let clear = || space.write_value(address, &0_u32);
         // Nobody hears of a bad address.
         if address != 0
@@ -198,7 +161,20 @@ impl Thread {
         {
             let _ = futex.wake(1, ALL_BITS);
         }
+        self.guest = None;
+    }
+
+    /// Tells those who want to know that the thread has ended. What it has used is given back before.
+    pub(crate) async fn leave(mut self) {
+        if self.is_replaced {
+            return;
+        }
+        self.leave_memory().await;
         let status = self.exit.unwrap_or(0);
-        self.process.remove_thread(&self.state, status);
+        let Self { process, state, .. } = self;
+        let block = process.block().clone();
+        process.files.leave().await;
+        drop(process);
+        block.remove_thread(&state, status);
     }
 }

@@ -1,5 +1,6 @@
 //! The threads of a process, and the signals that wait for them all and for each.
 
+use super::account::{Account, ThreadCharge};
 use super::signal::{DefaultAction, Effect, Handlers, Queue, Queued, Signal, SignalSet};
 use super::thread_state::{Attention, ThreadState};
 use crate::error::{Errno, Result};
@@ -25,6 +26,8 @@ pub(super) struct ThreadGroup {
     /// The thread that the last signal for the process went to, unless the first took it.
     last_chosen: u32,
     stop: Stop,
+    /// The thread that executes a program, for which the others end.
+    sole: Option<u32>,
 }
 
 /// A thread.
@@ -38,6 +41,8 @@ struct Member {
     saved: Option<SignalSet>,
     queue: Queue,
     stop: MemberStop,
+    /// Its part of what its user may have.
+    charge: Option<ThreadCharge>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +70,8 @@ enum Stop {
 pub(super) enum Change {
     Stopped(Signal),
     Continued,
+    /// It was about to stop, and goes on.
+    StoppedAndContinued(Signal),
 }
 
 /// What follows from a signal that was sent.
@@ -76,6 +83,13 @@ pub(super) struct Consequence {
     pub(super) change: Option<Change>,
 }
 
+impl Consequence {
+    /// Whether nothing follows.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl ThreadGroup {
     pub(super) fn new(handlers: Arc<Handlers>) -> Self {
         Self {
@@ -84,11 +98,20 @@ impl ThreadGroup {
             members: BTreeMap::new(),
             last_chosen: 0,
             stop: Stop::No,
+            sole: None,
         }
     }
 
     /// Adds a thread that blocks these signals.
-    pub(super) fn add(&mut self, state: Arc<ThreadState>, blocked: SignalSet) {
+    pub(super) fn add(
+        &mut self,
+        state: Arc<ThreadState>,
+        blocked: SignalSet,
+        charge: Option<ThreadCharge>,
+    ) {
+        if self.sole.is_some() {
+            state.notify(Attention::END);
+        }
         let stop = match self.stop {
             Stop::No => MemberStop::No,
             Stop::Pending(_) | Stop::Stopped(_) => {
@@ -102,17 +125,72 @@ impl ThreadGroup {
             saved: None,
             queue: Queue::default(),
             stop,
+            charge,
             state: state.clone(),
         };
         self.members.insert(state.tid, member);
     }
 
-    /// A thread has ended: what it would have taken goes to others. Gives what the parent is told.
-    pub(super) fn remove(&mut self, tid: u32) -> Option<Change> {
-        let gone = self.members.remove(&tid)?;
+    /// A thread has ended: what it would have taken goes to others. Gives what the parent is told, and
+    /// the thread's part of what its user has.
+    pub(super) fn remove(&mut self, tid: u32) -> (Option<Change>, Option<ThreadCharge>) {
+        let Some(gone) = self.members.remove(&tid) else {
+            return (None, None);
+        };
         let left = self.shared.set().without(gone.blocked);
         self.retarget(left);
-        self.check_stopped()
+        let change = match self.members.is_empty() {
+            true => None,
+            false => self.check_stopped(),
+        };
+        (change, gone.charge)
+    }
+
+    /// Has all threads but `tid` end, and those that are still made; false if another one wants the same.
+    pub(super) fn begin_sole(&mut self, tid: u32) -> bool {
+        if self.sole.is_some() {
+            return false;
+        }
+        self.sole = Some(tid);
+        let others = self
+            .members
+            .values()
+            .filter(|member| member.state.tid != tid);
+        others.for_each(|member| member.state.notify(Attention::END));
+        true
+    }
+
+    /// There may be other threads again.
+    pub(super) fn end_sole(&mut self) {
+        self.sole = None;
+    }
+
+    /// Makes the thread `tid` the one of `state`.
+    pub(super) fn rename(&mut self, tid: u32, state: &Arc<ThreadState>) {
+        if let Some(mut member) = self.members.remove(&tid) {
+            member.state = state.clone();
+            self.members.insert(state.tid, member);
+            self.review(state.tid);
+        }
+    }
+
+    /// Has all threads count for another user; gives what they had, to be dropped without the lock.
+    pub(super) fn change_account(
+        &mut self,
+        account: &Arc<Account>,
+    ) -> alloc::vec::Vec<ThreadCharge> {
+        let members = self.members.values_mut();
+        members
+            .filter_map(|member| {
+                let new = account.charge_thread(u64::MAX);
+                core::mem::replace(&mut member.charge, new)
+            })
+            .collect()
+    }
+
+    /// Whether all threads have stopped.
+    pub(super) fn has_stopped(&self) -> bool {
+        matches!(self.stop, Stop::Stopped(_))
     }
 
     /// The threads, by number.
@@ -311,7 +389,7 @@ impl ThreadGroup {
         match before {
             Stop::No => None,
             // It was on the way: it has stopped and gone on.
-            Stop::Pending(signal) => Some(Change::Stopped(signal)),
+            Stop::Pending(signal) => Some(Change::StoppedAndContinued(signal)),
             Stop::Stopped(_) => Some(Change::Continued),
         }
     }

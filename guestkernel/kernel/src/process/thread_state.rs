@@ -176,6 +176,11 @@ impl ThreadState {
             .store(number.unwrap_or(NONE), Ordering::Relaxed);
     }
 
+    /// Whether it waits in a system call.
+    pub fn is_waiting(&self) -> bool {
+        self.waits_in.load(Ordering::Relaxed) != NONE && self.cpu.load(Ordering::Relaxed) == NOWHERE
+    }
+
     /// Nanoseconds of CPU time that it has used.
     pub fn cpu_time(&self) -> u64 {
         let time = *self.time.lock();

@@ -1,6 +1,6 @@
 //! Timers of programs: what goes off at a time, by a clock or by the CPU time that is used.
 
-use super::process::Process;
+use super::control_block::ControlBlock;
 use super::thread_state::ThreadState;
 use crate::executor::{self, Sleep, Urgent, sleep_until};
 use alloc::sync::{Arc, Weak};
@@ -29,7 +29,7 @@ pub enum TimerClock {
     /// The time since boot.
     Monotonic,
     /// The CPU time of a process.
-    Process(Weak<Process>),
+    Process(Weak<ControlBlock>),
     /// The CPU time of a thread.
     Thread(Weak<ThreadState>),
 }

@@ -43,8 +43,7 @@ impl Caller {
                 UserContext::new(0, 0),
                 [0; 16],
                 crate::thread_loop::run,
-            )
-            .unwrap(),
+            ),
             memory,
         }
     }

@@ -1,10 +1,16 @@
 //! System calls about the process and who it is.
 
-use super::Args;
+use super::{Args, actor};
 use crate::error::{Errno, Result};
-use crate::process::{Credentials, Ids, Limit, Thread};
+use crate::operation::Wait;
+use crate::process::{
+    ControlBlock, Credentials, INFO_SIZE, Ids, Limit, Thread, Waited, all, members, process_of,
+};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use linux_raw_sys::{general as raw, prctl as raw_prctl};
+use machine::Plain;
 
 /// Supplementary groups that there may be.
 const GROUPS_MAX: u32 = 65536;
@@ -17,30 +23,72 @@ pub(super) fn getpid(thread: &mut Thread, _: Args) -> Result<u64> {
     Ok(thread.process.pid.into())
 }
 
-/// The first process has no parent.
-pub(super) fn getppid(_: &mut Thread, _: Args) -> Result<u64> {
+pub(super) fn getppid(thread: &mut Thread, _: Args) -> Result<u64> {
+    Ok(thread.process.parent().into())
+}
+
+pub(super) async fn wait4(thread: &mut Thread, args: Args) -> Result<u64> {
+    let wait = Wait::for_process(args.int(0), args.uint(2))?;
+    let space = &thread.process.space;
+    for (address, size) in [(args.get(1), 4), (args.get(3), size_of::<raw::rusage>())] {
+        if address != 0 {
+            space.prepare_write(address, size)?;
+        }
+    }
+    let Some(waited) = wait.run(actor(thread)).await? else {
+        return Ok(0);
+    };
+    if args.get(1) != 0 {
+        space.write_value(args.get(1), &waited.status_word())?;
+    }
+    write_usage(thread, args.get(3), &waited)?;
+    Ok(waited.pid.into())
+}
+
+fn write_usage(thread: &Thread, address: u64, waited: &Waited) -> Result<()> {
+    if address == 0 {
+        return Ok(());
+    }
+    let mut usage = raw::rusage::zeroed();
+    usage.ru_utime.tv_sec = (waited.cpu_time / 1_000_000_000) as i64;
+    usage.ru_utime.tv_usec = (waited.cpu_time % 1_000_000_000 / 1000) as i64;
+    thread.process.space.write_value(address, &usage)
+}
+
+pub(super) async fn waitid(thread: &mut Thread, args: Args) -> Result<u64> {
+    let wait = Wait::for_id(args.uint(0), args.int(1), args.uint(3))?;
+    let space = &thread.process.space;
+    for (address, size) in [
+        (args.get(2), INFO_SIZE),
+        (args.get(4), size_of::<raw::rusage>()),
+    ] {
+        if address != 0 {
+            space.prepare_write(address, size)?;
+        }
+    }
+    let waited = wait.run(actor(thread)).await?;
+    if let Some(waited) = &waited {
+        write_usage(thread, args.get(4), waited)?;
+    }
+    if args.get(2) == 0 {
+        return Ok(0);
+    }
+    // As Linux has it: the fields that have a meaning, and no others.
+    let words = match waited {
+        Some(waited) => [
+            raw::SIGCHLD,
+            0,
+            waited.code,
+            waited.pid,
+            waited.user,
+            waited.status.into(),
+        ],
+        None => [0; 6],
+    };
+    for (offset, word) in [0, 4, 8, 16, 20, 24].into_iter().zip(words) {
+        space.write_value(args.get(2).wrapping_add(offset), &word)?;
+    }
     Ok(0)
-}
-
-/// `fork(2)` and `vfork(2)` end up as unknown system calls: there is one process.
-pub(super) fn wait4(_: &mut Thread, args: Args) -> Result<u64> {
-    let known = raw::WNOHANG | raw::WUNTRACED | raw::WCONTINUED;
-    let known = known | raw::__WNOTHREAD | raw::__WCLONE | raw::__WALL;
-    match args.uint(2) & !known {
-        0 => Err(Errno::ECHILD),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-pub(super) fn waitid(_: &mut Thread, args: Args) -> Result<u64> {
-    let kinds = raw::WEXITED | raw::WSTOPPED | raw::WCONTINUED;
-    let known = kinds | raw::WNOHANG | raw::WNOWAIT;
-    let known = known | raw::__WNOTHREAD | raw::__WCLONE | raw::__WALL;
-    let options = args.uint(3);
-    if options & !known != 0 || options & kinds == 0 || args.uint(0) > raw::P_PIDFD {
-        return Err(Errno::EINVAL);
-    }
-    Err(Errno::ECHILD)
 }
 
 /// GS belongs to the kernel where program and kernel share a protection domain; only FS is the
@@ -74,14 +122,6 @@ pub(super) fn arch_prctl(thread: &mut Thread, args: Args) -> Result<u64> {
     Ok(0)
 }
 
-fn check_own_pid(thread: &Thread, pid: i32) -> Result<()> {
-    match u32::try_from(pid) {
-        Ok(0) => Ok(()),
-        Ok(pid) if pid == thread.process.pid => Ok(()),
-        _ => thread.process.thread(pid, &thread.state).map(|_| ()),
-    }
-}
-
 fn with_credentials<R>(thread: &Thread, with: impl FnOnce(&mut Credentials) -> R) -> R {
     with(&mut thread.process.credentials.lock())
 }
@@ -107,10 +147,15 @@ fn change_ids(
     thread: &Thread,
     change: impl FnOnce(&mut Credentials, bool) -> Result<()>,
 ) -> Result<u64> {
-    with_credentials(thread, |who| {
+    let (before, after) = with_credentials(thread, |who| {
         let is_root = who.user.effective == 0;
-        change(who, is_root).map(|()| 0)
-    })
+        let before = who.user.real;
+        change(who, is_root).map(|()| (before, who.user.real))
+    })?;
+    if before != after {
+        thread.process.change_account();
+    }
+    Ok(0)
 }
 
 pub(super) fn setuid(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -221,8 +266,8 @@ fn capability_sets(version: u32) -> Option<u64> {
     }
 }
 
-/// Reads the header of `capget(2)` and `capset(2)` and gives the number of sets.
-fn capability_header(thread: &Thread, header: u64) -> Result<Option<u64>> {
+/// Reads the header of `capget(2)` and `capset(2)` and gives the number of sets, and the process.
+fn capability_header(thread: &Thread, header: u64) -> Result<Option<(u64, Arc<ControlBlock>)>> {
     let space = &thread.process.space;
     let version: u32 = space.read_value(header)?;
     let Some(sets) = capability_sets(version) else {
@@ -233,19 +278,19 @@ fn capability_header(thread: &Thread, header: u64) -> Result<Option<u64>> {
     if pid < 0 {
         return Err(Errno::EINVAL);
     }
-    check_own_pid(thread, pid)?;
-    Ok(Some(sets))
+    let process = process_meant(thread, pid)?;
+    Ok(Some((sets, process)))
 }
 
 pub(super) fn capget(thread: &mut Thread, args: Args) -> Result<u64> {
     let (header, data) = (args.get(0), args.get(1));
-    let Some(sets) = capability_header(thread, header)? else {
+    let Some((sets, process)) = capability_header(thread, header)? else {
         return if data == 0 { Ok(0) } else { Err(Errno::EINVAL) };
     };
     if data == 0 {
         return Ok(0);
     }
-    let is_root = with_credentials(thread, |who| who.user.effective) == 0;
+    let is_root = process.credentials.lock().user.effective == 0;
     let all = (1_u64 << (raw::CAP_LAST_CAP + 1)) - 1;
     for set in 0..sets {
         let bits = if is_root {
@@ -264,7 +309,10 @@ pub(super) fn capget(thread: &mut Thread, args: Args) -> Result<u64> {
 
 /// Checked, and without effect: there is nothing here that a capability guards.
 pub(super) fn capset(thread: &mut Thread, args: Args) -> Result<u64> {
-    let sets = capability_header(thread, args.get(0))?.ok_or(Errno::EINVAL)?;
+    let (sets, process) = capability_header(thread, args.get(0))?.ok_or(Errno::EINVAL)?;
+    if process.pid != thread.process.pid {
+        return Err(Errno::EPERM);
+    }
     let mut bytes = [0; 24];
     let length = sets as usize * 12;
     thread
@@ -274,46 +322,34 @@ pub(super) fn capset(thread: &mut Thread, args: Args) -> Result<u64> {
     Ok(0)
 }
 
+/// The process that a number means: 0 is the caller.
+fn process_meant(thread: &Thread, pid: i32) -> Result<Arc<ControlBlock>> {
+    match pid {
+        0 => Ok(thread.process.block().clone()),
+        pid => process_of(pid),
+    }
+}
+
 pub(super) fn getpgid(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_own_pid(thread, args.int(0))?;
-    getpgrp(thread, args)
+    Ok(process_meant(thread, args.int(0))?.process_group().into())
 }
 
 pub(super) fn getpgrp(thread: &mut Thread, _: Args) -> Result<u64> {
-    Ok(with_credentials(thread, |who| who.process_group).into())
+    Ok(thread.process.process_group().into())
 }
 
 pub(super) fn getsid(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_own_pid(thread, args.int(0))?;
-    Ok(with_credentials(thread, |who| who.session).into())
+    Ok(process_meant(thread, args.int(0))?.session().into())
 }
 
 pub(super) fn setpgid(thread: &mut Thread, args: Args) -> Result<u64> {
-    if args.int(1) < 0 {
-        return Err(Errno::EINVAL);
-    }
-    check_own_pid(thread, args.int(0))?;
-    let pid = thread.process.pid;
-    let group = if args.uint(1) == 0 { pid } else { args.uint(1) };
-    with_credentials(thread, |who| {
-        if who.session == pid || group != pid {
-            return Err(Errno::EPERM);
-        }
-        who.process_group = group;
-        Ok(0)
-    })
+    let process = &thread.process;
+    process.set_process_group(args.int(0), args.int(1))?;
+    Ok(0)
 }
 
 pub(super) fn setsid(thread: &mut Thread, _: Args) -> Result<u64> {
-    let pid = thread.process.pid;
-    with_credentials(thread, |who| {
-        if who.process_group == pid {
-            return Err(Errno::EPERM);
-        }
-        who.process_group = pid;
-        who.session = pid;
-        Ok(pid.into())
-    })
+    Ok(thread.process.begin_session()?.into())
 }
 
 pub(super) fn prctl(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -337,7 +373,26 @@ pub(super) fn prctl(thread: &mut Thread, args: Args) -> Result<u64> {
         }
         raw_prctl::PR_GET_DUMPABLE => Ok(1),
         raw_prctl::PR_SET_DUMPABLE if args.get(1) <= 1 => Ok(0),
-        raw_prctl::PR_SET_PDEATHSIG if args.get(1) <= 64 => Ok(0),
+        raw_prctl::PR_SET_PDEATHSIG if args.get(1) <= 64 => {
+            let signal = args.uint(1);
+            thread.process.death_signal.store(signal, Ordering::Relaxed);
+            Ok(0)
+        }
+        raw_prctl::PR_GET_PDEATHSIG => {
+            let signal = thread.process.death_signal.load(Ordering::Relaxed);
+            space.write_value(args.get(1), &signal)?;
+            Ok(0)
+        }
+        raw_prctl::PR_SET_CHILD_SUBREAPER => {
+            let is_one = args.get(1) != 0;
+            thread.process.is_subreaper.store(is_one, Ordering::Relaxed);
+            Ok(0)
+        }
+        raw_prctl::PR_GET_CHILD_SUBREAPER => {
+            let is_one = thread.process.is_subreaper.load(Ordering::Relaxed);
+            space.write_value(args.get(1), &u32::from(is_one))?;
+            Ok(0)
+        }
         raw_prctl::PR_GET_NO_NEW_PRIVS | raw_prctl::PR_GET_KEEPCAPS => Ok(0),
         raw_prctl::PR_GET_SECCOMP | raw_prctl::PR_GET_TIMERSLACK => match args.uint(0) {
             raw_prctl::PR_GET_SECCOMP => Ok(0),
@@ -358,29 +413,47 @@ pub(super) fn personality(_: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) fn prlimit64(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_own_pid(thread, args.int(0))?;
+    let process = process_meant(thread, args.int(0))?;
     let (resource, new, old) = (args.uint(1), args.get(2), args.get(3));
-    let process = &thread.process;
+    let space = &thread.process.space;
     let new: Option<raw::rlimit64> = match new {
         0 => None,
-        address => Some(process.space.read_value(address)?),
+        address => Some(space.read_value(address)?),
     };
+    if process.pid != thread.process.pid {
+        check_same_user(thread, &process)?;
+    }
     let before = process.limits.lock().get(resource)?;
     if let Some(new) = new {
         let limit = Limit {
             soft: new.rlim_cur,
             hard: new.rlim_max,
         };
-        process.set_limit(resource, limit)?;
+        // Of one that has ended it makes no difference.
+        match process.view() {
+            Some(view) => view.set_limit(resource, limit)?,
+            None => process.limits.lock().set(resource, limit)?,
+        }
     }
     if old != 0 {
         let before = raw::rlimit64 {
             rlim_cur: before.soft,
             rlim_max: before.hard,
         };
-        process.space.write_value(old, &before)?;
+        space.write_value(old, &before)?;
     }
     Ok(0)
+}
+
+/// Whether the process is root, or the other one's user and group in every way.
+fn check_same_user(thread: &Thread, other: &ControlBlock) -> Result<()> {
+    let (user, group) = with_credentials(thread, |who| (who.user, who.group));
+    let other = other.credentials.lock();
+    let is_all = |ids: Ids, own: u32| [ids.real, ids.effective, ids.saved] == [own; 3];
+    match user.effective == 0 || is_all(other.user, user.real) && is_all(other.group, group.real) {
+        true => Ok(()),
+        false => Err(Errno::EPERM),
+    }
 }
 
 pub(super) fn getrlimit(thread: &mut Thread, args: Args) -> Result<u64> {
@@ -404,22 +477,39 @@ pub(super) fn setrlimit(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) fn getpriority(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_priority_target(thread, args)?;
+    let processes = priority_targets(thread, args)?;
+    let nice = processes.iter().map(|process| *process.nice.lock()).min();
     // 20 - nice, so that it is never negative.
-    Ok((20 - *thread.process.nice.lock()) as u64)
+    Ok((20 - nice.ok_or(Errno::ESRCH)?) as u64)
 }
 
 pub(super) fn setpriority(thread: &mut Thread, args: Args) -> Result<u64> {
-    check_priority_target(thread, args)?;
-    *thread.process.nice.lock() = args.int(2).clamp(-20, 19);
+    let processes = priority_targets(thread, args)?;
+    if processes.is_empty() {
+        return Err(Errno::ESRCH);
+    }
+    for process in processes {
+        *process.nice.lock() = args.int(2).clamp(-20, 19);
+    }
     Ok(0)
 }
 
-fn check_priority_target(thread: &Thread, args: Args) -> Result<()> {
+fn priority_targets(thread: &Thread, args: Args) -> Result<Vec<Arc<ControlBlock>>> {
+    let who = args.int(1);
     match args.uint(0) {
-        raw::PRIO_PROCESS | raw::PRIO_PGRP => check_own_pid(thread, args.int(1)),
-        raw::PRIO_USER if matches!(args.int(1), 0) => Ok(()),
-        raw::PRIO_USER => Err(Errno::ESRCH),
+        raw::PRIO_PROCESS => Ok(Vec::from([process_meant(thread, who)?])),
+        raw::PRIO_PGRP => Ok(members(match who {
+            0 => thread.process.process_group(),
+            group => group as u32,
+        })),
+        raw::PRIO_USER => {
+            let user = match who {
+                0 => with_credentials(thread, |who| who.user.real),
+                user => user as u32,
+            };
+            let is_its = |process: &Arc<ControlBlock>| process.credentials.lock().user.real == user;
+            Ok(all().into_iter().filter(is_its).collect())
+        }
         _ => Err(Errno::EINVAL),
     }
 }

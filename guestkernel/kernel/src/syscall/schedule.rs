@@ -4,7 +4,8 @@ use super::Args;
 use crate::error::{Errno, Result};
 use crate::executor;
 use crate::executor::all_cpus;
-use crate::process::Thread;
+use crate::process::{Thread, ThreadState, thread_with};
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as raw;
 
@@ -25,7 +26,7 @@ pub(super) fn sched_getaffinity(thread: &mut Thread, args: Args) -> Result<u64> 
     if length.saturating_mul(8) < cpus || !length.is_multiple_of(SET_SIZE) {
         return Err(Errno::EINVAL);
     }
-    let target = thread.process.thread(args.int(0), &thread.state)?;
+    let target = thread_meant(thread, args.int(0))?;
     let set = target.affinity.load(Ordering::Relaxed);
     thread.process.space.write_value(args.get(2), &set)?;
     Ok(SET_SIZE as u64)
@@ -35,7 +36,7 @@ pub(super) fn sched_setaffinity(thread: &mut Thread, args: Args) -> Result<u64> 
     let mut set = [0; SET_SIZE];
     let length = args.size(1).min(SET_SIZE);
     thread.process.space.read(args.get(2), &mut set[..length])?;
-    let target = thread.process.thread(args.int(0), &thread.state)?;
+    let target = thread_meant(thread, args.int(0))?;
     match u64::from_le_bytes(set) & all_cpus() {
         0 => Err(Errno::EINVAL),
         set => {
@@ -100,10 +101,15 @@ fn check_scheduled(thread: &Thread, args: Args) -> Result<()> {
     if args.int(0) < 0 {
         return Err(Errno::EINVAL);
     }
-    thread
-        .process
-        .thread(args.int(0), &thread.state)
-        .map(|_| ())
+    thread_meant(thread, args.int(0)).map(|_| ())
+}
+
+/// The thread that a number means: 0 is the caller.
+fn thread_meant(thread: &Thread, tid: i32) -> Result<Arc<ThreadState>> {
+    match tid {
+        0 => Ok(thread.state.clone()),
+        tid => Ok(thread_with(tid)?.1),
+    }
 }
 
 pub(super) fn sched_get_priority_max(_: &mut Thread, args: Args) -> Result<u64> {

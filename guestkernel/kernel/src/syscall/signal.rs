@@ -1,13 +1,12 @@
 //! System calls about signals. What signals do is described in
 //! [`process`](crate::process).
 
-use super::Args;
+use super::{Args, actor};
 use crate::error::{Errno, Result};
 use crate::executor::sleep_until;
-use crate::operation::{deadline_after, read_timespec};
+use crate::operation::{Kill, Receiver, deadline_after, read_timespec};
 use crate::process::{
-    Action, AlternateStack, INFO_SIZE, SI_TKILL, SI_USER, Signal, SignalInfo, SignalSet, Target,
-    Thread,
+    Action, AlternateStack, INFO_SIZE, SI_TKILL, Signal, SignalInfo, SignalSet, Thread,
 };
 use core::future::pending;
 use linux_raw_sys::general as raw;
@@ -140,99 +139,73 @@ pub(super) fn rt_sigreturn(thread: &mut Thread, _: Args) -> Result<u64> {
     thread.return_from_handler()
 }
 
-/// The signal to send; 0 only asks whether one could be sent.
-fn signal_to_send(number: i32) -> Result<Option<Signal>> {
-    match number {
-        0 => Ok(None),
-        number => Signal::new(number).map(Some).ok_or(Errno::EINVAL),
-    }
-}
-
-/// Sends a signal to a thread of the process.
-fn send_to_thread(thread: &Thread, tid: i32, signal: i32) -> Result<u64> {
-    let target = thread.process.thread(tid, &thread.state)?;
-    if let Some(signal) = signal_to_send(signal)? {
-        let info = SignalInfo::sent(signal, SI_TKILL, thread.process.sender());
-        thread.process.send(Target::Thread(target.tid), info)?;
-    }
+fn send(thread: &Thread, to: Receiver, signal: i32) -> Result<u64> {
+    let kill = Kill {
+        to,
+        signal,
+        info: None,
+    };
+    kill.run(actor(thread))?;
     Ok(0)
 }
 
 pub(super) fn kill(thread: &mut Thread, args: Args) -> Result<u64> {
-    let process = &thread.process;
-    let group = process.credentials.lock().process_group;
-    let is_own = match args.int(0) {
-        0 => true,
-        // Everybody but the first process and oneself: nobody.
-        -1 => false,
-        pid if pid > 0 => pid.unsigned_abs() == process.pid,
-        pid => pid.unsigned_abs() == group,
-    };
-    if !is_own {
-        return Err(Errno::ESRCH);
-    }
-    if let Some(signal) = signal_to_send(args.int(1))? {
-        let info = SignalInfo::sent(signal, SI_USER, process.sender());
-        process.send(Target::Process, info)?;
-    }
-    Ok(0)
+    send(thread, Receiver::Processes(args.int(0)), args.int(1))
 }
 
 pub(super) fn tkill(thread: &mut Thread, args: Args) -> Result<u64> {
     if args.int(0) <= 0 {
         return Err(Errno::EINVAL);
     }
-    send_to_thread(thread, args.int(0), args.int(1))
+    send(thread, Receiver::Thread(args.int(0)), args.int(1))
 }
 
 pub(super) fn tgkill(thread: &mut Thread, args: Args) -> Result<u64> {
-    if args.int(0) <= 0 || args.int(1) <= 0 {
+    let (pid, tid) = (args.int(0), args.int(1));
+    if pid <= 0 || tid <= 0 {
         return Err(Errno::EINVAL);
     }
-    if args.uint(0) != thread.process.pid {
-        return Err(Errno::ESRCH);
-    }
-    send_to_thread(thread, args.int(1), args.int(2))
+    send(thread, Receiver::ThreadOf(pid, tid), args.int(2))
 }
 
 /// What a program tells of a signal that it sends to `to`: not that the kernel or `kill(2)` has sent
 /// it, unless it sends it to itself.
-fn read_info(thread: &Thread, signal: i32, address: u64, to: i32) -> Result<Option<SignalInfo>> {
+fn read_info(thread: &Thread, signal: i32, address: u64, to: i32) -> Result<SignalInfo> {
     let mut bytes = [0; INFO_SIZE];
     thread.process.space.read(address, &mut bytes)?;
     // The number that counts is the call's, which is looked at only when it is sent.
     let stand_in = Signal::new(signal).unwrap_or(Signal::SIGKILL);
     let info = SignalInfo::from_bytes(stand_in, &bytes)?;
     let is_forged = info.code >= 0 || info.code == SI_TKILL;
-    if is_forged && to as u32 != thread.tid {
-        return Err(Errno::EPERM);
+    match is_forged && to as u32 != thread.tid {
+        true => Err(Errno::EPERM),
+        false => Ok(info),
     }
-    Ok(signal_to_send(signal)?.map(|_| info))
 }
 
 pub(super) fn rt_sigqueueinfo(thread: &mut Thread, args: Args) -> Result<u64> {
     let info = read_info(thread, args.int(1), args.get(2), args.int(0))?;
-    if args.uint(0) != thread.process.pid {
-        return Err(Errno::ESRCH);
-    }
-    if let Some(info) = info {
-        thread.process.send(Target::Process, info)?;
-    }
+    let kill = Kill {
+        to: Receiver::Process(args.int(0)),
+        signal: args.int(1),
+        info: Some(info),
+    };
+    kill.run(actor(thread))?;
     Ok(0)
 }
 
 pub(super) fn rt_tgsigqueueinfo(thread: &mut Thread, args: Args) -> Result<u64> {
-    if args.int(0) <= 0 || args.int(1) <= 0 {
+    let (pid, tid) = (args.int(0), args.int(1));
+    if pid <= 0 || tid <= 0 {
         return Err(Errno::EINVAL);
     }
-    let info = read_info(thread, args.int(2), args.get(3), args.int(1))?;
-    if args.uint(0) != thread.process.pid {
-        return Err(Errno::ESRCH);
-    }
-    let target = thread.process.thread(args.int(1), &thread.state)?;
-    if let Some(info) = info {
-        thread.process.send(Target::Thread(target.tid), info)?;
-    }
+    let info = read_info(thread, args.int(2), args.get(3), tid)?;
+    let kill = Kill {
+        to: Receiver::ThreadOf(pid, tid),
+        signal: args.int(2),
+        info: Some(info),
+    };
+    kill.run(actor(thread))?;
     Ok(0)
 }
 

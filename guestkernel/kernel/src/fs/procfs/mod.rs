@@ -1,4 +1,4 @@
-//! `/proc`, as far as C libraries and common tools look at it (`proc(5)`): there is one process.
+//! `/proc`, as far as C libraries and common tools look at it (`proc(5)`).
 
 mod mounts;
 mod text;
@@ -14,7 +14,7 @@ use crate::file::{
 };
 use crate::globals::global;
 use crate::io::{Direction, Io};
-use crate::process::Process;
+use crate::process::{ControlBlock, Process, all, process_of, process_with};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::{Arc, Weak};
@@ -25,57 +25,46 @@ use linux_raw_sys::general as raw;
 use machine::lock::Mutex;
 use text::Text;
 
-/// What there is to tell of the process.
-pub struct ProcessFacts {
-    /// The process.
-    pub process: Weak<Process>,
-    /// The arguments it was started with.
-    pub arguments: Vec<Vec<u8>>,
-    /// The path of its program and the file at it.
-    pub program: (Vec<u8>, Location),
-}
-
 /// The file system.
 struct ProcFs {
     device: DeviceNumber,
-    facts: ProcessFacts,
     mounted: Timestamp,
 }
 
-/// What a file in `/proc` is.
+/// What a file in `/proc` is. Numbers are those of a process, and then of a thread or a descriptor of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Node {
     Root,
-    /// The directory of the process.
-    Process,
-    /// The directory of its descriptors.
-    Files,
-    /// One of them: a link to the open file.
-    File(i32),
-    /// A link to its program.
-    Program,
-    /// A link to its working directory.
-    WorkingDirectory,
-    /// A link to its root directory.
-    RootDirectory,
+    /// A link to the process that looks.
+    Own,
     /// A link to another file in `/proc`.
     Link(&'static str),
     /// A text that is made when it is opened.
     Text(Text),
-    /// The directory of the threads.
-    Threads,
+    /// The directory of a process.
+    Process(u32),
+    /// A text about it.
+    ProcessText(Text, u32),
+    /// The directory of its descriptors.
+    Files(u32),
+    /// One of them: a link to the open file.
+    File(u32, i32),
+    /// A link to its program.
+    Program(u32),
+    /// A link to its working directory.
+    WorkingDirectory(u32),
+    /// A link to its root directory.
+    RootDirectory(u32),
+    /// The directory of its threads.
+    Threads(u32),
     /// The directory of one of them.
-    Thread(u32),
+    Thread(u32, u32),
     /// A text about one of them.
-    ThreadText(Text, u32),
+    ThreadText(Text, u32, u32),
 }
 
-/// The process's number, as a name.
-const PID: &str = "1";
-
-const ROOT: [(&str, Node); 10] = [
-    (PID, Node::Process),
-    ("self", Node::Link(PID)),
+const ROOT: [(&str, Node); 9] = [
+    ("self", Node::Own),
     ("mounts", Node::Link("self/mounts")),
     ("cpuinfo", Node::Text(Text::Cpus)),
     ("filesystems", Node::Text(Text::FileSystems)),
@@ -85,18 +74,24 @@ const ROOT: [(&str, Node); 10] = [
     ("uptime", Node::Text(Text::Uptime)),
     ("version", Node::Text(Text::Version)),
 ];
-const PROCESS: [(&str, Node); 12] = [
-    ("cmdline", Node::Text(Text::CommandLine)),
-    ("comm", Node::Text(Text::Name)),
+/// A name, and what it is of the process with a number.
+type Named = (&'static str, fn(u32) -> Node);
+
+/// What there is of each process.
+const PROCESS: [Named; 14] = [
+    ("cmdline", |pid| Node::ProcessText(Text::CommandLine, pid)),
+    ("comm", |pid| Node::ProcessText(Text::Name, pid)),
     ("cwd", Node::WorkingDirectory),
+    ("environ", |pid| Node::ProcessText(Text::Environment, pid)),
     ("exe", Node::Program),
     ("fd", Node::Files),
-    ("maps", Node::Text(Text::Maps)),
-    ("mountinfo", Node::Text(Text::MountInfo)),
-    ("mounts", Node::Text(Text::Mounts)),
+    ("maps", |pid| Node::ProcessText(Text::Maps, pid)),
+    ("mountinfo", |pid| Node::ProcessText(Text::MountInfo, pid)),
+    ("mounts", |pid| Node::ProcessText(Text::Mounts, pid)),
     ("root", Node::RootDirectory),
-    ("stat", Node::Text(Text::ProcessStat)),
-    ("status", Node::Text(Text::Status)),
+    ("stat", |pid| Node::ProcessText(Text::ProcessStat, pid)),
+    ("statm", |pid| Node::ProcessText(Text::MemoryUse, pid)),
+    ("status", |pid| Node::ProcessText(Text::Status, pid)),
     ("task", Node::Threads),
 ];
 /// What there is of each thread.
@@ -105,11 +100,11 @@ const THREAD: [(&str, Text); 3] = [
     ("stat", Text::ProcessStat),
     ("status", Text::Status),
 ];
-/// Inode numbers: those of the files in `PROCESS` start here, then those of descriptors.
-const PROCESS_NUMBERS: u64 = 100;
+/// Inode numbers: each process has so many, of which those of descriptors begin behind the others;
+/// threads have theirs beyond all of them.
+const PROCESS_NUMBERS: u64 = 1 << 24;
 const FILE_NUMBERS: u64 = 1000;
-/// Inode numbers of threads, and of the texts about each, so far apart, behind it.
-const THREAD_NUMBERS: u64 = 1 << 32;
+const THREAD_NUMBERS: u64 = 1 << 60;
 const THREAD_STEP: u64 = 16;
 
 struct ProcInode {
@@ -125,10 +120,9 @@ struct ProcInode {
 /// # Errors
 ///
 /// `ENOTDIR` if the root directory has a `proc` that is no directory; `ENOSPC`.
-pub async fn mount(namespace: &Namespace, facts: ProcessFacts) -> Result<()> {
+pub async fn mount(namespace: &Namespace) -> Result<()> {
     let fs = Arc::new(ProcFs {
         device: next_device(),
-        facts,
         mounted: Timestamp::now(),
     });
     *INSTANCE.lock() = Some(fs.clone());
@@ -180,10 +174,14 @@ impl FileSystem for ProcFs {
     }
 }
 
-impl ProcFs {
-    fn process(&self) -> Result<Arc<Process>> {
-        self.facts.process.upgrade().ok_or(Errno::ENOENT)
-    }
+/// The process with the number `pid`.
+fn process(pid: u32) -> Result<Arc<ControlBlock>> {
+    process_with(pid as i32).map_err(|_| Errno::ENOENT)
+}
+
+/// What the process with the number `pid` reaches; `ENOENT` also for one that has ended.
+fn view(pid: u32) -> Result<Arc<Process>> {
+    process(pid)?.view().ok_or(Errno::ENOENT)
 }
 
 impl ProcInode {
@@ -198,60 +196,96 @@ impl ProcInode {
     }
 
     fn number(node: Node) -> u64 {
-        let place = |table: &[(&str, Node)], first: u64| {
-            let index = table.iter().position(|(_, other)| *other == node);
-            index.map(|index| first + index as u64)
+        let in_process = |pid: u32| {
+            let index = PROCESS.iter().position(|(_, make)| make(pid) == node);
+            PROCESS_NUMBERS * u64::from(pid) + index.map_or(0, |index| index as u64 + 1)
         };
         match node {
             Node::Root => 1,
-            Node::File(fd) => FILE_NUMBERS + fd as u64,
-            Node::Thread(tid) => THREAD_NUMBERS + u64::from(tid) * THREAD_STEP,
-            Node::ThreadText(text, tid) => {
+            Node::Own | Node::Link(_) | Node::Text(_) => {
+                let index = ROOT.iter().position(|(_, other)| *other == node);
+                2 + index.unwrap_or(ROOT.len()) as u64
+            }
+            Node::File(pid, fd) => {
+                PROCESS_NUMBERS * u64::from(pid) + FILE_NUMBERS + u64::from(fd.unsigned_abs())
+            }
+            Node::Thread(_, tid) => THREAD_NUMBERS + u64::from(tid) * THREAD_STEP,
+            Node::ThreadText(text, pid, tid) => {
                 let index = THREAD.iter().position(|(_, other)| *other == text);
                 let index = index.map_or(0, |index| index as u64 + 1);
-                Self::number(Node::Thread(tid)) + index
+                Self::number(Node::Thread(pid, tid)) + index
             }
-            _ => place(&ROOT, 2)
-                .or_else(|| place(&PROCESS, PROCESS_NUMBERS))
-                .unwrap_or(0),
+            Node::Process(pid)
+            | Node::ProcessText(_, pid)
+            | Node::Files(pid)
+            | Node::Program(pid)
+            | Node::WorkingDirectory(pid)
+            | Node::RootDirectory(pid)
+            | Node::Threads(pid) => in_process(pid),
         }
     }
 
     fn kind(node: Node) -> FileType {
         match node {
-            Node::Root | Node::Process | Node::Files | Node::Threads | Node::Thread(_) => {
-                FileType::Directory
-            }
-            Node::Text(_) | Node::ThreadText(..) => FileType::Regular,
+            Node::Root
+            | Node::Process(_)
+            | Node::Files(_)
+            | Node::Threads(_)
+            | Node::Thread(..) => FileType::Directory,
+            Node::Text(_) | Node::ProcessText(..) | Node::ThreadText(..) => FileType::Regular,
             _ => FileType::Symlink,
         }
     }
 
+    /// The process that the file is about.
+    fn subject(node: Node) -> Option<u32> {
+        match node {
+            Node::Root | Node::Own | Node::Link(_) | Node::Text(_) => None,
+            Node::Process(pid)
+            | Node::ProcessText(_, pid)
+            | Node::Files(pid)
+            | Node::File(pid, _)
+            | Node::Program(pid)
+            | Node::WorkingDirectory(pid)
+            | Node::RootDirectory(pid)
+            | Node::Threads(pid)
+            | Node::Thread(pid, _)
+            | Node::ThreadText(_, pid, _) => Some(pid),
+        }
+    }
+
     fn stat_now(&self) -> Result<Stat> {
-        let process = self.fs.process()?;
+        let subject = Self::subject(self.node).map(process).transpose()?;
         let links = match self.node {
-            Node::Root => 3,
-            Node::Process => 4,
-            Node::Threads => 2 + process.threads().len() as u32,
-            Node::Files | Node::Thread(_) => 2,
+            Node::Root => 2 + all().len() as u32,
+            Node::Process(_) => 4,
+            Node::Threads(pid) => 2 + process(pid)?.threads().len() as u32,
+            Node::Files(_) | Node::Thread(..) => 2,
             _ => 1,
         };
         let permissions = match self.node {
-            Node::Root | Node::Process | Node::Threads | Node::Thread(_) => 0o555,
-            Node::Files => 0o500,
-            Node::Text(_) | Node::ThreadText(..) => 0o444,
-            Node::File(fd) => match process.files.get_any(fd)?.flags() {
+            Node::Root | Node::Process(_) | Node::Threads(_) | Node::Thread(..) => 0o555,
+            Node::Files(_) => 0o500,
+            Node::ProcessText(Text::Environment, _) => 0o400,
+            Node::Text(_) | Node::ProcessText(..) | Node::ThreadText(..) => 0o444,
+            Node::File(pid, fd) => match view(pid)?.files.get_any(fd)?.flags() {
                 flags if flags.can_read() && flags.can_write() => 0o700,
                 flags if flags.can_write() => 0o300,
                 _ => 0o500,
             },
             _ => 0o777,
         };
+        let (uid, gid) = subject.map_or((0, 0), |process| {
+            let credentials = process.credentials.lock();
+            (credentials.user.effective, credentials.group.effective)
+        });
         Ok(Stat {
             device: self.fs.device,
             inode: Self::number(self.node),
             mode: Self::kind(self.node) as u32 | permissions,
             links,
+            uid,
+            gid,
             block_size: 1024,
             accessed: self.fs.mounted,
             modified: self.fs.mounted,
@@ -261,46 +295,58 @@ impl ProcInode {
     }
 
     fn child(&self, name: &[u8]) -> Result<Node> {
-        let table: &[(&str, Node)] = match self.node {
-            Node::Root => &ROOT,
-            Node::Process => &PROCESS,
-            Node::Threads => {
+        match self.node {
+            Node::Root => {
+                if let Some((_, node)) = ROOT.iter().find(|(known, _)| known.as_bytes() == name) {
+                    return Ok(*node);
+                }
+                // The directories of threads are there, though they are not listed.
+                let found = process_of(number_in(name)?).map_err(|_| Errno::ENOENT)?;
+                Ok(Node::Process(found.pid))
+            }
+            Node::Process(pid) => {
+                process(pid)?;
+                let entry = PROCESS.iter().find(|(known, _)| known.as_bytes() == name);
+                entry.map(|(_, make)| make(pid)).ok_or(Errno::ENOENT)
+            }
+            Node::Threads(pid) => {
                 let tid = number_in(name)?;
-                let threads = self.fs.process()?.threads();
-                return match threads.iter().find(|thread| thread.tid as i32 == tid) {
-                    Some(thread) => Ok(Node::Thread(thread.tid)),
+                let threads = process(pid)?.threads();
+                match threads.iter().find(|thread| thread.tid as i32 == tid) {
+                    Some(thread) => Ok(Node::Thread(pid, thread.tid)),
                     None => Err(Errno::ENOENT),
-                };
+                }
             }
-            Node::Thread(tid) => {
+            Node::Thread(pid, tid) => {
                 let entry = THREAD.iter().find(|(known, _)| known.as_bytes() == name);
-                let node = entry.map(|(_, text)| Node::ThreadText(*text, tid));
-                return node.ok_or(Errno::ENOENT);
+                let node = entry.map(|(_, text)| Node::ThreadText(*text, pid, tid));
+                node.ok_or(Errno::ENOENT)
             }
-            Node::Files => {
+            Node::Files(pid) => {
                 let fd = number_in(name)?;
-                self.fs
-                    .process()?
-                    .files
-                    .get_any(fd)
-                    .map_err(|_| Errno::ENOENT)?;
-                return Ok(Node::File(fd));
+                let found = view(pid)?.files.get_any(fd);
+                found.map_err(|_| Errno::ENOENT)?;
+                Ok(Node::File(pid, fd))
             }
-            _ => return Err(Errno::ENOTDIR),
-        };
-        let entry = table.iter().find(|(known, _)| known.as_bytes() == name);
-        entry.map(|(_, node)| *node).ok_or(Errno::ENOENT)
+            _ => Err(Errno::ENOTDIR),
+        }
     }
 
     async fn link_text(&self) -> Result<Vec<u8>> {
-        let process = self.fs.process()?;
+        let pid = match self.node {
+            Node::Link(target) => return Ok(target.as_bytes().to_vec()),
+            node => Self::subject(node).ok_or(Errno::EINVAL)?,
+        };
+        let process = view(pid)?;
         let context = &process.fs;
         match self.node {
-            Node::Link(target) => Ok(target.as_bytes().to_vec()),
-            Node::Program => Ok(self.fs.facts.program.0.clone()),
-            Node::WorkingDirectory => shown_path(context, context.working_directory().into()),
-            Node::RootDirectory => Ok(b"/".to_vec()),
-            Node::File(fd) => {
+            Node::Program(_) => {
+                let place = process.executable.place.as_ref().ok_or(Errno::ENOENT)?;
+                shown_place(context, place).await
+            }
+            Node::WorkingDirectory(_) => shown_path(context, context.working_directory().into()),
+            Node::RootDirectory(_) => Ok(b"/".to_vec()),
+            Node::File(_, fd) => {
                 let file = process.files.get_any(fd).map_err(|_| Errno::ENOENT)?;
                 shown(context, &file).await
             }
@@ -316,35 +362,45 @@ impl ProcInode {
                 self.parent.as_ref().map_or(self.node, |parent| parent.node),
             ),
         ]);
-        let table: &[(&str, Node)] = match self.node {
-            Node::Root => &ROOT,
-            Node::Process => &PROCESS,
-            Node::Files | Node::Threads | Node::Thread(_) => &[],
+        let mut add_named = |name: &str, node| entries.push((name.as_bytes().to_vec(), node));
+        match self.node {
+            Node::Root => ROOT.iter().for_each(|(name, node)| add_named(name, *node)),
+            Node::Process(pid) => {
+                process(pid)?;
+                PROCESS
+                    .iter()
+                    .for_each(|(name, make)| add_named(name, make(pid)));
+            }
+            Node::Thread(pid, tid) => {
+                let texts = THREAD.iter();
+                texts.for_each(|(name, text)| add_named(name, Node::ThreadText(*text, pid, tid)));
+            }
+            Node::Files(_) | Node::Threads(_) => {}
             _ => return Err(Errno::ENOTDIR),
-        };
-        let named = |(name, node): &(&str, Node)| (name.as_bytes().to_vec(), *node);
-        entries.extend(table.iter().map(named));
-        if let Node::Thread(tid) = self.node {
-            let texts = THREAD.iter();
-            entries.extend(
-                texts.map(|(name, text)| (name.as_bytes().to_vec(), Node::ThreadText(*text, tid))),
-            );
         }
-        // The position of a descriptor or thread is its number, after `.` and `..`.
-        let mut places: Vec<u64> = (0..entries.len() as u64).collect();
+        // The position of a descriptor, thread or process is its number, after the others.
+        let named = entries.len() as u64;
+        let mut places: Vec<u64> = (0..named).collect();
         let mut add = |number: u64, node| {
             entries.push((format!("{number}").into_bytes(), node));
-            places.push(number + 2);
+            places.push(number + named);
         };
         match self.node {
-            Node::Files => {
-                for fd in self.fs.process()?.files.open_in(0..=u32::MAX) {
-                    add(fd as u64, Node::File(fd));
+            Node::Root => {
+                for process in all() {
+                    add(process.pid.into(), Node::Process(process.pid));
                 }
             }
-            Node::Threads => {
-                for thread in self.fs.process()?.threads() {
-                    add(thread.tid.into(), Node::Thread(thread.tid));
+            Node::Files(pid) => {
+                // One that has ended has no files any more.
+                let files = view(pid).map(|process| process.files.open_in(0..=u32::MAX));
+                for fd in files.unwrap_or_default() {
+                    add(fd as u64, Node::File(pid, fd));
+                }
+            }
+            Node::Threads(pid) => {
+                for thread in process(pid)?.threads() {
+                    add(thread.tid.into(), Node::Thread(pid, thread.tid));
                 }
             }
             _ => {}
@@ -387,6 +443,22 @@ fn shown_path(context: &FsContext, place: Place) -> Result<Vec<u8>> {
     }
 }
 
+/// What the link to a file that was reached by a name shows.
+async fn shown_place(context: &FsContext, place: &Place) -> Result<Vec<u8>> {
+    let mut path = shown_path(context, place.clone())?;
+    let is_there = match &place.entry {
+        Some(entry) => match entry.directory.lookup(&entry.name).await {
+            Ok(found) => is_same(&*found, &*place.location.inode),
+            Err(_) => false,
+        },
+        None => true,
+    };
+    if !is_there {
+        path.extend_from_slice(b" (deleted)");
+    }
+    Ok(path)
+}
+
 /// What the link to an open file shows.
 async fn shown(context: &FsContext, file: &OpenFile) -> Result<Vec<u8>> {
     let stat = file.stat().await?;
@@ -396,17 +468,7 @@ async fn shown(context: &FsContext, file: &OpenFile) -> Result<Vec<u8>> {
         (Some(place), _) if kind == Some(FileType::Directory) => {
             shown_path(context, place.location.clone().into())
         }
-        (Some(place), Some(entry)) => {
-            let mut path = shown_path(context, place.clone())?;
-            let is_there = match entry.directory.lookup(&entry.name).await {
-                Ok(found) => is_same(&*found, &*place.location.inode),
-                Err(_) => false,
-            };
-            if !is_there {
-                path.extend_from_slice(b" (deleted)");
-            }
-            Ok(path)
-        }
+        (Some(place), Some(_)) => shown_place(context, place).await,
         _ => Ok(match kind {
             Some(FileType::Fifo) => format!("pipe:[{}]", stat.inode),
             Some(FileType::CharDevice) => format!("/dev/{}", file.ops.kind()),
@@ -432,8 +494,9 @@ impl Inode for ProcInode {
 
     fn open(self: Arc<Self>, _flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>> {
         let text = match self.node {
-            Node::Text(text) => text.make(&self.fs, None),
-            Node::ThreadText(text, tid) => text.make(&self.fs, Some(tid)),
+            Node::Text(text) => text.make(),
+            Node::ProcessText(text, pid) => text.make_about(pid, None),
+            Node::ThreadText(text, pid, tid) => text.make_about(pid, Some(tid)),
             _ => return Answer::ready(Ok(self)),
         };
         Answer::ready(text.map(|bytes| {
@@ -446,12 +509,19 @@ impl Inode for ProcInode {
         Answer::later(self.link_text())
     }
 
+    fn link_for(&self, process: u32) -> Answer<'_, Vec<u8>> {
+        match self.node {
+            Node::Own => Answer::ready(Ok(format!("{process}").into_bytes())),
+            _ => self.read_link(),
+        }
+    }
+
     fn magic_link(&self) -> Option<Result<Location>> {
         let target = |process: Arc<Process>| -> Result<Location> {
             match self.node {
-                Node::WorkingDirectory => Ok(process.fs.working_directory()),
-                Node::RootDirectory => Ok(process.fs.root()),
-                Node::File(fd) => {
+                Node::WorkingDirectory(_) => Ok(process.fs.working_directory()),
+                Node::RootDirectory(_) => Ok(process.fs.root()),
+                Node::File(_, fd) => {
                     let file = process.files.get_any(fd).map_err(|_| Errno::ENOENT)?;
                     Ok(match file.location() {
                         Some(location) => location.clone(),
@@ -461,13 +531,19 @@ impl Inode for ProcInode {
                         }
                     })
                 }
-                _ => Ok(self.fs.facts.program.1.clone()),
+                _ => {
+                    let place = process.executable.place.as_ref();
+                    place
+                        .map(|place| place.location.clone())
+                        .ok_or(Errno::ENOENT)
+                }
             }
         };
         match self.node {
-            Node::Program | Node::WorkingDirectory | Node::RootDirectory | Node::File(_) => {
-                Some(self.fs.process().and_then(target))
-            }
+            Node::Program(pid)
+            | Node::WorkingDirectory(pid)
+            | Node::RootDirectory(pid)
+            | Node::File(pid, _) => Some(view(pid).and_then(target)),
             _ => None,
         }
     }
@@ -513,10 +589,10 @@ impl Inode for ProcInode {
     fn name_of(&self, child: &dyn Inode) -> Result<Vec<u8>> {
         let child = (child as &dyn Any).downcast_ref::<Self>();
         match child.map(|child| child.node) {
-            Some(Node::Process) => Ok(PID.as_bytes().to_vec()),
-            Some(Node::Files) => Ok(b"fd".to_vec()),
-            Some(Node::Threads) => Ok(b"task".to_vec()),
-            Some(Node::Thread(tid)) => Ok(format!("{tid}").into_bytes()),
+            Some(Node::Process(pid)) => Ok(format!("{pid}").into_bytes()),
+            Some(Node::Files(_)) => Ok(b"fd".to_vec()),
+            Some(Node::Threads(_)) => Ok(b"task".to_vec()),
+            Some(Node::Thread(_, tid)) => Ok(format!("{tid}").into_bytes()),
             _ => Err(Errno::ENOENT),
         }
     }

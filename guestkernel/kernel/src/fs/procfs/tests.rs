@@ -4,6 +4,10 @@ use super::*;
 use crate::executor::block_on;
 use crate::fs::{At, DeviceDirectory, FdTable, OpenHow, View, read_all};
 use crate::mm::{AddressSpace, MapRequest};
+use crate::process::{Executable, Thread};
+
+/// Where the arguments are in memory.
+const ARGUMENTS: u64 = 0x7000_0000_0000;
 
 struct Sandbox {
     process: Arc<Process>,
@@ -21,13 +25,33 @@ impl Sandbox {
             inode: tool,
         };
         let space = AddressSpace::new().unwrap();
-        let process = Process::new(space, Arc::new(FdTable::new()), context);
-        let facts = ProcessFacts {
-            process: Arc::downgrade(&process),
-            arguments: Vec::from([b"tool".to_vec(), b"-x".to_vec()]),
-            program: (b"/tool".to_vec(), tool),
+        let access = crate::mm::Access::READ | crate::mm::Access::WRITE;
+        let request = MapRequest {
+            placement: crate::mm::Placement::Fixed(ARGUMENTS),
+            ..MapRequest::anonymous(4096, access)
         };
-        block_on(mount(&process.fs.namespace, facts)).unwrap();
+        space.map(request).unwrap();
+        space.write(ARGUMENTS, b"tool\0-x\0A=b\0").unwrap();
+        let executable = Executable {
+            place: Some(Place {
+                location: tool,
+                entry: Some(crate::file::Entry {
+                    directory: root,
+                    name: b"tool".to_vec(),
+                }),
+            }),
+            arguments: ARGUMENTS..ARGUMENTS + 8,
+            environment: ARGUMENTS + 8..ARGUMENTS + 12,
+            ..Executable::default()
+        };
+        let files = Arc::new(FdTable::new());
+        let process = Process::first(space, files, context, executable);
+        let name = *b"tool\0\0\0\0\0\0\0\0\0\0\0\0";
+        let context = machine::UserContext::new(0, 0);
+        Thread::new(process.clone(), context, name, |_| {
+            alloc::boxed::Box::pin(async {})
+        });
+        block_on(mount(&process.fs.namespace)).unwrap();
         block_on(DeviceDirectory::mount(process.fs.namespace.clone())).unwrap();
         Self { process }
     }
@@ -66,7 +90,7 @@ fn texts_tell_of_process_and_machine() {
         "{address:08x}-{:08x} rw-p 00000000 00:00 0 \n",
         address + 8192
     );
-    assert_eq!(sandbox.text("/proc/self/maps"), line);
+    assert!(sandbox.text("/proc/self/maps").ends_with(&line));
     assert!(sandbox.text("/proc/mounts").starts_with("tmpfs / tmpfs rw"));
     assert!(sandbox.text("/proc/meminfo").starts_with("MemTotal:  "));
     assert!(sandbox.text("/proc/self/stat").starts_with("1 (tool) R 0 "));
@@ -146,7 +170,8 @@ fn directories_are_listed_and_walked() {
         }
     };
     assert_eq!(list("/proc/self/fd"), [&b"."[..], b"..", b"5"]);
-    assert_eq!(list("/proc").len(), ROOT.len() + 2);
+    // With itself, what is above it, and one process.
+    assert_eq!(list("/proc").len(), ROOT.len() + 3);
     let directory = block_on(sandbox.view().lookup(raw::AT_FDCWD, b"/proc/self/fd", true)).unwrap();
     let context = &sandbox.process.fs;
     context.set_working_directory(directory).unwrap();

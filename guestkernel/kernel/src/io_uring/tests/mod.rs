@@ -141,7 +141,7 @@ impl Program {
         let context = UserContext::new(0, 0);
         let main = crate::thread_loop::run;
         // Its first thread is the task that uses the ring.
-        let thread = Thread::new(process.clone(), context, [0; 16], main).unwrap();
+        let thread = Thread::new(process.clone(), context, [0; 16], main);
         assert_eq!(thread.tid, TASK);
         let mut params = raw::io_uring_params::zeroed();
         params.flags = flags;

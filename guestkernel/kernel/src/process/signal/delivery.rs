@@ -5,7 +5,7 @@ use super::handlers::{Action, Effect};
 use super::info::SignalInfo;
 use super::set::{DefaultAction, Signal};
 use crate::error::{Errno, Result};
-use crate::process::process::ExitStatus;
+use crate::process::control_block::ExitStatus;
 use crate::process::thread::Thread;
 use crate::process::thread_state::Attention;
 use core::future::poll_fn;

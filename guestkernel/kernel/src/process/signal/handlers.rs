@@ -34,6 +34,11 @@ impl Action {
         self.flags & u64::from(flag) != 0
     }
 
+    /// Whether it says to ignore a signal.
+    pub(in crate::process) fn is_ignore(&self) -> bool {
+        self.handler == Self::IGNORE
+    }
+
     /// What `signal` does.
     pub(in crate::process) fn effect(&self, signal: Signal) -> Effect {
         match self.handler {
@@ -85,14 +90,12 @@ impl Handlers {
     }
 
     /// A copy, as a new process has it.
-    #[cfg(test)]
     pub(in crate::process) fn copy(&self) -> Self {
         Self(Mutex::new(*self.0.lock()))
     }
 
     /// What is left of them for a program that was just loaded, or with `CLONE_CLEAR_SIGHAND`: what is
     /// ignored stays ignored.
-    #[cfg(test)]
     pub(in crate::process) fn without_handlers(&self) -> Self {
         let actions = *self.0.lock();
         Self(Mutex::new(actions.map(|action| Action {

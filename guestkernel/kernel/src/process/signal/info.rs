@@ -51,6 +51,11 @@ impl SignalInfo {
         Self::new(signal, SI_KERNEL, [0; 4])
     }
 
+    /// One of a process that the kernel sends in its name.
+    pub(in crate::process) fn user(signal: Signal, sender: Sender) -> Self {
+        Self::sent(signal, SI_USER, sender)
+    }
+
     fn new(signal: Signal, code: i32, fields: [u64; 4]) -> Self {
         Self {
             signal,
@@ -63,6 +68,23 @@ impl SignalInfo {
     /// One that a process sends; the code says by which call.
     pub fn sent(signal: Signal, code: i32, sender: Sender) -> Self {
         Self::new(signal, code, [pair(sender.pid, sender.user), 0, 0, 0])
+    }
+
+    /// One that tells of a child: why (`CLD_*`), which, its status, and the ticks of CPU time that it
+    /// has used.
+    pub(in crate::process) fn child(
+        signal: Signal,
+        code: i32,
+        child: Sender,
+        status: i32,
+        ticks: u64,
+    ) -> Self {
+        let status = pair(status as u32, 0);
+        Self::new(
+            signal,
+            code,
+            [pair(child.pid, child.user), status, ticks, 0],
+        )
     }
 
     /// One of a thread that did something at `address` that cannot be.
