@@ -149,7 +149,6 @@ pub trait Inode: Any + Send + Sync {
     /// sockets are not opened through their file system.
     fn open(self: Arc<Self>, flags: OpenFlags) -> Answer<'static, Arc<dyn FileOps>>;
 
-
     /// Where a symbolic link points. `EINVAL` for any other file.
     fn read_link(&self) -> Answer<'_, Vec<u8>> {
         Errno::EINVAL.into()
