@@ -326,15 +326,15 @@ fn who_sends_can_be_said() -> Outcome {
         let (one, other) = pair(kind)?;
         let own = own_identity()?;
         // Not told unless asked for.
-        send_with(&one, b"x", &control(&[own.clone()]), 0)?;
+        send_with(&one, b"x", &control(std::slice::from_ref(&own)), 0)?;
         expect_eq!(receive_with(&other, 100, 64, 0)?.entries, vec![]);
         set_option(&other, SOL_SOCKET, SO_PASSCRED, 1)?;
-        send_with(&one, b"x", &control(&[own.clone()]), 0)?;
+        send_with(&one, b"x", &control(std::slice::from_ref(&own)), 0)?;
         expect_eq!(receive_with(&other, 100, 64, 0)?.entries, vec![own]);
         // Root may say anything of its user.
         if sys!(SYS_geteuid)? == 0 {
             let said = identity(std::process::id(), 1234, 5678);
-            send_with(&one, b"x", &control(&[said.clone()]), 0)?;
+            send_with(&one, b"x", &control(std::slice::from_ref(&said)), 0)?;
             expect_eq!(receive_with(&other, 100, 64, 0)?.entries, vec![said]);
         }
         let bad = identity(std::process::id(), u32::MAX, 0);
@@ -364,7 +364,7 @@ fn streams_tell_senders_apart() -> Outcome {
         (&second, b"cc"),
         (&second, b"dd"),
     ] {
-        send_with(&one, bytes, &control(&[who.clone()]), 0)?;
+        send_with(&one, bytes, &control(std::slice::from_ref(who)), 0)?;
     }
     set_option(&other, SOL_SOCKET, SO_PASSCRED, 1)?;
     let got = receive_with(&other, 100, 64, 0)?;
