@@ -241,10 +241,10 @@ impl State {
                 message.files = rights.take();
             }
             piece.length -= count;
-            let is_whole = piece.is_whole;
             if piece.length == 0 {
                 self.pieces.pop_front();
-                if is_whole {
+                // What came with files is the end of the read that gets them.
+                if !message.files.is_empty() {
                     return Ok(true);
                 }
             }
@@ -277,7 +277,7 @@ impl State {
             if let Some(rights) = &piece.rights {
                 message.files = rights.peek();
             }
-            if piece.is_whole && count == piece.length {
+            if piece.rights.is_some() && count == piece.length {
                 return Ok(true);
             }
         }

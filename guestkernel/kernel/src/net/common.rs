@@ -10,7 +10,7 @@ use linux_raw_sys::net;
 use machine::lock::Mutex;
 
 /// How a socket's bytes belong together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum SocketType {
     /// They are one stream.

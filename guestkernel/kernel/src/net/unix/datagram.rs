@@ -105,8 +105,12 @@ impl DatagramEnd {
         Ok(())
     }
 
+    /// It has no peer any more. What that one has sent is lost, as on Linux.
     fn disconnect(&self) {
         let peer = self.state.lock().peer.take();
+        if peer.is_some() {
+            self.mailbox.clear();
+        }
         drop(peer);
         self.common.changes.wake_all();
     }

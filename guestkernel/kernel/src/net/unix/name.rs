@@ -46,8 +46,21 @@ pub(super) enum Named {
     Datagram(Weak<DatagramEnd>),
 }
 
+impl Named {
+    /// Its type; `None` for what is gone.
+    fn kind(&self) -> Option<SocketType> {
+        match self {
+            Self::Connected(end) => Some(end.upgrade()?.kind()),
+            Self::Datagram(_) => Some(SocketType::Datagram),
+        }
+    }
+}
+
+/// An abstract name. As on Linux, sockets of different types do not share their names.
+type AbstractName = (SocketType, Arc<[u8]>);
+
 global! {
-    static ABSTRACT: Mutex<BTreeMap<Arc<[u8]>, Named>> = Mutex::new(BTreeMap::new());
+    static ABSTRACT: Mutex<BTreeMap<AbstractName, Named>> = Mutex::new(BTreeMap::new());
 }
 global! {
     /// By the address of the inode, which the name keeps.
@@ -59,7 +72,7 @@ global! {
 
 /// A name that a socket has, until this is dropped.
 pub(super) enum Registration {
-    Abstract(Arc<[u8]>),
+    Abstract(AbstractName),
     Node(Arc<dyn Inode>),
 }
 
@@ -116,13 +129,15 @@ pub(super) fn register(address: &Address, name: &Name, socket: Named) -> Result<
         return Ok(Registration::Node(node.clone()));
     }
     let bytes: Arc<[u8]> = address.raw.as_bytes().into();
+    let kind = socket.kind().ok_or(Errno::EINVAL)?;
+    let key = (kind, bytes.clone());
     let mut all = ABSTRACT.lock();
-    if all.contains_key(&bytes) {
+    if all.contains_key(&key) {
         return Err(Errno::EADDRINUSE);
     }
-    all.insert(bytes.clone(), socket);
-    name.set(Some(bytes.clone()));
-    Ok(Registration::Abstract(bytes))
+    all.insert(key.clone(), socket);
+    name.set(Some(bytes));
+    Ok(Registration::Abstract(key))
 }
 
 /// Gives a socket a name of the kernel's choice: five hexadecimal digits.
@@ -143,12 +158,12 @@ pub(super) fn register_automatic(name: &Name, socket: Named) -> Result<Registrat
     Err(Errno::ENOSPC)
 }
 
-/// The socket at `address`, which was [checked](check).
+/// The socket at `address`, which was [checked](check); of the type `kind`, if its name is abstract.
 ///
 /// # Errors
 ///
 /// `ECONNREFUSED` if there is none.
-fn find(address: &Address) -> Result<Named> {
+fn find(address: &Address, kind: SocketType) -> Result<Named> {
     let found = match address.raw.unix_path() {
         Some(_) => {
             let node = address.node.as_ref().ok_or(Errno::ENOENT)?;
@@ -157,7 +172,10 @@ fn find(address: &Address) -> Result<Named> {
             }
             NODES.lock().get(&key(node)).cloned()
         }
-        None => ABSTRACT.lock().get(address.raw.as_bytes()).cloned(),
+        None => {
+            let name = (kind, address.raw.as_bytes().into());
+            ABSTRACT.lock().get(&name).cloned()
+        }
     };
     found.ok_or(Errno::ECONNREFUSED)
 }
@@ -168,7 +186,7 @@ fn find(address: &Address) -> Result<Named> {
 ///
 /// `ECONNREFUSED`; `EPROTOTYPE` if it is of another type.
 pub(super) fn find_connected(address: &Address, kind: SocketType) -> Result<Arc<ConnectedEnd>> {
-    match find(address)? {
+    match find(address, kind)? {
         Named::Datagram(_) => Err(Errno::EPROTOTYPE),
         Named::Connected(end) => {
             let end = end.upgrade().ok_or(Errno::ECONNREFUSED)?;
@@ -186,7 +204,7 @@ pub(super) fn find_connected(address: &Address, kind: SocketType) -> Result<Arc<
 ///
 /// `ECONNREFUSED`; `EPROTOTYPE` if it is of another type.
 pub(super) fn find_datagram(address: &Address) -> Result<Arc<DatagramEnd>> {
-    match find(address)? {
+    match find(address, SocketType::Datagram)? {
         Named::Connected(_) => Err(Errno::EPROTOTYPE),
         Named::Datagram(end) => end.upgrade().ok_or(Errno::ECONNREFUSED),
     }
