@@ -86,8 +86,15 @@ pub(super) fn watch(wake: &EventFd) -> io::Result<()> {
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
 
+/// `si_code` of a SIGSYS that a filter has caused (`include/uapi/asm-generic/siginfo.h`).
+const SYS_SECCOMP: libc::c_int = 1;
+
 /// Async-signal-safe.
 extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes the information on the signal to the handler.
+    if unsafe { (*info).si_code } != SYS_SECCOMP {
+        return end_by_signal();
+    }
     // Those that were started when their starter was confined already are that one's kind.
     let kind = KIND.get().unwrap_or(ThreadKind::DiskPool);
     let violation = Violation {
@@ -108,6 +115,17 @@ extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     terminal::write_if_ready(line.bytes());
     // SAFETY: _exit is async-signal-safe and has no memory arguments.
     unsafe { libc::_exit(STATUS_ERROR.into()) };
+}
+
+/// Somebody has sent the signal: the process ends by it, as it would without this handler. Where the filter
+/// refuses a call of these, that ends the process by the same signal, as it is blocked here.
+fn end_by_signal() {
+    terminal::restore();
+    // SAFETY: both are async-signal-safe and have no memory arguments; the default action needs no handler.
+    unsafe {
+        libc::signal(libc::SIGSYS, libc::SIG_DFL);
+        libc::raise(libc::SIGSYS);
+    }
 }
 
 /// The number of the system call that was not made (sigaction(2), `si_syscall`).

@@ -239,15 +239,16 @@ impl TmpfsInode {
     }
 
     /// Makes `pages` the contents of this regular file, in place of those it has. Bytes of the
-    /// last page beyond `size` must be zeros.
+    /// last page beyond `size` must be zeros. They are pages of an image, which the memory that the limit
+    /// is half of does not have: the limit grows by them.
     ///
     /// # Errors
     ///
-    /// `ENOSPC`; `EINVAL` if it is no regular file.
+    /// `EINVAL` if it is no regular file.
     pub fn adopt(&self, pages: impl ExactSizeIterator<Item = Frame>, size: u64) -> Result<()> {
         let content = self.content()?;
         content.set_size(0, &self.fs.pages);
-        self.fs.pages.charge(pages.len() as u64)?.keep();
+        self.fs.pages.add(pages.len() as u64);
         content.adopt(pages, size);
         Ok(())
     }

@@ -52,6 +52,14 @@ impl Space {
         Ok(())
     }
 
+    /// Raises the limit by `count` units that are in use from now on.
+    pub(super) fn add(&self, count: u64) {
+        if self.shown_limit() != 0 {
+            self.limit.fetch_add(count, Ordering::Relaxed);
+        }
+        self.used.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// What is left; 0 if there is no limit.
     pub(super) fn free(&self) -> u64 {
         let used = self.used.load(Ordering::Relaxed);

@@ -107,6 +107,10 @@ fn command_lines_are_those_of_programs() -> Outcome {
         .env("ONE", "two")
         .spawn()?;
     let read = |what: &str| fs::read(format!("/proc/{}/{what}", child.id()));
+    // The parent goes on before the child has its new stack.
+    expect!(comes_true(
+        || read("environ").is_ok_and(|text| !text.is_empty())
+    ));
     let (line, environment) = (read("cmdline")?, read("environ")?);
     let name = read("comm")?;
     child.kill()?;
