@@ -133,6 +133,12 @@ soak: kvm build ## start and end 10,000 VMs, 50 at a time, with signals at rando
 	cargo build --release --locked -p ringlet-tests --bin soak
 	$(OUT)/soak $(SOAK)
 
+# For so many seconds each target; `make fuzz SECONDS=1800 TARGETS=ring`. What is found is kept in the corpus.
+SECONDS := 60
+.PHONY: fuzz
+fuzz: ## fuzz rings, images, devices, shares and the debugger's side; TARGETS and SECONDS choose
+	@KEEP=1 tests/fuzz $(SECONDS) $(TARGETS)
+
 .PHONY: bench
 bench: kvm build $(IMAGE) ## compare host and guest; writes target/bench.json
 	cargo build --release --locked -p ringlet-tests --bin bench

@@ -172,7 +172,8 @@ fuzz_target!(|steps: Vec<Step>| {
                 put(u64::from(DESCRIPTORS) + 16 * u64::from(place), &bytes);
             }
             Step::Offer(head, count) => {
-                for head in (head..).take(usize::from(count % 8) + 1) {
+                for place in 0..=count % 8 {
+                    let head = head.wrapping_add(place);
                     let place = 4 + 2 * u64::from(available % 64);
                     put(u64::from(DRIVER) + place, &u16::from(head).to_le_bytes());
                     available = available.wrapping_add(1);

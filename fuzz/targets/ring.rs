@@ -3,8 +3,8 @@
 #![no_main]
 
 use kernel::executor;
-use kernel::file::{OpenFile, OpenFlags};
-use kernel::fs::{EventFd, FdTable, FsContext, Namespace, View};
+use kernel::file::{MountFlags, OpenFile, OpenFlags};
+use kernel::fs::{EventFd, FdTable, FsContext, Namespace, View, tmpfs};
 use kernel::io_uring::{Enter, create, enter};
 use kernel::mm::{Access, AddressSpace, MapRequest};
 use kernel::process::Process;
@@ -69,7 +69,9 @@ impl Program {
     fn new(setup: u32) -> Option<Self> {
         let space = AddressSpace::new().ok()?;
         let files = Arc::new(FdTable::new());
-        let context = FsContext::new(Namespace::new());
+        let root = tmpfs::in_memory(0o755);
+        let mount = tmpfs::mount(&tmpfs::TYPE, &root, b"none", MountFlags::empty());
+        let context = FsContext::new(Namespace::new(mount));
         let view = View {
             files: &files,
             context: &context,
