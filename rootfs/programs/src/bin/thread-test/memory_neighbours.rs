@@ -134,16 +134,5 @@ fn a_sleeper_is_not_late_beside_many_reads_of_a_ring() -> Outcome {
             expect_eq!(cqe.res, 1 << 16);
         }
         Ok(())
-    })?;
-    let mut large = vec![0; 16 * MEGABYTE];
-    is_not_late_beside("long reads of a ring", || {
-        for _ in 0..4 {
-            ring.push(Sqe::read(&random, &mut large, 0));
-        }
-        expect_eq!(ring.enter(4, 4, IORING_ENTER_GETEVENTS)?, 4);
-        for cqe in ring.take(4)? {
-            expect_eq!(cqe.res, 16 << 20);
-        }
-        Ok(())
     })
 }
