@@ -37,9 +37,14 @@ impl Completion {
         }
     }
 
-    /// It failed.
+    /// It failed. Nothing waits for a page that is not there while an SQE is taken or its operation begins:
+    /// such a page is as one that cannot be had.
     #[inline]
     pub(in crate::io_uring) fn failure(error: Errno) -> Self {
+        let error = match error {
+            Errno::ABSENT => Errno::EFAULT,
+            error => error,
+        };
         Self {
             result: error.as_result(),
             flags: 0,

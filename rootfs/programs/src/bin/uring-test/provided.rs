@@ -624,9 +624,10 @@ fn fixed_vectors() -> Outcome {
         ..Sqe::readv(&fd, &parts, 1)
     };
     gives!(ring, 5, read);
+    let parts = [parts[1], parts[0]];
     let write = Sqe {
         opcode: IORING_OP_WRITEV_FIXED as u8,
-        ..Sqe::readv(&fd, &[parts[1], parts[0]], 0)
+        ..Sqe::readv(&fd, &parts, 0)
     };
     gives!(ring, 5, write);
     expect_eq!(&memory[4093..4098], b"bcdef");
