@@ -133,6 +133,10 @@ soak: kvm build ## start and end 10,000 VMs, 50 at a time, with signals at rando
 	cargo build --release --locked -p ringlet-tests --bin soak
 	$(OUT)/soak $(SOAK)
 
+.PHONY: test-programs
+test-programs: kvm build ## run programs of the host in microVMs and compare; writes docs/programs.md
+	@tests/programs
+
 # For so many seconds each target; `make fuzz SECONDS=1800 TARGETS=ring`. What is found is kept in the corpus.
 SECONDS := 60
 .PHONY: fuzz
