@@ -73,7 +73,18 @@ const CHECKED_ELSEWHERE: &[(&str, &[&str])] = &[
             "IORING_OP_FUTEX_WAITV",
         ],
     ),
-    ("process-test", &["fork", "vfork", "execve", "execveat"]),
+    (
+        "process-test",
+        &[
+            "fork",
+            "vfork",
+            "execve",
+            "execveat",
+            "pidfd_open",
+            "pidfd_send_signal",
+            "pidfd_getfd",
+        ],
+    ),
     ("the kernel's unit tests", &["mount", "umount2"]),
 ];
 

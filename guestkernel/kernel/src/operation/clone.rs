@@ -22,6 +22,7 @@ const KNOWN: u64 = HARMLESS
         | raw::CLONE_THREAD
         | raw::CLONE_VFORK
         | raw::CLONE_PARENT
+        | raw::CLONE_PIDFD
         | raw::CLONE_SETTLS
         | raw::CLONE_PARENT_SETTID
         | raw::CLONE_CHILD_SETTID
@@ -44,6 +45,8 @@ pub struct Clone {
     pub thread_pointer: u64,
     /// The number that it must have.
     pub number: Option<i32>,
+    /// Where a descriptor of it is stored.
+    pub descriptor_at: u64,
 }
 
 impl Clone {
@@ -102,6 +105,7 @@ impl Clone {
                 has_no_handlers: self.flags & raw::CLONE_CLEAR_SIGHAND != 0,
                 is_waited_for: self.has(raw::CLONE_VFORK),
                 number: self.number,
+                descriptor_at: self.has(raw::CLONE_PIDFD).then_some(self.descriptor_at),
             })?,
         };
         if let Some(departure) = departure {
@@ -114,7 +118,8 @@ impl Clone {
     fn check(&self, thread: &Thread) -> Result<()> {
         let needs = |flag, other| !self.has(flag) || self.has(other);
         let has_both = |one, other| self.has(one) && self.has(other);
-        if has_both(raw::CLONE_PIDFD, raw::CLONE_PARENT_SETTID)
+        let is_one_place = self.descriptor_at == self.parent_tid;
+        if has_both(raw::CLONE_PIDFD, raw::CLONE_PARENT_SETTID) && is_one_place
             || has_both(raw::CLONE_NEWNS, raw::CLONE_FS)
             || !needs(raw::CLONE_THREAD, raw::CLONE_SIGHAND)
             || !needs(raw::CLONE_SIGHAND, raw::CLONE_VM)
@@ -123,8 +128,8 @@ impl Clone {
         {
             return Err(Errno::EINVAL);
         }
-        // Name spaces, and descriptors of processes, which there are none of.
-        if self.flags & !KNOWN != 0 {
+        // A descriptor of a thread is not offered, nor are name spaces.
+        if has_both(raw::CLONE_PIDFD, raw::CLONE_THREAD) || self.flags & !KNOWN != 0 {
             return Err(Errno::EINVAL);
         }
         match self.has(raw::CLONE_SETTLS) && self.thread_pointer >= TASK_SIZE {

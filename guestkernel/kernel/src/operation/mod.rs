@@ -29,6 +29,7 @@ mod memory;
 mod mount;
 mod names;
 mod open;
+mod pid_file;
 mod range;
 mod readiness;
 mod restart;
@@ -70,6 +71,7 @@ pub use memory::{
 pub use mount::{MakeMount, Unmount};
 pub use names::{Link, MakeDirectory, MakeNode, MakeSymlink, PathAt, Rename, Unlink};
 pub use open::{MakeEventFd, MakeMemoryFile, MakePipe, Open, OpenRequest};
+pub use pid_file::{GetFileOfPid, OpenPid, SignalPid};
 pub use range::{Advise, Allocate, ReadAhead, Truncate};
 pub use readiness::{Poll, PollSet, PollWithMask, Select, SelectSets, SelectWithMask};
 pub use restart::GoOn;

@@ -2,7 +2,8 @@
 
 use super::Actor;
 use crate::error::{Errno, Result};
-use crate::process::{WaitOptions, Waited, Which};
+use crate::fs::OpenFlags;
+use crate::process::{PidFile, WaitOptions, Waited, Which};
 use linux_raw_sys::general as raw;
 
 /// A wait for children.
@@ -12,6 +13,8 @@ pub struct Wait {
     pub which: Which,
     /// For what.
     pub options: WaitOptions,
+    /// Whether it waits, or says nothing if it is not to; otherwise that is an error.
+    is_patient: bool,
 }
 
 impl Wait {
@@ -42,6 +45,7 @@ impl Wait {
         Ok(Self {
             which,
             options: options | WaitOptions::EXITED,
+            is_patient: true,
         })
     }
 
@@ -50,33 +54,50 @@ impl Wait {
     /// # Errors
     ///
     /// `EINVAL`; `EBADF` for what is no descriptor of a process.
-    pub fn for_id(kind: u32, id: i32, options: u32) -> Result<Self> {
+    pub fn for_id(actor: Actor<'_>, kind: u32, id: i32, options: u32) -> Result<Self> {
         let options = WaitOptions::from_bits(options).ok_or(Errno::EINVAL)?;
         let events = WaitOptions::EXITED | WaitOptions::STOPPED | WaitOptions::CONTINUED;
         if !options.intersects(events) {
             return Err(Errno::EINVAL);
         }
+        let mut is_patient = true;
         let which = match kind {
             raw::P_ALL => Which::Any,
             raw::P_PID if id > 0 => Which::Process(id.unsigned_abs()),
             raw::P_PGID if id >= 0 => Which::Group(id.unsigned_abs()),
-            raw::P_PIDFD if id >= 0 => return Err(Errno::EBADF),
+            raw::P_PIDFD if id >= 0 => {
+                let file = actor.process.files.get(id)?;
+                is_patient = !file.flags().contains(OpenFlags::NONBLOCK);
+                Which::Process(PidFile::process_of(&file)?.pid)
+            }
             _ => return Err(Errno::EINVAL),
         };
-        Ok(Self { which, options })
+        Ok(Self {
+            which,
+            options,
+            is_patient: is_patient || options.contains(WaitOptions::NO_HANG),
+        })
     }
 
     /// Does it; `None` if there is nothing to tell, and it is not to wait.
     ///
     /// # Errors
     ///
-    /// `ECHILD`, `ERESTARTSYS`.
+    /// `ECHILD`, `ERESTARTSYS`; `EAGAIN` for a descriptor that is not to wait.
     pub async fn run(self, actor: Actor<'_>) -> Result<Option<Waited>> {
         let which = match self.which {
             Which::Group(0) => Which::Group(actor.process.process_group()),
             which => which,
         };
+        let mut options = self.options;
+        options.set(
+            WaitOptions::NO_HANG,
+            options.contains(WaitOptions::NO_HANG) || !self.is_patient,
+        );
         let process = actor.process.block();
-        process.wait_for_child(actor.tid, which, self.options).await
+        match process.wait_for_child(actor.tid, which, options).await? {
+            None if !self.is_patient => Err(Errno::EAGAIN),
+            waited => Ok(waited),
+        }
     }
 }

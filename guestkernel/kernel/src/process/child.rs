@@ -141,6 +141,9 @@ impl ControlBlock {
         }
         let gone = (is_end && !keeps).then(|| table.remove(pid));
         drop(table);
+        if gone.is_some() {
+            block.ends.wake_all();
+        }
         drop(gone);
         let cpu_time = block.cpu_time() + block.children_cpu_time();
         if is_end && !keeps {

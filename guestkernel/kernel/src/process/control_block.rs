@@ -2,7 +2,7 @@
 //! for it.
 
 use super::account::{Account, SignalCharge, ThreadCharge};
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Ids};
 use super::interval_timer::IntervalTimers;
 use super::limits::Limits;
 use super::posix_timer::PosixTimers;
@@ -62,6 +62,8 @@ pub struct ControlBlock {
     last_name: Mutex<[u8; 16]>,
     /// Woken when a child of it has changed, or one of its threads has ended.
     pub(super) changes: WaitQueue,
+    /// Woken when it has ended, and when its parent has waited for it.
+    pub(super) ends: WaitQueue,
     exit: Mutex<Option<ExitStatus>>,
     is_ending: AtomicBool,
     /// Nanoseconds of CPU time that threads used which have ended, and that children used, and theirs,
@@ -119,6 +121,7 @@ impl ControlBlock {
             group: Mutex::new(ThreadGroup::new(handlers)),
             last_name: Mutex::new([0; 16]),
             changes: WaitQueue::new(),
+            ends: WaitQueue::new(),
             exit: Mutex::new(None),
             is_ending: AtomicBool::new(false),
             past_cpu_time: AtomicU64::new(0),
@@ -164,6 +167,26 @@ impl ControlBlock {
             true => 'S',
             false => 'R',
         }
+    }
+
+    /// Whether it was waited for, or will not be.
+    pub fn is_gone(&self) -> bool {
+        table::state_of(self) == table::State::Gone
+    }
+
+    /// Whether it may look into `other` and change it: it is root, or has its user and group in every
+    /// way (`ptrace_may_access` of Linux).
+    pub fn may_trace(&self, other: &Self) -> bool {
+        if other.pid == self.pid {
+            return true;
+        }
+        let (user, group) = {
+            let own = self.credentials.lock();
+            (own.user, own.group)
+        };
+        let other = other.credentials.lock();
+        let is_all = |ids: Ids, own: u32| [ids.real, ids.effective, ids.saved] == [own; 3];
+        user.effective == 0 || is_all(other.user, user.real) && is_all(other.group, group.real)
     }
 
     /// Counts one more signal that waits, unless the user has too many.

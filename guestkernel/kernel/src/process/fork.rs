@@ -3,6 +3,7 @@
 use super::account::ThreadCharge;
 use super::call_sites::CallSites;
 use super::control_block::ControlBlock;
+use super::pid_file::PidFile;
 use super::process::Process;
 use super::signal::Handlers;
 use super::table::{self, Entry};
@@ -10,7 +11,7 @@ use super::thread::{NewThread, Thread};
 use super::thread_state::ThreadState;
 use crate::error::{Errno, Result};
 use crate::executor::WaitQueue;
-use crate::fs::{FdTable, FsContext};
+use crate::fs::{FdTable, FsContext, OpenFlags};
 use crate::heap;
 use crate::mm::AddressSpace;
 use alloc::collections::BTreeSet;
@@ -56,6 +57,8 @@ pub struct NewProcess {
     pub is_waited_for: bool,
     /// The number that it must have.
     pub number: Option<i32>,
+    /// Where a descriptor of it is stored, if there is to be one.
+    pub descriptor_at: Option<u64>,
 }
 
 /// That a process made by `vfork(2)` has left its parent's memory.
@@ -190,6 +193,9 @@ impl Thread {
             true => parent.space.clone(),
             false => parent.space.fork()?,
         };
+        if let Some(address) = new.descriptor_at {
+            parent.space.prepare_write(address, size_of::<i32>())?;
+        }
         let (files, fs) = self.files_and_fs(new.shared, 0)?;
         let (block, state) = match self.add_process(new, handlers, charge) {
             Ok(added) => added,
@@ -198,6 +204,14 @@ impl Thread {
                 return Err(error);
             }
         };
+        if let Some(address) = new.descriptor_at
+            && let Err(error) = self.give_descriptor(&block, address)
+        {
+            files.leave_unused();
+            let entry = table::lock().remove(block.pid);
+            drop(entry);
+            return Err(error);
+        }
         if !new.shared.contains(Shared::FILES) {
             files.set_owner(block.pid);
         }
@@ -226,6 +240,19 @@ impl Thread {
         thread.guest = departure.clone().map(Guest);
         thread.start();
         Ok((block.pid, departure))
+    }
+
+    /// Opens a descriptor of a new process and stores it at `address`.
+    fn give_descriptor(&self, process: &Arc<ControlBlock>, address: u64) -> Result<()> {
+        let files = &self.process.files;
+        let file = PidFile::open(process.clone(), OpenFlags::empty());
+        let fd = files.insert(file, true, 0)?;
+        let stored = self.process.space.write_value(address, &fd);
+        if stored.is_err() {
+            // It need not be flushed.
+            let _ = files.close(fd);
+        }
+        stored
     }
 
     fn handlers_for(&self, new: &NewProcess) -> Arc<Handlers> {

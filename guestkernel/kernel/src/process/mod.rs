@@ -16,6 +16,7 @@ mod image;
 mod interval_timer;
 mod job;
 mod limits;
+mod pid_file;
 mod posix_timer;
 #[expect(clippy::module_inception, reason = "it is what the module is about")]
 mod process;
@@ -45,6 +46,7 @@ pub use interval_timer::{IntervalTimer, IntervalTimers};
 pub use job::members;
 pub(crate) use limits::STACK as STACK_LIMIT;
 pub use limits::{Limit, Limits};
+pub use pid_file::PidFile;
 pub use posix_timer::{Notice, PosixTimer};
 pub use process::Process;
 pub use restart::Restart;

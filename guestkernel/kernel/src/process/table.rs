@@ -185,6 +185,27 @@ pub fn counts() -> (usize, u32, u64) {
     (table.count(), table.last, table.made)
 }
 
+/// Whether a process is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    There,
+    /// It has ended, and its parent has not waited for it.
+    Ended,
+    /// Nobody can wait for it any more.
+    Gone,
+}
+
+/// Whether `process` is there.
+pub(super) fn state_of(process: &ControlBlock) -> State {
+    let table = lock();
+    match table.processes.get(&process.pid) {
+        Some(entry) if !core::ptr::eq(&*entry.block, process) => State::Gone,
+        Some(entry) if entry.ended.is_some() => State::Ended,
+        Some(_) => State::There,
+        None => State::Gone,
+    }
+}
+
 /// Whether the process with number `pid` has ended, and no other is left.
 pub(super) fn is_last(pid: u32) -> bool {
     let table = lock();
@@ -217,7 +238,9 @@ pub(super) fn bury(process: &ControlBlock, status: ExitStatus) {
         table.tell_of_end(process.pid, &mut sent, &mut gone);
     }
     drop(table);
+    process.ends.wake_all();
     sent.follow();
+    gone.iter().for_each(|entry| entry.block.ends.wake_all());
     drop(gone);
     if let Some(first) = first {
         first.changes.wake_all();

@@ -2,7 +2,7 @@
 
 use super::{Args, actor};
 use crate::error::{Errno, Result};
-use crate::operation::Wait;
+use crate::operation::{GetFileOfPid, OpenPid, SignalPid, Wait};
 use crate::process::{
     ControlBlock, Credentials, INFO_SIZE, Ids, Limit, Thread, Waited, all, members, process_of,
 };
@@ -56,7 +56,7 @@ fn write_usage(thread: &Thread, address: u64, waited: &Waited) -> Result<()> {
 }
 
 pub(super) async fn waitid(thread: &mut Thread, args: Args) -> Result<u64> {
-    let wait = Wait::for_id(args.uint(0), args.int(1), args.uint(3))?;
+    let wait = Wait::for_id(actor(thread), args.uint(0), args.int(1), args.uint(3))?;
     let space = &thread.process.space;
     for (address, size) in [
         (args.get(2), INFO_SIZE),
@@ -89,6 +89,34 @@ pub(super) async fn waitid(thread: &mut Thread, args: Args) -> Result<u64> {
         space.write_value(args.get(2).wrapping_add(offset), &word)?;
     }
     Ok(0)
+}
+
+pub(super) fn pidfd_open(thread: &mut Thread, args: Args) -> Result<u64> {
+    let open = OpenPid {
+        pid: args.int(0),
+        flags: args.uint(1),
+    };
+    Ok(open.run(actor(thread))? as u64)
+}
+
+pub(super) fn pidfd_send_signal(thread: &mut Thread, args: Args) -> Result<u64> {
+    let send = SignalPid {
+        fd: args.int(0),
+        signal: args.int(1),
+        info_at: args.get(2),
+        flags: args.uint(3),
+    };
+    send.run(actor(thread))?;
+    Ok(0)
+}
+
+pub(super) fn pidfd_getfd(thread: &mut Thread, args: Args) -> Result<u64> {
+    let get = GetFileOfPid {
+        fd: args.int(0),
+        target: args.int(1),
+        flags: args.uint(2),
+    };
+    Ok(get.run(actor(thread))? as u64)
 }
 
 /// GS belongs to the kernel where program and kernel share a protection domain; only FS is the
@@ -420,8 +448,8 @@ pub(super) fn prlimit64(thread: &mut Thread, args: Args) -> Result<u64> {
         0 => None,
         address => Some(space.read_value(address)?),
     };
-    if process.pid != thread.process.pid {
-        check_same_user(thread, &process)?;
+    if !thread.process.may_trace(&process) {
+        return Err(Errno::EPERM);
     }
     let before = process.limits.lock().get(resource)?;
     if let Some(new) = new {
@@ -443,17 +471,6 @@ pub(super) fn prlimit64(thread: &mut Thread, args: Args) -> Result<u64> {
         space.write_value(old, &before)?;
     }
     Ok(0)
-}
-
-/// Whether the process is root, or the other one's user and group in every way.
-fn check_same_user(thread: &Thread, other: &ControlBlock) -> Result<()> {
-    let (user, group) = with_credentials(thread, |who| (who.user, who.group));
-    let other = other.credentials.lock();
-    let is_all = |ids: Ids, own: u32| [ids.real, ids.effective, ids.saved] == [own; 3];
-    match user.effective == 0 || is_all(other.user, user.real) && is_all(other.group, group.real) {
-        true => Ok(()),
-        false => Err(Errno::EPERM),
-    }
 }
 
 pub(super) fn getrlimit(thread: &mut Thread, args: Args) -> Result<u64> {

@@ -35,6 +35,7 @@ pub(super) async fn clone(thread: &mut Thread, args: Args) -> Result<u64> {
         child_tid,
         thread_pointer,
         number: None,
+        descriptor_at: parent_tid,
     };
     Ok(clone.run(thread).await?.into())
 }
@@ -72,6 +73,7 @@ pub(super) async fn clone3(thread: &mut Thread, args: Args) -> Result<u64> {
         child_tid: asked.child_tid,
         thread_pointer: asked.tls,
         number,
+        descriptor_at: asked.pidfd,
     };
     Ok(clone.run(thread).await?.into())
 }

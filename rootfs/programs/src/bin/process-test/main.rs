@@ -7,6 +7,7 @@ mod execs;
 mod families;
 mod jobs;
 mod limits;
+mod pidfds;
 mod proc_files;
 mod signals;
 mod waits;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
             signals::CHECKS,
             jobs::CHECKS,
             limits::CHECKS,
+            pidfds::CHECKS,
             proc_files::CHECKS,
         ],
     )
