@@ -11,6 +11,7 @@ use crate::executor;
 use crate::fs::fuse;
 use crate::fs::initramfs::{self, Problem};
 use crate::fs::procfs;
+use crate::fs::tty::mount_devpts;
 use crate::fs::{
     DeviceDirectory, DeviceNumber, FdTable, FileType, FsContext, Namespace, View, register_types,
 };
@@ -344,6 +345,7 @@ fn add_devices(
 ) -> crate::error::Result<()> {
     let directory = executor::block_on(DeviceDirectory::mount(namespace.clone()))?;
     streams.add_devices(&directory)?;
+    executor::block_on(mount_devpts(namespace, &directory))?;
     for (letter, (index, block)) in ('a'..='z').zip((0..).zip(blocks)) {
         let number = DeviceNumber::new(BLOCK_MAJOR, index * BLOCK_MINORS);
         let file = Arc::new(BlockFile::new(block.clone(), number));

@@ -27,6 +27,11 @@ async fn follow_size(tty: Arc<Tty>, console: Arc<Console>) {
     }
 }
 
+/// `/dev/tty`: whoever opens it gets the terminal that he has.
+struct OwnTerminal;
+
+impl FileOps for OwnTerminal {}
+
 /// The files of the standard streams.
 pub(crate) struct StandardStreams {
     files: [Arc<dyn FileOps>; 3],
@@ -101,15 +106,12 @@ impl StandardStreams {
         Ok(())
     }
 
-    /// Makes `/dev/console` and `/dev/tty`, which without a terminal opens nothing.
+    /// Makes `/dev/console` and `/dev/tty`.
     pub(crate) fn add_devices(&self, directory: &DeviceDirectory) -> Result<()> {
         let [_, output, _] = &self.files;
         let kind = FileType::CharDevice;
         let console = directory.add(CONSOLE_NAME, kind, CONSOLE, 0o600, output.clone())?;
-        match self.tty {
-            Some(_) => directory.add("tty", kind, TTY, 0o666, output.clone())?,
-            None => directory.add_node("tty", kind, TTY, 0o666)?,
-        };
+        directory.add("tty", kind, TTY, 0o666, Arc::new(OwnTerminal))?;
         self.console.call_once(|| Place {
             location: directory.location_of(console),
             entry: Some(Entry {
@@ -120,10 +122,11 @@ impl StandardStreams {
         Ok(())
     }
 
-    /// Makes `process` the one that the terminal's control characters interrupt.
+    /// Makes the terminal, if there is one, that of the session of `process`.
     pub(crate) fn set_process(&self, process: &Arc<Process>) {
-        if let Some(tty) = &self.tty {
-            tty.set_process(process);
+        let mut files = self.files.iter();
+        if let Some(terminal) = files.find_map(|file| file.clone().terminal()) {
+            process.set_terminal(terminal);
         }
     }
 }

@@ -16,6 +16,7 @@ mod open_flags;
 mod ops;
 mod readiness;
 mod stat;
+mod terminal;
 
 pub use crate::executor::{Answer, BoxFuture};
 pub use byte_stream::{ByteStream, Refusal};
@@ -33,3 +34,4 @@ pub use open_flags::OpenFlags;
 pub use ops::{DirEntry, DirectorySink, FileOps};
 pub use readiness::Readiness;
 pub use stat::{DeviceNumber, FileType, Stat, Timestamp};
+pub use terminal::Terminal;

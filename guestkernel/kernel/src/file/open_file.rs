@@ -1,7 +1,8 @@
 //! Open file descriptions.
 
 use super::{
-    FileOps, FileSystemInfo, FileType, Inode, Location, OpenFlags, Place, Stat, WriteAccess, locks,
+    DeviceNumber, FileOps, FileSystemInfo, FileType, Inode, Location, OpenFlags, Place, Stat,
+    WriteAccess, locks,
 };
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io, IoFlags};
@@ -11,6 +12,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::{Context, Poll, ready};
 use linux_raw_sys::general as raw;
+
+/// The device number of `/dev/tty`.
+const OWN_TERMINAL: DeviceNumber = DeviceNumber::new(5, 0);
 
 /// An open file description: what descriptors, and io_uring's file tables, refer to.
 pub struct OpenFile {
@@ -23,6 +27,7 @@ pub struct OpenFile {
     flags: AtomicU32,
     position: AtomicU64,
     has_locks: AtomicBool,
+    is_terminal: bool,
 }
 
 impl Drop for OpenFile {
@@ -63,6 +68,7 @@ impl OpenFile {
         writing: Option<WriteAccess>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            is_terminal: ops.clone().terminal().is_some(),
             ops,
             place,
             _writing: writing,
@@ -112,6 +118,33 @@ impl OpenFile {
     /// Whether it was only named, not opened (`O_PATH`).
     pub fn is_path_only(&self) -> bool {
         self.flags().contains(OpenFlags::PATH)
+    }
+
+    /// Whether it is `/dev/tty`, in place of which the terminal of who opens it is opened.
+    pub fn is_own_terminal(&self) -> bool {
+        let inode = self.inode();
+        !self.is_path_only()
+            && inode.is_some_and(|inode| {
+                inode.file_type() == FileType::CharDevice && inode.special() == OWN_TERMINAL
+            })
+    }
+
+    /// The same file, open as another object.
+    ///
+    /// # Errors
+    ///
+    /// None for devices.
+    pub fn with_ops(&self, ops: Arc<dyn FileOps>) -> Result<Arc<Self>> {
+        match &self.place {
+            Some(place) => Self::with_place(ops, self.flags(), place.clone()),
+            None => Ok(Self::new(ops, self.flags())),
+        }
+    }
+
+    /// Whether it is a terminal that job control is about.
+    #[inline]
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
     /// Locks belong to it now, and end with it.

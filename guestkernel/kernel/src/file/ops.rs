@@ -1,6 +1,6 @@
 //! What the object behind an open file description can do.
 
-use super::{Answer, BoxFuture, Readiness, Stat};
+use super::{Answer, BoxFuture, Readiness, Stat, Terminal};
 use crate::error::{Errno, Result};
 use crate::io::{Direction, Io};
 use crate::mm::{AddressSpace, PageSource};
@@ -117,6 +117,20 @@ pub trait FileOps: Any + Send + Sync {
         _space: &'a AddressSpace,
     ) -> BoxFuture<'a, Result<u64>> {
         Box::pin(core::future::ready(Err(Errno::ENOTTY)))
+    }
+
+    /// The terminal that it is, if it is one that job control is about.
+    fn terminal(self: Arc<Self>) -> Option<Arc<dyn Terminal>> {
+        None
+    }
+
+    /// What a device opens if each time it is opened makes something new; `None` opens itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open(2)`.
+    fn opened(&self) -> Option<Result<Arc<dyn FileOps>>> {
+        None
     }
 
     /// What a mapping of it shows.

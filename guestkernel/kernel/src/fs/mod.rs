@@ -26,7 +26,8 @@ use crate::file::register;
 pub use crate::file::{
     Answer, AttributeChange, BoxFuture, ByteStream, DeviceNumber, DirEntry, DirectorySink, FileOps,
     FileSystemInfo, FileType, Inode, LockMode, LockOwner, NewNode, OpenFile, OpenFlags, RangeLock,
-    Readiness, RenameMode, SetTime, Stat, Timestamp, lock_file, lock_file_waiting, read_all,
+    Readiness, RenameMode, SetTime, Stat, Terminal, Timestamp, lock_file, lock_file_waiting,
+    read_all,
 };
 pub use attributes::{At, decode_time};
 pub use context::{FsContext, View};

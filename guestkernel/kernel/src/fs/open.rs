@@ -124,6 +124,11 @@ impl OpenHow {
         self.has(raw::O_CLOEXEC)
     }
 
+    /// Whether a terminal that it opens stays nobody's (`O_NOCTTY`).
+    pub fn leaves_terminal(&self) -> bool {
+        self.has(raw::O_NOCTTY)
+    }
+
     fn has(&self, bits: u32) -> bool {
         self.flags & bits == bits
     }
@@ -339,7 +344,14 @@ impl View<'_> {
                 if mount.flags().contains(MountFlags::NO_DEV) {
                     return Err(Errno::EACCES);
                 }
-                self.context.namespace.device(kind, inode.special())?
+                match self.context.namespace.device(kind, inode.special()) {
+                    Ok(device) => match device.opened() {
+                        Some(opened) => opened?,
+                        None => device,
+                    },
+                    // Nobody has said what opens it: perhaps its file system knows.
+                    Err(_) => inode.clone().open(how.kept()).await?,
+                }
             }
             FileType::Fifo => match inode.open_fifo(how.of_pipe()) {
                 Some(opened) => opened.await?,

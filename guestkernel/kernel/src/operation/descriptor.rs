@@ -1,7 +1,7 @@
 //! Descriptors and what is set on them: `dup(2)`, `dup3(2)`, `close_range(2)`, `fcntl(2)`,
 //! `flock(2)`, `ioctl(2)`.
 
-use super::{Actor, FileRef};
+use super::{Actor, FileRef, terminal};
 use crate::drivers::block_file;
 use crate::error::{Errno, Result};
 use crate::executor::Stint;
@@ -278,6 +278,11 @@ impl DeviceControl {
             }
             request if block_file::needs_writable(&file, request) => return Err(Errno::EBADF),
             request => {
+                if file.is_terminal()
+                    && let Some(result) = terminal::control(actor, &file, request, argument)?
+                {
+                    return Ok(result);
+                }
                 let control = file.ops.ioctl(request, argument, &process.space);
                 let result = actor.until_signal(control).await?;
                 if result == Err(Errno::ENOTTY) {

@@ -38,6 +38,7 @@ mod signal_mask;
 mod sleep;
 mod sync;
 mod system;
+mod terminal;
 mod time_value;
 mod timer;
 mod transfer;

@@ -1,7 +1,7 @@
 //! Opening: `openat2(2)` and its older forms, `memfd_create(2)`, `pipe2(2)`, `eventfd2(2)`, and their
 //! opcodes.
 
-use super::{Actor, PathAt};
+use super::{Actor, PathAt, terminal};
 use crate::error::{Errno, Result};
 use crate::fs::{EventFd, OpenFile, OpenFlags, OpenHow};
 use alloc::sync::Arc;
@@ -28,7 +28,16 @@ impl Open {
         let view = actor.view();
         // Pinned here, so that it is not moved on its way, which would take its room again.
         let opening = pin!(view.open(self.at.fd, &self.at.path, self.how));
-        actor.until_signal(opening).await?
+        let file = actor.until_signal(opening).await??;
+        if file.is_own_terminal() {
+            // `/dev/tty` is whatever terminal the process has.
+            let terminal = actor.process.terminal().ok_or(Errno::ENXIO)?;
+            return file.with_ops(terminal.reopen());
+        }
+        if file.is_terminal() && !self.how.leaves_terminal() {
+            terminal::adopt(actor, &file);
+        }
+        Ok(file)
     }
 
     /// Opens it, and gives it a descriptor.

@@ -1,7 +1,7 @@
 //! Reads and writes: `read(2)`, `pread(2)`, `readv(2)`, `preadv2(2)`, their writing counterparts, and
 //! `IORING_OP_READ` and its like.
 
-use super::{Actor, FileRef};
+use super::{Actor, FileRef, terminal};
 use crate::error::{Errno, Result};
 use crate::fs::{OpenFile, OpenFlags, Readiness};
 use crate::io::{Direction, Io, IoFlags};
@@ -90,6 +90,9 @@ impl ReadWrite {
             return Err(Errno::ESPIPE);
         }
         file.check_direction(self.direction)?;
+        if file.is_terminal() {
+            terminal::check_transfer(actor, &file, self.direction)?;
+        }
         let mut ranges = self.memory.ranges(actor.space())?;
         if self.direction == Direction::Write && file.is_regular() {
             keep_within_limit(actor, &file, (self.position, self.flags), &mut ranges).await?;

@@ -297,6 +297,7 @@ impl Thread {
             group: own.group,
             session: own.session,
             exit_signal,
+            has_left_terminal: own.has_left_terminal,
             ended: None,
             change: None,
         };

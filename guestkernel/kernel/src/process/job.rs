@@ -4,6 +4,7 @@ use super::control_block::ControlBlock;
 use super::signal::{Signal, SignalInfo};
 use super::table::{self, Sent, Table};
 use crate::error::{Errno, Result};
+use crate::file::Terminal;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -50,12 +51,53 @@ impl ControlBlock {
         if let Some(entry) = table.processes.get_mut(&pid) {
             let group = core::mem::replace(&mut entry.group, pid);
             let session = core::mem::replace(&mut entry.session, pid);
+            entry.has_left_terminal = false;
             table.leave_group(pid, group);
             table.leave_session(session);
             table.groups.entry(pid).or_default().insert(pid);
             *table.sessions.entry(pid).or_default() += 1;
         }
         Ok(pid)
+    }
+
+    /// Its controlling terminal: that of its session, unless it has given that up.
+    pub fn terminal(&self) -> Option<Arc<dyn Terminal>> {
+        let table = table::lock();
+        let entry = table.processes.get(&self.pid)?;
+        match entry.has_left_terminal {
+            true => None,
+            false => table.terminals.get(&entry.session).cloned(),
+        }
+    }
+
+    /// Makes `terminal` that of its session, with its process group in the foreground. Another session
+    /// that has it loses it.
+    pub fn set_terminal(&self, terminal: Arc<dyn Terminal>) {
+        let mut table = table::lock();
+        let Some(entry) = table.processes.get_mut(&self.pid) else {
+            return;
+        };
+        entry.has_left_terminal = false;
+        let (session, group) = (entry.session, entry.group);
+        let stolen = table.terminals.remove(&terminal.session());
+        terminal.belong_to(session, group);
+        let before = table.terminals.insert(session, terminal);
+        drop(table);
+        drop((stolen, before));
+    }
+
+    /// Gives its controlling terminal up; for all of its session, if it leads that.
+    pub fn leave_terminal(&self) {
+        let mut table = table::lock();
+        if let Some(entry) = table.processes.get_mut(&self.pid) {
+            entry.has_left_terminal = true;
+        }
+        let terminal = table.take_terminal_of_leader(self.pid);
+        drop(table);
+        if let Some(terminal) = terminal {
+            hang_up(&terminal);
+            terminal.belong_to(0, 0);
+        }
     }
 
     /// Puts the process `pid`, itself or a child of it, into the process group `group`; for either, 0 is
@@ -119,7 +161,37 @@ pub fn members(group: u32) -> Vec<Arc<ControlBlock>> {
     table.members(group)
 }
 
+/// Whether nobody is left who would have a process group go on that has stopped.
+pub fn is_orphaned(group: u32) -> bool {
+    table::lock().is_orphaned(group, None)
+}
+
+/// The session of a process group, if there is such a group.
+pub fn session_of_group(group: u32) -> Option<u32> {
+    let table = table::lock();
+    let mut pids = table.groups.get(&group)?.iter();
+    let entry = table.processes.get(pids.next()?)?;
+    Some(entry.session)
+}
+
+/// Tells the process group in the foreground of a terminal that its session has none any more.
+pub(super) fn hang_up(terminal: &Arc<dyn Terminal>) {
+    for member in members(terminal.foreground()) {
+        member.signal(Signal::SIGHUP);
+        member.signal(Signal::SIGCONT);
+    }
+}
+
 impl Table {
+    /// The terminal of the session that `pid` leads, which has none any more.
+    pub(super) fn take_terminal_of_leader(&mut self, pid: u32) -> Option<Arc<dyn Terminal>> {
+        let entry = self.processes.get(&pid)?;
+        match entry.session == pid {
+            true => self.terminals.remove(&pid),
+            false => None,
+        }
+    }
+
     /// The processes of a process group.
     fn members(&self, group: u32) -> Vec<Arc<ControlBlock>> {
         let pids = self.groups.get(&group).into_iter().flatten();

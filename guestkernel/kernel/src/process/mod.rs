@@ -43,7 +43,7 @@ pub(crate) use exec::{Given, Source, check_executable, find, load};
 pub use executable::Executable;
 pub use fork::{Departure, NewProcess, Shared};
 pub use interval_timer::{IntervalTimer, IntervalTimers};
-pub use job::members;
+pub use job::{is_orphaned, members, session_of_group};
 pub(crate) use limits::STACK as STACK_LIMIT;
 pub use limits::{Limit, Limits};
 pub use pid_file::PidFile;

@@ -9,6 +9,7 @@ use super::signal::{Signal, SignalInfo};
 use super::thread_group::{self, Consequence};
 use super::thread_state::ThreadState;
 use crate::error::{Errno, Result};
+use crate::file::Terminal;
 use crate::globals::global;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::{Arc, Weak};
@@ -37,6 +38,8 @@ pub(super) struct Table {
     pub(super) groups: BTreeMap<u32, BTreeSet<u32>>,
     /// How many processes are in each session.
     pub(super) sessions: BTreeMap<u32, usize>,
+    /// The controlling terminals of sessions.
+    pub(super) terminals: BTreeMap<u32, Arc<dyn Terminal>>,
     /// The number that was given last.
     last: u32,
     /// Processes and threads that were ever made.
@@ -55,6 +58,8 @@ pub(super) struct Entry {
     pub(super) session: u32,
     /// The signal that tells its parent of its end; 0 for none.
     pub(super) exit_signal: u8,
+    /// It has given up the terminal of its session.
+    pub(super) has_left_terminal: bool,
     /// How it ended, if it has.
     pub(super) ended: Option<ExitStatus>,
     /// That it has stopped or goes on, if its parent has not waited for that.
@@ -107,6 +112,7 @@ pub(super) fn start() -> Arc<ControlBlock> {
         group: FIRST,
         session: FIRST,
         exit_signal: Signal::SIGCHLD.number(),
+        has_left_terminal: false,
         ended: None,
         change: None,
     };
@@ -224,6 +230,7 @@ pub(super) fn bury(process: &ControlBlock, status: ExitStatus) {
         entry.ended = Some(status);
         entry.change = None;
     }
+    let terminal = table.take_terminal_of_leader(process.pid);
     let children = table.adopt_children(process.pid, &mut sent, &mut gone);
     job::leave(&table, process.pid, &children, &mut sent);
     if process.pid == FIRST {
@@ -238,6 +245,10 @@ pub(super) fn bury(process: &ControlBlock, status: ExitStatus) {
         table.tell_of_end(process.pid, &mut sent, &mut gone);
     }
     drop(table);
+    if let Some(terminal) = terminal {
+        job::hang_up(&terminal);
+        terminal.end_session();
+    }
     process.ends.wake_all();
     sent.follow();
     gone.iter().for_each(|entry| entry.block.ends.wake_all());
@@ -254,6 +265,7 @@ impl Table {
             threads: BTreeMap::new(),
             groups: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            terminals: BTreeMap::new(),
             last: FIRST,
             made: 1,
         }

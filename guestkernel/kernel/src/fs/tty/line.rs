@@ -120,6 +120,11 @@ impl Line {
         self.bytes.clear();
     }
 
+    /// Whether processes in the background may not write.
+    pub(super) fn stops_output(&self) -> bool {
+        self.local(raw::TOSTOP)
+    }
+
     pub(super) fn is_canonical(&self) -> bool {
         self.local(raw::ICANON)
     }

@@ -1,27 +1,31 @@
 //! Terminals: a standard stream that is one on the host gets a line discipline here.
 
+mod devpts;
 mod line;
+mod pty;
 
 use super::{
-    Answer, BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, WaitQueue,
+    Answer, BoxFuture, ByteStream, DeviceNumber, FileOps, FileType, Readiness, Stat, Terminal,
+    WaitQueue,
 };
 use crate::error::{Errno, Result};
 use crate::executor::{Sleep, Urgent, sleep_until};
 use crate::io::{Direction, Io, IoFlags};
 use crate::mm::AddressSpace;
-use crate::process::{Process, Signal};
+use crate::process::{Signal, members};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
-use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll};
+pub use devpts::mount as mount_devpts;
 use line::{Control, Line};
 use linux_raw_sys::{general as raw, ioctl};
 use machine::Plain;
 use machine::lock::Mutex;
-use spin::Once;
+use pty::Pty;
 
 /// The device number of the console, which is what a terminal shows itself as.
 pub const CONSOLE: DeviceNumber = DeviceNumber::new(5, 1);
@@ -36,19 +40,28 @@ pub struct Tty {
     /// The other end is gone.
     is_hung_up: AtomicBool,
     size: Mutex<raw::winsize>,
-    /// The process group that control characters reach, as the program has set it.
-    foreground: AtomicI32,
-    process: Once<Weak<Process>>,
+    owner: Mutex<Owner>,
     /// Those who wait for input, and those who wait for output to be started again.
     changes: WaitQueue,
     /// When a read in raw mode gives up.
     deadline: Mutex<Option<Sleep>>,
 }
 
-/// A terminal as one of the standard streams.
+/// Whose terminal it is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Owner {
+    /// The session; 0 for none.
+    session: u32,
+    /// The process group that control characters reach; 0 for none.
+    foreground: u32,
+}
+
+/// A terminal as an open file.
 pub struct TtyFile {
     tty: Arc<Tty>,
     output: Arc<Output>,
+    /// The pseudo-terminal that it is one end of, if it is that.
+    pty: Weak<Pty>,
 }
 
 /// Where output goes.
@@ -107,16 +120,10 @@ impl Tty {
                 ws_xpixel: 0,
                 ws_ypixel: 0,
             }),
-            foreground: AtomicI32::new(1),
-            process: Once::new(),
+            owner: Mutex::default(),
             changes: WaitQueue::new(),
             deadline: Mutex::new(None),
         })
-    }
-
-    /// Makes `process` the one that control characters interrupt.
-    pub fn set_process(&self, process: &Arc<Process>) {
-        self.process.call_once(|| Arc::downgrade(process));
     }
 
     /// The terminal has `columns` by `rows` characters now.
@@ -129,15 +136,13 @@ impl Tty {
         });
     }
 
-    /// Another size is told to the process by SIGWINCH (ioctl_tty(2)).
+    /// Another size is told by SIGWINCH (ioctl_tty(2)).
     fn set_size(&self, size: raw::winsize) {
         let as_words =
             |size: &raw::winsize| [size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel];
         let old = core::mem::replace(&mut *self.size.lock(), size);
-        if as_words(&old) != as_words(&size)
-            && let Some(process) = self.process.get().and_then(Weak::upgrade)
-        {
-            process.signal(Signal::SIGWINCH);
+        if as_words(&old) != as_words(&size) {
+            self.signal(Signal::SIGWINCH);
         }
     }
 
@@ -162,8 +167,7 @@ impl Tty {
                 }
             }
         }
-        self.is_hung_up.store(true, Ordering::Release);
-        self.changes.wake_all();
+        self.hang_up();
     }
 
     /// Takes what was typed, and gives the control characters in it that are signals.
@@ -180,17 +184,28 @@ impl Tty {
         controls
     }
 
+    /// Sends a signal to the process group in the foreground.
+    fn signal(&self, signal: Signal) {
+        let group = self.owner.lock().foreground;
+        members(group)
+            .iter()
+            .for_each(|member| member.signal(signal));
+    }
+
     fn interrupt(&self, controls: &[Control]) {
-        let Some(process) = self.process.get().and_then(Weak::upgrade) else {
-            return;
-        };
         for control in controls {
-            process.signal(match control {
+            self.signal(match control {
                 Control::Interrupt => Signal::SIGINT,
                 Control::Quit => Signal::SIGQUIT,
                 Control::Suspend => Signal::SIGTSTP,
             });
         }
+    }
+
+    /// There is nobody at the other end any more.
+    fn hang_up(&self) {
+        self.is_hung_up.store(true, Ordering::Release);
+        self.changes.wake_all();
     }
 
     /// Whether a read that asks for `wanted` bytes can be done now.
@@ -251,7 +266,11 @@ impl Tty {
 impl TtyFile {
     /// The terminal `tty`, with output to `output`.
     pub fn new(tty: Arc<Tty>, output: Arc<Output>) -> Self {
-        Self { tty, output }
+        Self {
+            tty,
+            output,
+            pty: Weak::new(),
+        }
     }
 
     fn poll_write(&self, io: &mut Io, context: &mut Context<'_>) -> Poll<Result<usize>> {
@@ -341,19 +360,6 @@ impl TtyFile {
                 let size = space.read_value(argument)?;
                 tty.set_size(size);
             }
-            ioctl::TIOCGPGRP => {
-                let group = tty.foreground.load(Ordering::Relaxed);
-                space.write_value(argument, &group)?;
-            }
-            ioctl::TIOCSPGRP => {
-                let group: i32 = space.read_value(argument)?;
-                if group < 0 {
-                    return Err(Errno::EINVAL);
-                }
-                tty.foreground.store(group, Ordering::Relaxed);
-            }
-            ioctl::TIOCGSID => space.write_value(argument, &1_i32)?,
-            ioctl::TIOCSCTTY | ioctl::TIOCNOTTY => {}
             ioctl::FIONREAD => {
                 let count = tty.line.lock().available() as i32;
                 space.write_value(argument, &count)?;
@@ -404,6 +410,49 @@ impl TtyFile {
             _ => return Err(Errno::EINVAL),
         }
         Ok(())
+    }
+}
+
+impl Terminal for TtyFile {
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.tty).addr()
+    }
+
+    fn session(&self) -> u32 {
+        self.tty.owner.lock().session
+    }
+
+    fn foreground(&self) -> u32 {
+        self.tty.owner.lock().foreground
+    }
+
+    fn belong_to(&self, session: u32, foreground: u32) {
+        *self.tty.owner.lock() = Owner {
+            session,
+            foreground,
+        };
+    }
+
+    fn set_foreground(&self, group: u32) {
+        self.tty.owner.lock().foreground = group;
+    }
+
+    fn stops_output(&self) -> bool {
+        self.tty.line.lock().stops_output()
+    }
+
+    fn end_session(&self) {
+        self.belong_to(0, 0);
+        if self.pty.strong_count() > 0 {
+            self.tty.hang_up();
+        }
+    }
+
+    fn reopen(self: Arc<Self>) -> Arc<dyn FileOps> {
+        match self.pty.upgrade() {
+            Some(pty) => pty.open_slave(),
+            None => self,
+        }
     }
 }
 
@@ -460,6 +509,10 @@ impl FileOps for TtyFile {
         space: &'a AddressSpace,
     ) -> BoxFuture<'a, Result<u64>> {
         Box::pin(self.control(request, argument, space))
+    }
+
+    fn terminal(self: Arc<Self>) -> Option<Arc<dyn Terminal>> {
+        Some(self)
     }
 
     fn poll_ready(&self, _interest: Readiness, context: &mut Context<'_>) -> Readiness {

@@ -16,6 +16,7 @@ fn add_child(parent: u32, group: u32) -> Arc<ControlBlock> {
         group,
         session: 1,
         exit_signal: Signal::SIGCHLD.number(),
+        has_left_terminal: false,
         ended: None,
         change: None,
     };

@@ -10,6 +10,7 @@ mod limits;
 mod pidfds;
 mod proc_files;
 mod signals;
+mod terminals;
 mod waits;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
             jobs::CHECKS,
             limits::CHECKS,
             pidfds::CHECKS,
+            terminals::CHECKS,
             proc_files::CHECKS,
         ],
     )
