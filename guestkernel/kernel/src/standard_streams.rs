@@ -36,7 +36,6 @@ impl FileOps for OwnTerminal {}
 pub(crate) struct StandardStreams {
     files: [Arc<dyn FileOps>; 3],
     terminals: StreamSet,
-    tty: Option<Arc<Tty>>,
     /// The device file of the console, once it is there.
     console: Once<Place>,
 }
@@ -81,7 +80,6 @@ impl StandardStreams {
         Self {
             files,
             terminals,
-            tty,
             console: Once::new(),
         }
     }
