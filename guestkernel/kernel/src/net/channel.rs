@@ -13,6 +13,8 @@ use machine::lock::Mutex;
 
 /// Bytes that are copied at a time.
 const CHUNK: usize = 4096;
+/// Bytes of a send buffer that are used, of two.
+const SEND_MAX: usize = 512 << 10;
 /// Most bytes that come with the files of one message.
 const WITH_FILES: usize = 32 << 10;
 
@@ -21,6 +23,8 @@ pub(super) struct Channel {
     state: Mutex<State>,
     writer: Arc<Common>,
     reader: Arc<Common>,
+    /// Whether the reader's buffer counts, too: that of a stream with a protocol.
+    has_two_buffers: bool,
 }
 
 #[derive(Default)]
@@ -30,6 +34,10 @@ struct State {
     pieces: VecDeque<Piece>,
     /// Nothing is written any more, and what there is may still be read.
     is_ended: bool,
+    /// The writer has said so himself: the reader hears of the end before any error.
+    is_finished: bool,
+    /// Nobody will read what is written.
+    is_abandoned: bool,
 }
 
 /// Bytes that came from the same process.
@@ -44,17 +52,36 @@ struct Piece {
 
 impl Channel {
     pub(super) fn new(writer: &Arc<Common>, reader: &Arc<Common>) -> Arc<Self> {
+        Self::assemble(writer, reader, false)
+    }
+
+    /// One that holds what the buffers of both ends do.
+    pub(super) fn with_two_buffers(writer: &Arc<Common>, reader: &Arc<Common>) -> Arc<Self> {
+        Self::assemble(writer, reader, true)
+    }
+
+    fn assemble(writer: &Arc<Common>, reader: &Arc<Common>, has_two_buffers: bool) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             writer: writer.clone(),
             reader: reader.clone(),
+            has_two_buffers,
         })
+    }
+
+    /// Bytes that it holds.
+    fn capacity(&self) -> usize {
+        let own = self.writer.send_capacity();
+        match self.has_two_buffers {
+            true => own.min(SEND_MAX) + self.reader.options.lock().receive_buffer as usize,
+            false => own,
+        }
     }
 
     /// Sends what there is room for.
     pub(super) fn send(&self, io: &mut Io, message: &mut Outgoing) -> Result<usize> {
         let total = io.buffer.len();
-        let capacity = self.writer.send_capacity();
+        let capacity = self.capacity();
         let mut bytes = [0; CHUNK];
         let mut has_sent = false;
         let mut with_files = 0;
@@ -122,6 +149,7 @@ impl Channel {
         };
         let has_room = state.bytes.len() < before;
         let is_ended = state.is_ended;
+        let is_finished = state.is_finished;
         let is_empty = state.bytes.is_empty();
         drop(state);
         if has_room {
@@ -131,7 +159,7 @@ impl Channel {
         if io.done >= least || ends_here || wanted == 0 && !is_empty {
             return Ok(io.done);
         }
-        if io.done == 0 {
+        if io.done == 0 && !is_finished {
             self.reader.check_error()?;
         }
         if is_ended || io.done > 0 && io.flags.contains(IoFlags::NOWAIT) {
@@ -147,6 +175,26 @@ impl Channel {
         self.writer.changes.wake_all();
     }
 
+    /// Nothing is written any more: the writer says so.
+    pub(super) fn finish(&self) {
+        {
+            let mut state = self.state.lock();
+            // Who was cut off before has nothing to say.
+            state.is_finished |= !state.is_ended;
+        }
+        self.end();
+    }
+
+    /// Nobody will read what is written from now on.
+    pub(super) fn abandon(&self) {
+        self.state.lock().is_abandoned = true;
+        self.writer.changes.wake_all();
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.state.lock().is_abandoned
+    }
+
     pub(super) fn is_ended(&self) -> bool {
         self.state.lock().is_ended
     }
@@ -158,7 +206,10 @@ impl Channel {
 
     /// Whether so much room is free that it pays to go on.
     pub(super) fn is_writable(&self) -> bool {
-        self.len() * 4 <= self.writer.send_capacity()
+        match self.has_two_buffers {
+            true => self.len() * 3 <= self.capacity() * 2,
+            false => self.len() * 4 <= self.capacity(),
+        }
     }
 
     pub(super) fn for_each_file(&self, each: &mut dyn FnMut(&Arc<OpenFile>)) {
@@ -172,10 +223,15 @@ impl Channel {
 
     /// Drops all that waits to be read; whether there was something.
     pub(super) fn clear(&self) -> bool {
-        let state = core::mem::take(&mut *self.state.lock());
-        self.state.lock().is_ended = state.is_ended;
+        let (bytes, pieces) = {
+            let mut state = self.state.lock();
+            let bytes = core::mem::take(&mut state.bytes);
+            (bytes, core::mem::take(&mut state.pieces))
+        };
+        self.writer.changes.wake(Readiness::WRITABLE.bits());
+        drop(pieces);
         // What came along is dropped after the lock, since it may be this very channel's end.
-        !state.bytes.is_empty()
+        !bytes.is_empty()
     }
 }
 

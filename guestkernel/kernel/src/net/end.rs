@@ -40,8 +40,8 @@ pub(super) trait End: Send + Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
-    /// Connects it.
-    fn connect(&self, to: &Address, who: Identity) -> Result<()>;
+    /// Connects it. One that `is_impatient` may be told that it goes on (`EINPROGRESS`).
+    fn connect(&self, to: &Address, who: Identity, is_impatient: bool) -> Result<()>;
 
     /// Sends; what was sent of a stream is counted in `io.done`, and kept when it has to wait.
     fn send(&self, io: &mut Io, message: &mut Outgoing) -> Result<usize>;

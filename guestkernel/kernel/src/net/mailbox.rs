@@ -36,11 +36,11 @@ pub(super) struct Message {
     from: Option<Arc<[u8]>>,
     identity: Option<Identity>,
     rights: Option<Rights>,
-    _charge: Charge,
+    _charge: Option<Charge>,
 }
 
 impl Message {
-    /// All that `io` has to send, from `from`; `sender` is charged for it.
+    /// All that `io` has to send, from `from`; `sender`, if any, is charged for it.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl Message {
         io: &Io,
         message: &mut Outgoing,
         from: Option<Arc<[u8]>>,
-        sender: &Arc<Common>,
+        sender: Option<&Arc<Common>>,
     ) -> Result<Self> {
         let length = io.buffer.len();
         heap::check(length)?;
@@ -62,7 +62,7 @@ impl Message {
             from,
             identity: message.identity.or(message.sender),
             rights: message.rights.take(),
-            _charge: sender.charge(length),
+            _charge: sender.map(|sender| sender.charge(length)),
         })
     }
 
@@ -195,6 +195,11 @@ impl Mailbox {
     pub(super) fn first_length(&self) -> usize {
         let state = self.state.lock();
         state.messages.front().map_or(0, |first| first.bytes.len())
+    }
+
+    /// How many messages there are.
+    pub(super) fn count(&self) -> usize {
+        self.state.lock().messages.len()
     }
 
     /// Bytes of all messages.

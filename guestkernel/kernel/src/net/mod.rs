@@ -10,6 +10,7 @@ mod backlog;
 mod channel;
 mod common;
 mod end;
+mod inet;
 mod mailbox;
 mod message;
 mod option;

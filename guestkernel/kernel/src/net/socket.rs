@@ -5,7 +5,7 @@ use super::common::{Common, Identity, Protocol, SocketType};
 use super::end::{End, Shutdown};
 use super::message::{Incoming, MessageFlags, Outgoing};
 use super::option::{self, OptionValue};
-use super::{rights, unix};
+use super::{inet, rights, unix};
 use crate::error::{Errno, Result};
 use crate::executor::{Answer, BoxFuture};
 use crate::file::{DeviceNumber, FileOps, FileType, OpenFile, Readiness, Stat};
@@ -53,6 +53,7 @@ impl Socket {
         heap::check(SIZE)?;
         match domain {
             net::AF_UNIX => Ok(Self::new(unix::make(kind, number, who)?)),
+            net::AF_INET | net::AF_INET6 => Ok(Self::new(inet::make(domain, kind, number, who)?)),
             _ => Err(Errno::EAFNOSUPPORT),
         }
     }
@@ -130,7 +131,7 @@ impl Socket {
         is_impatient: bool,
         context: &mut Context<'_>,
     ) -> Poll<Result<()>> {
-        let attempt = || self.end.connect(to, who);
+        let attempt = || self.end.connect(to, who, is_impatient);
         self.poll(Readiness::WRITABLE, is_impatient, context, attempt)
     }
 

@@ -363,7 +363,12 @@ impl Connect {
         let who = actor.identity();
         let is_impatient = file.flags().contains(OpenFlags::NONBLOCK) && actor.is_caller();
         let connecting = poll_fn(|context| socket.poll_connect(&to, who, is_impatient, context));
-        wait(actor, socket, Direction::Write, Errno::EAGAIN, connecting).await
+        // A connection of the Internet families goes on to be made.
+        let late = match socket.protocol().domain {
+            net::AF_UNIX => Errno::EAGAIN,
+            _ => Errno::EINPROGRESS,
+        };
+        wait(actor, socket, Direction::Write, late, connecting).await
     }
 }
 

@@ -242,7 +242,7 @@ impl End for ConnectedEnd {
         Ok(backlog.pop()?)
     }
 
-    fn connect(&self, to: &Address, who: Identity) -> Result<()> {
+    fn connect(&self, to: &Address, who: Identity, _is_impatient: bool) -> Result<()> {
         name::check(&to.raw)?;
         if self.common.options.lock().pass_credentials {
             self.bind_automatically()?;
@@ -307,7 +307,7 @@ impl End for ConnectedEnd {
                 mailbox::check_room(io, &self.common, most)?;
                 let from = self.name.get();
                 let length = io.buffer.len();
-                let new = Message::new(io, message, from, &self.common)?;
+                let new = Message::new(io, message, from, Some(&self.common))?;
                 mailbox.put(new, usize::MAX, &self.common, message)?;
                 Ok(length)
             }

@@ -127,7 +127,7 @@ impl End for DatagramEnd {
         Ok(())
     }
 
-    fn connect(&self, to: &Address, _who: Identity) -> Result<()> {
+    fn connect(&self, to: &Address, _who: Identity, _is_impatient: bool) -> Result<()> {
         if to.raw.family() == Some(net::AF_UNSPEC) {
             self.disconnect();
             return Ok(());
@@ -196,7 +196,7 @@ impl End for DatagramEnd {
             return Err(Errno::EAGAIN);
         }
         let length = io.buffer.len();
-        let new = Message::new(io, message, self.name.get(), &self.common)?;
+        let new = Message::new(io, message, self.name.get(), Some(&self.common))?;
         receiver.mailbox.put(new, room, &self.common, message)?;
         Ok(length)
     }
