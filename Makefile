@@ -116,6 +116,12 @@ deny: ## check licences, versions and sources of all dependencies; installs carg
 test: ## check formatting and lints, and run all tests
 	@tests/all
 
+# liburing's own tests, from Debian's source package; nothing of it belongs to this repository.
+.PHONY: conformance
+conformance: accelerator build ## run liburing's tests on the host and in microVMs, and write docs/conformance.md
+	tests/liburing-tests target/liburing
+	tests/conformance $(OUT)/ringlet target/liburing docs/conformance.md
+
 # Every order in which threads can reach what these models build, tried one after the other.
 .PHONY: loom
 loom: ## model-check the kernel's concurrency primitives

@@ -1,7 +1,8 @@
 //! A file in a file system: its attributes, and, for a directory, its names.
 
 use super::{
-    Answer, DeviceNumber, FileOps, FileType, InodeState, Location, OpenFlags, Stat, Timestamp,
+    Answer, DeviceNumber, ExtendedAttributes, FileOps, FileType, InodeState, Location, OpenFlags,
+    Stat, Timestamp,
 };
 use crate::error::{Errno, Result};
 use alloc::sync::Arc;
@@ -94,6 +95,11 @@ pub trait Inode: Any + Send + Sync {
 
     /// What the kernel keeps of it.
     fn state(&self) -> &InodeState;
+
+    /// Its extended attributes, if its file system keeps some.
+    fn extended_attributes(&self) -> Option<&ExtendedAttributes> {
+        None
+    }
 
     /// The device that a device file stands for.
     fn special(&self) -> DeviceNumber {

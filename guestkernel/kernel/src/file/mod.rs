@@ -6,6 +6,7 @@
 //! once return an [`Answer`].
 
 mod byte_stream;
+mod extended_attributes;
 mod file_system;
 mod inode;
 mod inode_state;
@@ -19,6 +20,7 @@ mod stat;
 
 pub use crate::executor::{Answer, BoxFuture};
 pub use byte_stream::{ByteStream, Refusal};
+pub use extended_attributes::{ExtendedAttributes, SetMode};
 pub use file_system::{
     FileSystem, FileSystemType, Made, MountOption, MountSource, SuperBlock, file_system_type,
     file_system_types, next_device, register,

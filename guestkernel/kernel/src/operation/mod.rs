@@ -18,6 +18,7 @@ mod close;
 mod copy;
 mod descriptor;
 mod directory;
+mod extended;
 mod file_size;
 mod futex;
 mod futex2;
@@ -52,6 +53,9 @@ pub use descriptor::{CloseRange, Control, DeviceControl, Duplicate, DuplicateTo,
 pub use directory::{
     ChangeDirectory, ChangeRoot, ChangeToOpenDirectory, GetWorkingDirectory, Layout, ListDirectory,
     SetUmask,
+};
+pub use extended::{
+    ExtendedName, ExtendedTarget, GetExtended, ListExtended, RemoveExtended, SetExtended,
 };
 pub use futex::{FutexCall, FutexWait};
 pub use futex2::{FutexWaits, FutexWord, WaitBegun, read_futex_words};

@@ -6,10 +6,13 @@ use crate::error::{Errno, Result};
 use crate::fs::{self, AttributeChange, FileSystemInfo, SetTime, Stat, Timestamp};
 use crate::mm::AddressSpace;
 use crate::operation::{
-    CheckAccess, FileRef, GetAttributes, GetExtendedAttributes, GetFileSystem, GetOpenAttributes,
-    GetOpenFileSystem, PathAt, ReadLink, SetAttributes, SetOpenAttributes, Target, TruncatePath,
+    CheckAccess, ExtendedName, ExtendedTarget, FileRef, GetAttributes, GetExtended,
+    GetExtendedAttributes, GetFileSystem, GetOpenAttributes, GetOpenFileSystem, ListExtended,
+    PathAt, ReadLink, RemoveExtended, SetAttributes, SetExtended, SetOpenAttributes, Target,
+    TruncatePath,
 };
 use crate::process::Thread;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
 use machine::Plain;
@@ -345,41 +348,112 @@ pub(super) async fn fstatfs(thread: &mut Thread, args: Args) -> Result<u64> {
     write_statfs(thread, args.get(1), &info)
 }
 
-/// A file system without extended attributes has none to give, to list or to set.
-async fn no_attributes(thread: &Thread, path: u64, follow: bool, error: Errno) -> Result<u64> {
-    let path = read_path(thread, path)?;
-    actor(thread).view().lookup(HERE, &path, follow).await?;
-    Err(error)
+/// The file of a system call about extended attributes whose first parameter is a path.
+fn extended_at(thread: &Thread, args: Args, follows: bool) -> Result<ExtendedTarget> {
+    let path = read_path(thread, args.get(0))?;
+    Ok(ExtendedTarget::Path { path, follows })
 }
 
-async fn no_attribute_list(thread: &Thread, path: u64, follow: bool) -> Result<u64> {
-    let path = read_path(thread, path)?;
-    actor(thread).view().lookup(HERE, &path, follow).await?;
-    Ok(0)
+/// The same, whose first parameter is a descriptor.
+fn extended_of(args: Args) -> ExtendedTarget {
+    ExtendedTarget::Open(FileRef::Descriptor(args.int(0)))
 }
 
-pub(super) async fn xattr(thread: &mut Thread, args: Args) -> Result<u64> {
-    no_attributes(thread, args.get(0), true, Errno::EOPNOTSUPP).await
+/// Sets one, of the file that `target` gives once name and value were read.
+async fn set_extended(
+    thread: &Thread,
+    args: Args,
+    target: impl FnOnce() -> Result<ExtendedTarget>,
+) -> Result<u64> {
+    let unknown = ExtendedTarget::Open(FileRef::Descriptor(-1));
+    let value = (args.get(2), args.get(3));
+    let mut operation =
+        SetExtended::read(actor(thread), unknown, args.get(1), value, args.uint(4))?;
+    operation.target = target()?;
+    Box::pin(operation.run(actor(thread))).await.done()
 }
 
-pub(super) async fn lxattr(thread: &mut Thread, args: Args) -> Result<u64> {
-    no_attributes(thread, args.get(0), false, Errno::EOPNOTSUPP).await
+pub(super) async fn setxattr(thread: &mut Thread, args: Args) -> Result<u64> {
+    set_extended(thread, args, || extended_at(thread, args, true)).await
 }
 
-pub(super) fn fxattr(thread: &mut Thread, args: Args) -> Result<u64> {
-    thread.process.files.get(args.int(0))?;
-    Err(Errno::EOPNOTSUPP)
+pub(super) async fn lsetxattr(thread: &mut Thread, args: Args) -> Result<u64> {
+    set_extended(thread, args, || extended_at(thread, args, false)).await
+}
+
+pub(super) async fn fsetxattr(thread: &mut Thread, args: Args) -> Result<u64> {
+    set_extended(thread, args, || Ok(extended_of(args))).await
+}
+
+async fn get_extended(
+    thread: &Thread,
+    args: Args,
+    target: impl FnOnce() -> Result<ExtendedTarget>,
+) -> Result<u64> {
+    let name = ExtendedName::read(actor(thread), args.get(1))?;
+    let operation = GetExtended {
+        target: target()?,
+        name,
+        address: args.get(2),
+        size: args.get(3),
+    };
+    Box::pin(operation.run(actor(thread))).await
+}
+
+pub(super) async fn getxattr(thread: &mut Thread, args: Args) -> Result<u64> {
+    get_extended(thread, args, || extended_at(thread, args, true)).await
+}
+
+pub(super) async fn lgetxattr(thread: &mut Thread, args: Args) -> Result<u64> {
+    get_extended(thread, args, || extended_at(thread, args, false)).await
+}
+
+pub(super) async fn fgetxattr(thread: &mut Thread, args: Args) -> Result<u64> {
+    get_extended(thread, args, || Ok(extended_of(args))).await
+}
+
+async fn list_extended(thread: &Thread, args: Args, target: ExtendedTarget) -> Result<u64> {
+    let operation = ListExtended {
+        target,
+        address: args.get(1),
+        size: args.get(2),
+    };
+    Box::pin(operation.run(actor(thread))).await
 }
 
 pub(super) async fn listxattr(thread: &mut Thread, args: Args) -> Result<u64> {
-    no_attribute_list(thread, args.get(0), true).await
+    list_extended(thread, args, extended_at(thread, args, true)?).await
 }
 
 pub(super) async fn llistxattr(thread: &mut Thread, args: Args) -> Result<u64> {
-    no_attribute_list(thread, args.get(0), false).await
+    list_extended(thread, args, extended_at(thread, args, false)?).await
 }
 
-pub(super) fn flistxattr(thread: &mut Thread, args: Args) -> Result<u64> {
-    thread.process.files.get(args.int(0))?;
-    Ok(0)
+pub(super) async fn flistxattr(thread: &mut Thread, args: Args) -> Result<u64> {
+    list_extended(thread, args, extended_of(args)).await
+}
+
+async fn remove_extended(
+    thread: &Thread,
+    args: Args,
+    target: impl FnOnce() -> Result<ExtendedTarget>,
+) -> Result<u64> {
+    let name = ExtendedName::read(actor(thread), args.get(1))?;
+    let operation = RemoveExtended {
+        target: target()?,
+        name,
+    };
+    Box::pin(operation.run(actor(thread))).await.done()
+}
+
+pub(super) async fn removexattr(thread: &mut Thread, args: Args) -> Result<u64> {
+    remove_extended(thread, args, || extended_at(thread, args, true)).await
+}
+
+pub(super) async fn lremovexattr(thread: &mut Thread, args: Args) -> Result<u64> {
+    remove_extended(thread, args, || extended_at(thread, args, false)).await
+}
+
+pub(super) async fn fremovexattr(thread: &mut Thread, args: Args) -> Result<u64> {
+    remove_extended(thread, args, || Ok(extended_of(args))).await
 }

@@ -5,7 +5,7 @@ use super::content::{Content, MAX_SIZE};
 use super::directory::Directory;
 use crate::error::{Errno, Result};
 use crate::executor::Stint;
-use crate::file::{DirectorySink, InodeState, Made};
+use crate::file::{DirectorySink, ExtendedAttributes, InodeState, Made};
 use crate::fs::{
     Answer, AttributeChange, BoxFuture, DeviceNumber, FileOps, FileType, Inode, NewNode, OpenFile,
     OpenFlags, Pipe, RenameMode, SetTime, Stat, Timestamp,
@@ -42,6 +42,7 @@ pub struct TmpfsInode {
     me: Weak<Self>,
     attributes: Mutex<Attributes>,
     state: InodeState,
+    extended: ExtendedAttributes,
     pub(super) body: Body,
 }
 
@@ -121,6 +122,7 @@ impl TmpfsInode {
                 can_be_linked: false,
             }),
             state: InodeState::default(),
+            extended: ExtendedAttributes::default(),
             body,
             fs,
         })
@@ -406,6 +408,10 @@ impl Inode for TmpfsInode {
 
     fn stat(&self) -> Answer<'_, Stat> {
         Answer::ready(Ok(self.stat_now()))
+    }
+
+    fn extended_attributes(&self) -> Option<&ExtendedAttributes> {
+        Some(&self.extended)
     }
 
     fn set_attributes(&self, change: AttributeChange) -> Answer<'_, ()> {

@@ -12,6 +12,7 @@
 mod attributes;
 mod cancel;
 mod close;
+mod extended;
 mod fixed_file;
 mod fsync;
 mod futex;
@@ -218,6 +219,10 @@ opcodes! {
     IORING_OP_SYMLINKAT => SymlinkAt: names::Names, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];
     IORING_OP_LINKAT => LinkAt: names::Names, [], unused [BUFFER, FILE_INDEX];
     IORING_OP_MSG_RING => MsgRing: message::Message, [is_polled], unused [];
+    IORING_OP_FSETXATTR => Fsetxattr: extended::Setxattr, [], unused [];
+    IORING_OP_SETXATTR => Setxattr: extended::Setxattr, [], unused [];
+    IORING_OP_FGETXATTR => Fgetxattr: extended::Getxattr, [], unused [];
+    IORING_OP_GETXATTR => Getxattr: extended::Getxattr, [], unused [];
     IORING_OP_READ_MULTISHOT => ReadMultishot: selected::ReadMultishot, [selects_buffer], unused [ADDRESS, LENGTH, ATTRIBUTES];
     IORING_OP_FUTEX_WAIT => FutexWait: futex::FutexWait, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];
     IORING_OP_FUTEX_WAKE => FutexWake: futex::FutexWake, [], unused [LENGTH, OP_FLAGS, BUFFER, FILE_INDEX];

@@ -146,6 +146,7 @@ fn attributes_are_asked_and_set_by_path_and_descriptor() {
         (
             raw::__NR_getxattr,
             [path, path, out, 9, 0],
+            // A path is no name of one.
             Err(Errno::EOPNOTSUPP),
         ),
         (raw::__NR_listxattr, [path, out, 9, 0, 0], Ok(0)),

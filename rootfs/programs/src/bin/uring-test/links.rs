@@ -10,6 +10,7 @@ use linux_raw_sys::io_uring::{
 use guest_programs::ring::{Ring, Sqe, gives, milliseconds};
 
 pub(crate) const CHECKS: &[Check] = checks![
+    silent_time_limits,
     link_runs_in_order,
     link_failure_cancels_the_rest,
     link_failure_spares_other_chains,
@@ -314,5 +315,29 @@ fn skip_and_drain_exclude_each_other() -> Outcome {
     ring.results(&[Sqe::nop().flags(SKIP)], 0)?;
     let results = ring.results(&[Sqe::nop().flags(DRAIN)], 1)?;
     expect_eq!(results, [Some(-libc::EOPNOTSUPP)]);
+    Ok(())
+}
+
+/// A LINK_TIMEOUT whose CQE is to be skipped: that it fires, or is not needed, is no failure.
+fn silent_time_limits() -> Outcome {
+    const SKIP: u8 = 1 << 6;
+    let ring = Ring::new(8)?;
+    let limit = |time: &libc::timespec| Sqe {
+        opcode: linux_raw_sys::io_uring::io_uring_op::IORING_OP_LINK_TIMEOUT as u8,
+        ..Sqe::timeout(time, 0)
+    };
+    let long = guest_programs::ring::milliseconds(60_000);
+    ring.push(Sqe::nop().data(1).flags(1 << 2));
+    ring.push(limit(&long).data(2).flags(SKIP));
+    ring.submit()?;
+    expect_eq!(ring.next()?.user_data, 1);
+    ring.nothing_left()?;
+    let short = guest_programs::ring::milliseconds(1);
+    ring.push(Sqe::timeout(&long, 0).data(1).flags(1 << 2));
+    ring.push(limit(&short).data(2).flags(SKIP));
+    ring.submit()?;
+    let cqe = ring.next()?;
+    expect_eq!((cqe.user_data, cqe.res), (1, -libc::ECANCELED));
+    ring.nothing_left()?;
     Ok(())
 }

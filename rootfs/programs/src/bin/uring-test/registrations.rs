@@ -34,6 +34,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     sizes_change,
     sizes_errors,
     cancel_and_wait,
+    cancel_and_wait_for_futexes,
     cancel_and_wait_errors,
     query_tells,
     query_errors,
@@ -612,6 +613,29 @@ fn cancel_and_wait() -> Outcome {
     }
     expect_eq!(sync_cancel(&ring, by_fd), Ok(0));
     ring.nothing_left()?;
+    Ok(())
+}
+
+fn cancel_and_wait_for_futexes() -> Outcome {
+    let ring = Ring::new(8)?;
+    let word = 0_u32;
+    let wait = Sqe {
+        fd: 2,
+        addr: (&raw const word).addr() as u64,
+        addr3: u32::MAX.into(),
+        ..Sqe::new(IORING_OP_FUTEX_WAIT)
+    };
+    ring.push(wait.data(5));
+    ring.push(wait.data(6));
+    ring.submit()?;
+    // One that waits for a futex counts.
+    expect_eq!(sync_cancel(&ring, |it| it.addr = 5), Ok(1));
+    expect_eq!(ring.next()?.res, -libc::ECANCELED);
+    ring.push(Sqe::cancel(6, 0).data(7));
+    ring.submit()?;
+    let mut both = ring.take(2)?;
+    both.sort_by_key(|cqe| cqe.user_data);
+    expect_eq!([both[0].res, both[1].res], [-libc::ECANCELED, 1]);
     Ok(())
 }
 
