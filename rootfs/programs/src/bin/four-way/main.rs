@@ -6,6 +6,7 @@
 
 mod case;
 mod cases;
+mod random;
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -26,6 +27,9 @@ Performs each case through each of its doors, and prints a line NUMBER<TAB>DOOR<
   --from N     begin with that case; those that run alone are left out
   --only N     perform that case alone
   --like TEXT  perform the cases that contain TEXT, and print them too
+  --random SEED
+               perform cases that are made up instead
+  --count N    so many of them (default 1000)
   --dir DIR    where to make a directory for files, a tmpfs (default /tmp)
 ";
 
@@ -34,6 +38,8 @@ struct Options {
     range: Range<usize>,
     only: bool,
     like: Option<String>,
+    random: Option<u64>,
+    count: usize,
     dir: PathBuf,
 }
 
@@ -44,6 +50,8 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
         range: 0..usize::MAX,
         only: false,
         like: None,
+        random: None,
+        count: 1000,
         dir: "/tmp".into(),
     };
     let mut parser = lexopt::Parser::from_env();
@@ -57,6 +65,8 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
                 options.only = true;
             }
             Long("like") => options.like = Some(parser.value()?.string()?),
+            Long("random") => options.random = Some(parser.value()?.parse()?),
+            Long("count") => options.count = parser.value()?.parse()?,
             Long("dir") => options.dir = parser.value()?.into(),
             Long("help") | Short('h') => {
                 print!("{USAGE}");
@@ -77,9 +87,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let cases = cases::all();
+    let cases = match options.random {
+        Some(seed) => random::cases(seed, options.count),
+        None => cases::all(),
+    };
     let mut names = HashSet::new();
-    let twice = cases.iter().filter(|case| !names.insert(case.name));
+    let is_twice = |case: &&Case| !names.insert(case.name) && options.random.is_none();
+    let twice = cases.iter().filter(is_twice);
     let twice: Vec<_> = twice.map(|case| case.name).collect();
     if !twice.is_empty() {
         eprintln!("four-way: cases that are there twice: {}", twice.join(", "));
