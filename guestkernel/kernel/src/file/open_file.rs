@@ -169,6 +169,11 @@ impl OpenFile {
         self.file_type() == Some(FileType::Regular)
     }
 
+    /// Whether it is a block device.
+    pub fn is_block_device(&self) -> bool {
+        self.file_type() == Some(FileType::BlockDevice)
+    }
+
     /// Whether it can be accessed without the kernel's own memory in between (`O_DIRECT`).
     pub fn supports_direct(&self) -> bool {
         let kind = self.file_type();
@@ -323,6 +328,12 @@ impl OpenFile {
                 return Err(Errno::EINVAL);
             }
         } else {
+            // A position that a ring gives is looked at, and not used.
+            let length = io.buffer.len() as u64;
+            let end = io.position.map(|start| start.saturating_add(length));
+            if end.is_some_and(|end| end > i64::MAX as u64) {
+                return Err(Errno::EINVAL);
+            }
             io.position = None;
             let is_patient = io.flags.contains(IoFlags::PATIENT) && self.ops.supports_nowait();
             if flags.contains(OpenFlags::NONBLOCK) {

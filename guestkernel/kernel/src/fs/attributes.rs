@@ -244,7 +244,7 @@ impl OpenFile {
         if !self.flags().can_write() {
             return Err(Errno::EBADF);
         }
-        if offset.checked_add(length).is_none() {
+        if offset.checked_add(length).is_none() && (self.is_regular() || self.is_block_device()) {
             return Err(Errno::EFBIG);
         }
         self.ops.allocate(mode, start, count).await

@@ -215,6 +215,16 @@ impl AddressSpace {
         mappings.overlapping(&range).any(|(_, area)| area.is_locked)
     }
 
+    /// How many bytes from `address` on are mapped, without a hole.
+    pub fn mapped_from(&self, address: u64) -> u64 {
+        let mappings = self.mappings.lock();
+        let mut end = address;
+        while let Some((_, area)) = mappings.area_at(end) {
+            end = area.end;
+        }
+        end - address
+    }
+
     /// Checks that `length` bytes from `address` on are mapped (`msync(2)`, `mlock(2)`).
     ///
     /// # Errors

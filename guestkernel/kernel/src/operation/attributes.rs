@@ -66,6 +66,20 @@ pub struct GetExtendedAttributes {
 }
 
 impl GetExtendedAttributes {
+    /// Whether `AT_*` and `STATX_*` do not contradict themselves, which is looked at before the path is
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`.
+    pub fn check_flags(flags: u32, mask: u32) -> Result<()> {
+        let is_both = flags & raw::AT_STATX_SYNC_TYPE == raw::AT_STATX_SYNC_TYPE;
+        match is_both || mask & raw::STATX__RESERVED != 0 {
+            true => Err(Errno::EINVAL),
+            false => Ok(()),
+        }
+    }
+
     const KNOWN: u32 = raw::AT_SYMLINK_NOFOLLOW
         | raw::AT_NO_AUTOMOUNT
         | raw::AT_EMPTY_PATH
@@ -77,11 +91,8 @@ impl GetExtendedAttributes {
     ///
     /// Those of `statx(2)`.
     pub async fn run(self, actor: Actor<'_>) -> Result<raw::statx> {
-        let flags = self.target.flags;
-        if flags & !Self::KNOWN != 0
-            || flags & raw::AT_STATX_SYNC_TYPE == raw::AT_STATX_SYNC_TYPE
-            || self.mask & raw::STATX__RESERVED != 0
-        {
+        Self::check_flags(self.target.flags, self.mask)?;
+        if self.target.flags & !Self::KNOWN != 0 {
             return Err(Errno::EINVAL);
         }
         actor.view().statx(self.target.borrow(), self.mask).await
@@ -97,6 +108,20 @@ pub struct CheckAccess {
 }
 
 impl CheckAccess {
+    /// Whether the mode and `AT_*` are such that they mean something, which is looked at before the
+    /// path is read.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`.
+    pub fn check_flags(mode: u32, flags: u32) -> Result<()> {
+        let known = raw::AT_EACCESS | raw::AT_SYMLINK_NOFOLLOW | raw::AT_EMPTY_PATH;
+        match mode & !7 != 0 || flags & !known != 0 {
+            true => Err(Errno::EINVAL),
+            false => Ok(()),
+        }
+    }
+
     /// Does it.
     ///
     /// # Errors

@@ -113,6 +113,10 @@ impl SendFile {
             return Err(Errno::ESPIPE);
         }
         check_position(start)?;
+        let end = (start.unwrap_or_else(|| from.position()) as i64).checked_add(self.count as i64);
+        if (self.count as i64) < 0 || end.is_none() {
+            return Err(Errno::EINVAL);
+        }
         let to = file_for(actor, self.to, Direction::Write)?;
         let can_splice = from.ops.is_seekable()
             && from.ops.can_splice(Direction::Read)

@@ -4,7 +4,7 @@
 use super::Actor;
 use crate::error::{Errno, Result};
 use crate::executor::Stint;
-use crate::mm::{Access, AddressSpace, Advice, NotForked, PAGE, Remap};
+use crate::mm::{Access, AddressSpace, Advice, NotForked, PAGE, Remap, TASK_SIZE};
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
 
@@ -58,7 +58,7 @@ pub struct Protect {
 }
 
 impl Protect {
-    fn check(&self) -> Result<()> {
+    fn check(&self, actor: Actor<'_>) -> Result<()> {
         let known = raw::PROT_READ | raw::PROT_WRITE | raw::PROT_EXEC | raw::PROT_SEM;
         let grows = u64::from(raw::PROT_GROWSDOWN | raw::PROT_GROWSUP);
         if self.protection & grows == grows || !self.address.is_multiple_of(PAGE) {
@@ -75,9 +75,12 @@ impl Protect {
             return Err(Errno::ENOMEM);
         }
         // No mapping grows here, so PROT_GROWSDOWN and PROT_GROWSUP fit none.
-        match self.protection & !u64::from(known) != 0 {
-            true => Err(Errno::EINVAL),
-            false => Ok(()),
+        match self.protection & !u64::from(known) {
+            0 => Ok(()),
+            more if more & !grows == 0 && actor.space().mapped_from(self.address) == 0 => {
+                Err(Errno::ENOMEM)
+            }
+            _ => Err(Errno::EINVAL),
         }
     }
 
@@ -85,7 +88,7 @@ impl Protect {
     #[inline]
     pub fn run_now(&self, actor: Actor<'_>) -> Option<Result<()>> {
         let protect = || {
-            self.check()?;
+            self.check(actor)?;
             let space = actor.space();
             space.protect(self.address, self.length, access(self.protection))
         };
@@ -98,7 +101,7 @@ impl Protect {
     ///
     /// Those of `mprotect(2)`.
     pub async fn run(self, actor: Actor<'_>) -> Result<()> {
-        self.check()?;
+        self.check(actor)?;
         let (space, access) = (actor.space(), access(self.protection));
         space
             .protect_in_pieces(self.address, self.length, access)
@@ -264,15 +267,19 @@ impl GetResidency {
         if !self.address.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
-        check_mapped(space, self.address, self.length)?;
-        let mut out = self.pages_at;
-        let end = self.address + self.length.next_multiple_of(PAGE);
+        let length = self.length.checked_next_multiple_of(PAGE);
+        let end = length.and_then(|length| self.address.checked_add(length));
+        let end = end.filter(|end| *end <= TASK_SIZE).ok_or(Errno::ENOMEM)?;
+        let (mut at, mut out) = (self.address, self.pages_at);
         let mut stint = Stint::default();
-        for chunk in (self.address..end).step_by((MINCORE_PAGES * PAGE) as usize) {
-            let length = (end - chunk).min(MINCORE_PAGES * PAGE);
-            let residency = space.residency(chunk, length)?;
+        // What lies before a hole is told before the hole is.
+        while at < end {
+            let most = (end - at).min(MINCORE_PAGES * PAGE);
+            let length = space.mapped_from(at).min(most);
+            let residency = space.residency(at, length.max(PAGE))?;
             let bytes: Vec<u8> = residency.into_iter().map(u8::from).collect();
             space.write(out, &bytes)?;
+            at += length;
             out = out.wrapping_add(bytes.len() as u64);
             stint.give_way().await;
         }
@@ -348,8 +355,12 @@ impl LockMemory {
             }
         }
         let end = start.checked_add(length).ok_or(Errno::EINVAL)?;
-        check_mapped(space, start, length)?;
-        space.set_locked(start..end, self.locks)?;
+        // What lies before a hole is locked or unlocked all the same.
+        let mapped = start.saturating_add(space.mapped_from(start)).min(end);
+        space.set_locked(start..mapped, self.locks)?;
+        if mapped < end {
+            return Err(Errno::ENOMEM);
+        }
         if self.brings_in {
             space.populate_in_pieces(start..end).await;
         }

@@ -2,9 +2,9 @@
 //! `linkat(2)`, `unlinkat(2)`, `renameat2(2)`, their older forms and their opcodes.
 
 use super::Actor;
-use crate::error::Result;
+use crate::error::{Errno, Result};
 use alloc::vec::Vec;
-use linux_raw_sys::general::AT_FDCWD;
+use linux_raw_sys::general as raw;
 
 /// A path, and where it starts if it is relative.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,17 @@ pub struct PathAt {
 impl PathAt {
     /// A path that starts at the working directory.
     pub fn here(path: Vec<u8>) -> Self {
-        Self { fd: AT_FDCWD, path }
+        Self {
+            fd: raw::AT_FDCWD,
+            path,
+        }
+    }
+}
+
+fn known(flags: u32, known: u32) -> Result<()> {
+    match flags & !known {
+        0 => Ok(()),
+        _ => Err(Errno::EINVAL),
     }
 }
 
@@ -53,6 +63,19 @@ pub struct MakeNode {
 }
 
 impl MakeNode {
+    /// Whether a node of that type can be made so, which is looked at before the path is read.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` for a directory, `EINVAL` for what is none.
+    pub fn check_mode(mode: u32) -> Result<()> {
+        match mode & raw::S_IFMT {
+            raw::S_IFDIR => Err(Errno::EPERM),
+            0 | raw::S_IFREG | raw::S_IFCHR | raw::S_IFBLK | raw::S_IFIFO | raw::S_IFSOCK => Ok(()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -96,6 +119,15 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether `AT_*` are such that they mean something, which is looked at before paths are read.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`.
+    pub fn check_flags(flags: u32) -> Result<()> {
+        known(flags, raw::AT_SYMLINK_FOLLOW | raw::AT_EMPTY_PATH)
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -119,6 +151,15 @@ pub struct Unlink {
 }
 
 impl Unlink {
+    /// Whether `AT_*` are such that they mean something, which is looked at before the path is read.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`.
+    pub fn check_flags(flags: u32) -> Result<()> {
+        known(flags, raw::AT_REMOVEDIR)
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -141,6 +182,19 @@ pub struct Rename {
 }
 
 impl Rename {
+    /// Whether `RENAME_*` are such that they mean something, which is looked at before paths are read.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`.
+    pub fn check_flags(flags: u32) -> Result<()> {
+        let others = raw::RENAME_NOREPLACE | raw::RENAME_WHITEOUT;
+        if flags & raw::RENAME_EXCHANGE != 0 && flags & others != 0 {
+            return Err(Errno::EINVAL);
+        }
+        known(flags, others | raw::RENAME_EXCHANGE)
+    }
+
     /// Does it.
     ///
     /// # Errors

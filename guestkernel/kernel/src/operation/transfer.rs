@@ -92,6 +92,9 @@ impl ReadWrite {
         file.check_direction(self.direction)?;
         let ranges = self.memory.ranges(actor.space())?;
         let mut buffer = IoBuffer::vectored(actor.space().clone(), ranges);
+        if matches!(self.memory, Memory::Vector { .. }) && buffer.is_empty() {
+            return Ok(0);
+        }
         if self.direction == Direction::Write && file.is_regular() {
             let place = (self.position, self.flags);
             keep_within_limit(actor, &file, place, &mut buffer).await?;

@@ -71,6 +71,7 @@ pub(super) async fn newfstatat(thread: &mut Thread, args: Args) -> Result<u64> {
 
 pub(super) async fn statx(thread: &mut Thread, args: Args) -> Result<u64> {
     let (flags, mask) = (args.uint(2), args.uint(3));
+    GetExtendedAttributes::check_flags(flags, mask)?;
     let target = read_optional(thread, args, flags)?;
     let operation = GetExtendedAttributes { target, mask };
     let result = operation.run(actor(thread)).await?;
@@ -82,6 +83,7 @@ pub(super) async fn statx(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 async fn access_at(thread: &Thread, fd: i32, path: u64, mode: u32, flags: u32) -> Result<u64> {
+    CheckAccess::check_flags(mode, flags)?;
     let path = read_path(thread, path)?;
     let at = PathAt { fd, path };
     let operation = CheckAccess {

@@ -65,11 +65,13 @@ async fn make_node(thread: &Thread, at: PathAt, mode: u32, device: u32) -> Resul
 }
 
 pub(super) async fn mknod(thread: &mut Thread, args: Args) -> Result<u64> {
+    MakeNode::check_mode(args.uint(1))?;
     let at = read_here(thread, args, 0)?;
     make_node(thread, at, args.uint(1), args.uint(2)).await
 }
 
 pub(super) async fn mknodat(thread: &mut Thread, args: Args) -> Result<u64> {
+    MakeNode::check_mode(args.uint(2))?;
     let at = read_at(thread, args, 0)?;
     make_node(thread, at, args.uint(2), args.uint(3)).await
 }
@@ -87,6 +89,7 @@ pub(super) async fn unlink(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) async fn unlinkat(thread: &mut Thread, args: Args) -> Result<u64> {
+    Unlink::check_flags(args.uint(2))?;
     remove(thread, read_at(thread, args, 0)?, args.uint(2)).await
 }
 
@@ -106,6 +109,7 @@ pub(super) async fn renameat(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) async fn renameat2(thread: &mut Thread, args: Args) -> Result<u64> {
+    Rename::check_flags(args.uint(4))?;
     let from = read_at(thread, args, 0)?;
     rename_to(thread, from, read_at(thread, args, 2)?, args.uint(4)).await
 }
@@ -121,6 +125,7 @@ pub(super) async fn link(thread: &mut Thread, args: Args) -> Result<u64> {
 }
 
 pub(super) async fn linkat(thread: &mut Thread, args: Args) -> Result<u64> {
+    Link::check_flags(args.uint(4))?;
     let from = read_at(thread, args, 0)?;
     link_to(thread, from, read_at(thread, args, 2)?, args.uint(4)).await
 }
