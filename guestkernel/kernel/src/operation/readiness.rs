@@ -143,6 +143,22 @@ impl<'a> Look<'a> {
     }
 }
 
+/// The files forget a waker of the set's own: the next wait has another, and nobody knows when they change.
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        let Some((_, own)) = &self.waker else {
+            return;
+        };
+        let files = self
+            .watched
+            .iter()
+            .filter_map(|watched| watched.file.as_ref());
+        for file in files.flatten() {
+            file.ops.forget_waker(own);
+        }
+    }
+}
+
 /// Waits until one of the files is ready, until `deadline`, or until a signal comes, which goes before
 /// the deadline.
 async fn wait(actor: Actor<'_>, watched: &mut [Watched], deadline: Option<u64>) -> Result<()> {
